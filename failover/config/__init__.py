@@ -1,0 +1,8 @@
+"""The configuration: `schema` types and documents it, `load` reads a file and reports all problems at once."""
+
+from __future__ import annotations
+
+from failover.config.load import load
+from failover.config.schema import Configuration
+
+__all__ = ["Configuration", "load"]

@@ -1,0 +1,390 @@
+"""The configuration as typed objects. Each field's description is its entry in the manual. Pure.
+
+Durations are seconds (`float`), sizes bytes (`int`), paths absolute. What is refused at start for safety's
+sake (listeners beyond loopback without their guards) is at the end.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+import socket
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+from failover.config.scalars import (
+    Ae,
+    Duration,
+    FilePath,
+    Net,
+    Port,
+    Size,
+    Truth,
+    Url,
+    UrlPath,
+    Whole,
+    parse_network,
+)
+from failover.model import Address, AeTitle, DicomPeer
+
+LOOPBACK = [parse_network("127.0.0.0/8"), parse_network("::1")]
+
+
+class Block(BaseModel):
+    """One mapping of the file: unknown keys are refused, nothing changes after the start."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
+
+
+# -- listen -----------------------------------------------------------------------------------------
+
+
+class ListenWeb(Block):
+    host: str = Field(
+        "127.0.0.1", description="address on which browsers, viewers and DICOMweb callers connect"
+    )
+    port: Port = Field(8080, description="its TCP port")
+    max_connections: Whole = Field(
+        4096, ge=1, description="connections of callers open at once; more wait in the backlog"
+    )
+    head_timeout: Duration = Field(
+        30.0, gt=0, description="how long a caller may take to send a request's head"
+    )
+    body_idle: Duration = Field(30.0, gt=0, description="how long a body may pause, in either direction")
+    answer_timeout: Duration = Field(
+        300.0, gt=0, description="how long an upstream that is up may take until its answer begins"
+    )
+    keep_alive: Duration = Field(75.0, gt=0, description="how long an idle connection of a caller stays open")
+    max_head_bytes: Size = Field(65536, ge=1024, description="longest head of a request or answer")
+    trusted_proxies: list[Net] = Field(
+        default_factory=list, description="peers whose Forwarded and X-Forwarded-* are believed"
+    )
+
+
+class ListenDicom(Block):
+    host: str = Field(
+        "127.0.0.1", description="address on which modalities and workstations open associations"
+    )
+    port: Port = Field(11112, description="its TCP port")
+    ae_title: Ae = Field(AeTitle("PACS"), description="the one AE title that everyone knows")
+    max_associations: Whole = Field(200, ge=1, description="associations open at once")
+    max_per_address: Whole = Field(50, ge=1, description="of these, from one address")
+    max_per_ae_title: Whole = Field(50, ge=1, description="of these, by one calling AE title")
+    reserve: Whole = Field(10, ge=0, description="places kept for AE titles named in access.dicom")
+    artim: Duration = Field(
+        10.0, gt=0, le=30, description="PS3.8 9.1.5: how long the A-ASSOCIATE-RQ may take"
+    )
+    idle_timeout: Duration = Field(
+        600.0, gt=0, description="an association without a byte for so long is released"
+    )
+    max_pdu_bytes: Size = Field(
+        65536, ge=4096, description="longest P-DATA-TF PDU that we accept (PS3.8 D.1)"
+    )
+
+
+class ListenAdmin(Block):
+    host: str = Field("127.0.0.1", description="address of the status page, the API and /metrics")
+    port: Port = Field(9470, description="its TCP port")
+    token_file: FilePath | None = Field(
+        None, description="file with one `name token` per line; needed when host is beyond loopback"
+    )
+    hosts: list[str] = Field(
+        default_factory=list,
+        description="names, besides addresses and localhost, that a Host header may hold",
+    )
+
+
+class Listen(Block):
+    web: ListenWeb = Field(default_factory=ListenWeb)
+    dicom: ListenDicom = Field(default_factory=ListenDicom)
+    admin: ListenAdmin = Field(default_factory=ListenAdmin)
+
+
+# -- access -----------------------------------------------------------------------------------------
+
+
+class AccessWeb(Block):
+    addresses: list[Net] = Field(
+        default_factory=lambda: list(LOOPBACK),
+        description="callers whom the archive answers through the router: addresses and networks",
+    )
+
+
+def _dicom_callers(value: object) -> object:
+    if value is None or isinstance(value, dict):
+        return value
+    if str(value).strip() == "any":
+        return "any"
+    raise ValueError(
+        f"must be any, or AE titles with their networks such as {{CT1: [10.1.2.0/24]}}, is {value}"
+    )
+
+
+DicomCallers = Annotated[Literal["any"] | dict[Ae, list[Net]] | None, BeforeValidator(_dicom_callers)]
+
+
+class Access(Block):
+    web: AccessWeb | None = Field(
+        None, description="whom the archive answers through the router; default: loopback"
+    )
+    dicom: DicomCallers = Field(
+        None,
+        description="any, or calling AE titles with the networks they may come from; default: any (loopback)",
+    )
+
+
+# -- upstreams --------------------------------------------------------------------------------------
+
+
+class UpstreamWeb(Block):
+    url: Url = Field(description="scheme, host and port; its URL space is the callers' URL space")
+
+
+class UpstreamDicomweb(Block):
+    path: UrlPath | None = Field("/dicom-web", description="where DICOMweb lies in it; null: it has none")
+
+
+class UpstreamDicom(Block):
+    host: str = Field(description="where it accepts associations")
+    port: Port = Field(description="its TCP port")
+    ae_title: Ae = Field(description="its AE title")
+
+    @property
+    def peer(self) -> DicomPeer:
+        return DicomPeer(Address(self.host, self.port), self.ae_title)
+
+
+class Upstream(Block):
+    """A PACS: its web side, its DICOM side, or both. A service left out does not exist."""
+
+    web: UpstreamWeb | None = Field(None, description="its web side; left out: it has none")
+    dicomweb: UpstreamDicomweb = Field(default_factory=UpstreamDicomweb)
+    dicom: UpstreamDicom | None = Field(None, description="its DICOM side; left out: it has none")
+
+    @property
+    def dicomweb_path(self) -> str | None:
+        """The DICOMweb prefix, None when there is no DICOMweb or no web side at all."""
+        return self.dicomweb.path if self.web is not None else None
+
+
+def _backup(value: object) -> object:
+    if value is None or isinstance(value, dict | Upstream):
+        return value
+    if str(value).strip() == "embedded":
+        return "embedded"
+    raise ValueError(f"must be embedded, or a block like primary, is {value}")
+
+
+# -- archive ----------------------------------------------------------------------------------------
+
+
+class ArchiveWeb(Block):
+    host: str = Field("127.0.0.1", description="address of the archive's own DICOMweb and viewer")
+    port: Port = Field(8043, description="its TCP port")
+    dicomweb_path: UrlPath = Field("/dicom-web", description="where DICOMweb lies in it")
+
+
+class ArchiveDicom(Block):
+    host: str = Field("127.0.0.1", description="address on which the archive accepts associations")
+    port: Port = Field(11113, description="its TCP port")
+    ae_title: Ae = Field(AeTitle("MINIPACS"), description="its AE title")
+
+    @property
+    def peer(self) -> DicomPeer:
+        return DicomPeer(Address(self.host, self.port), self.ae_title)
+
+
+class Retention(Block):
+    days: Whole = Field(90, ge=1, description="how long studies stay")
+    max_bytes: Size = Field(1_200_000_000_000, ge=1, description="how much the archive may hold")
+    min_free_bytes: Size = Field(
+        1_000_000_000,
+        ge=0,
+        description="free space kept on the disk for routing state and ledger; below it stores are refused",
+    )
+
+
+class MoveDestination(Block):
+    host: str = Field(description="where the destination accepts associations")
+    port: Port = Field(description="its TCP port")
+
+
+class Archive(Block):
+    data_dir: FilePath = Field(
+        Path("./data/archive"), validate_default=True, description="its instances and index"
+    )
+    web: ArchiveWeb = Field(default_factory=ArchiveWeb)
+    dicom: ArchiveDicom = Field(default_factory=ArchiveDicom)
+    access: Access | None = Field(None, description="who may use its own two ports; default: loopback")
+    retention: Retention = Field(default_factory=Retention)
+    compression: Literal["none", "jpeg-lossless", "jpeg-ls", "htj2k"] = Field(
+        "jpeg-lossless", description="how proven instances are compressed in the background (.70, .80, .201)"
+    )
+    outside_window: Literal["fail", "success"] = Field(
+        "fail",
+        description="a search through the router that could match outside the window and matches nothing",
+    )
+    commitment: Literal["primary", "archive"] = Field(
+        "primary", description="who must hold the objects before storage commitment is granted"
+    )
+    move_destinations: dict[Ae, MoveDestination] = Field(
+        default_factory=dict, description="AE titles to which C-MOVE may send; none by default"
+    )
+
+
+# -- health, policy, replication --------------------------------------------------------------------
+
+
+class HealthDicom(Block):
+    interval: Duration = Field(5.0, gt=0, description="in calm: a fresh association with C-ECHO each time")
+    timeout: Duration = Field(3.0, gt=0, description="how long association and answer may take")
+
+
+def _statuses(value: object) -> object:
+    if isinstance(value, tuple):
+        return value
+    match = re.fullmatch(r"([1-5][0-9]{2})(?:-([1-5][0-9]{2}))?", str(value).strip())
+    if match is None:
+        raise ValueError(f"must be a status or a range such as 200 or 200-399, is {value}")
+    return int(match[1]), int(match[2] or match[1])
+
+
+class HttpProbe(Block):
+    """The probe of the web side's reach."""
+
+    method: Literal["HEAD", "GET", "tcp"] = Field("HEAD", description="`tcp`: opening a connection is enough")
+    path: str = Field("/", pattern=r"^/[!-~]*$", description="what is asked for")
+    status: Annotated[tuple[int, int], BeforeValidator(_statuses)] = Field(
+        (200, 499), description="statuses that pass: one, or a range"
+    )
+    body_pattern: str | None = Field(None, description="regular expression that the body must contain (GET)")
+    json_pointer: str | None = Field(None, description="RFC 6901 pointer into a JSON body (GET)")
+    json_value: str | None = Field(None, description="what must stand there, as text")
+    slower_than: Duration | None = Field(None, description="an answer slower than this is a failure")
+
+
+class Health(Block):
+    interval: Duration = Field(1.0, gt=0, description="HTTP probes, in calm")
+    fast_interval: Duration = Field(0.2, gt=0, description="every probe, while in doubt")
+    timeout: Duration = Field(0.4, gt=0, description="how long an HTTP probe may take")
+    dicom: HealthDicom = Field(default_factory=HealthDicom)
+    rise: Whole = Field(3, ge=1, description="good probes in a row, of each part, that end `down`")
+    fall: Whole = Field(2, ge=1, description="failed probes in a row that make `suspect`")
+    web: HttpProbe = Field(default_factory=HttpProbe)
+    search: Truth = Field(True, description="search for a study known to be there")
+    search_interval: Duration = Field(10.0, gt=0, description="how often, in calm")
+    frame: Truth = Field(True, description="fetch one frame")
+    frame_interval: Duration = Field(60.0, gt=0, description="how often, in calm")
+
+
+class Policy(Block):
+    fail_after: Duration = Field(5.0, gt=0, description="`suspect` without a break for so long is `down`")
+    failback: Literal["auto", "manual"] = Field("auto", description="who begins the way back")
+    hold_down: Duration = Field(
+        60.0,
+        ge=0,
+        description="how long the primary must be up without a suspicion before the way back begins",
+    )
+    together: Truth = Field(
+        True, description="web and DICOM move together when both services of the backup are up"
+    )
+    refused_hold: Duration = Field(
+        3600.0, ge=0, description="how long refused objects hold up an automatic failback"
+    )
+
+
+class Replication(Block):
+    poll_every: Duration = Field(10.0, gt=0, description="how often new and changed studies are looked for")
+    window_days: Whole | None = Field(None, ge=1, description="how far back; default: archive.retention.days")
+    recheck: Duration = Field(
+        604800.0, ge=0, description="after an outage, objects younger than this are asked for again"
+    )
+    tee: Truth = Field(True, description="a copy of each store on its way to the primary")
+
+
+# -- the whole --------------------------------------------------------------------------------------
+
+
+class Configuration(Block):
+    site: str = Field(
+        default_factory=socket.gethostname, min_length=1, description="this site's name; default: the host's"
+    )
+    state_dir: FilePath = Field(
+        Path("./data"), validate_default=True, description="routing state, audit trail, inventory"
+    )
+    listen: Listen = Field(default_factory=Listen)
+    access: Access = Field(default_factory=Access)
+    primary: Upstream | None = Field(
+        None, description="the hospital's PACS; only `failover archive` can do without"
+    )
+    backup: Annotated[Literal["embedded"] | Upstream, BeforeValidator(_backup)] = Field(
+        "embedded", description="embedded, or a block like primary: any other PACS"
+    )
+    archive: Archive = Field(default_factory=Archive)
+    health: Health = Field(default_factory=Health)
+    policy: Policy = Field(default_factory=Policy)
+    replication: Replication = Field(default_factory=Replication)
+
+    @property
+    def backup_upstream(self) -> Upstream:
+        """The backup as an upstream, whichever it is."""
+        if isinstance(self.backup, Upstream):
+            return self.backup
+        web, dicom = self.archive.web, self.archive.dicom
+        host = f"[{web.host}]" if ":" in web.host else web.host
+        return Upstream(
+            web=UpstreamWeb(url=f"http://{host}:{web.port}"),
+            dicomweb=UpstreamDicomweb(path=web.dicomweb_path),
+            dicom=UpstreamDicom(host=dicom.host, port=dicom.port, ae_title=dicom.ae_title),
+        )
+
+    @property
+    def window_days(self) -> int:
+        return self.replication.window_days or self.archive.retention.days
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether a listener on `host` can be reached from this machine alone."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def safety_problems(
+    configuration: Configuration, *, archive_alone: bool = False
+) -> list[tuple[tuple[str, ...], str]]:
+    """Return (key path, sentence) for each thing that is legal YAML and must not be started."""
+    problems: list[tuple[tuple[str, ...], str]] = []
+    listen, access, archive = configuration.listen, configuration.access, configuration.archive
+    primary = configuration.primary
+    if not archive_alone:
+        if primary is None:
+            problems.append((("primary",), "must be given: web, dicom or both"))
+        elif primary.web is None and primary.dicom is None:
+            problems.append((("primary",), "must have web, dicom or both"))
+        if isinstance(configuration.backup, Upstream) and not (
+            configuration.backup.web or configuration.backup.dicom
+        ):
+            problems.append((("backup",), "must have web, dicom or both"))
+        if not is_loopback(listen.admin.host) and listen.admin.token_file is None:
+            problems.append((("listen", "admin"), "beyond loopback needs listen.admin.token_file"))
+        if not is_loopback(listen.web.host) and access.web is None:
+            problems.append(
+                (("listen", "web"), "beyond loopback needs access.web: whom the archive may answer")
+            )
+        if not is_loopback(listen.dicom.host) and access.dicom is None:
+            problems.append(
+                (("listen", "dicom"), "beyond loopback needs access.dicom (`any` must be written out)")
+            )
+    if configuration.backup == "embedded" or archive_alone:
+        problems += [
+            (("archive", key), "beyond loopback needs archive.access")
+            for key, host in (("web", archive.web.host), ("dicom", archive.dicom.host))
+            if not is_loopback(host) and archive.access is None
+        ]
+    return problems

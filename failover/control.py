@@ -1,0 +1,134 @@
+"""The private channel between our own processes: questions and answers in JSON over a Unix socket.
+
+A frame is four bytes of length (big-endian) and that many bytes of JSON. One connection carries one question
+after the other. The folder of the sockets belongs to us alone (0700), so whoever can connect is one of us.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import os
+import struct
+import tempfile
+from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import structlog
+
+from failover.errors import ControlError, ControlUnreachable, FailoverError
+
+_log = structlog.get_logger(__name__)
+_LENGTH: Final = struct.Struct(">I")
+# A frame beyond this is a bug of ours: objects travel as files, only facts travel here.
+_MAX_FRAME_BYTES: Final = 64 * 2**20
+# sun_path holds 108 bytes, less on other systems.
+_MAX_SOCKET_PATH: Final = 100
+
+Json = dict[str, Any]
+Handler = Callable[[Json], Awaitable[Json]]
+
+
+def socket_path(state_dir: Path, component: str) -> Path:
+    """Return where `component` listens: router, archive, replicator. Short even where `state_dir` is long."""
+    direct = state_dir / "control" / f"{component}.sock"
+    if len(os.fsencode(direct)) <= _MAX_SOCKET_PATH:
+        return direct
+    digest = hashlib.sha256(os.fsencode(state_dir)).hexdigest()[:16]
+    return Path(tempfile.gettempdir()) / f"failover-{os.getuid()}-{digest}" / f"{component}.sock"
+
+
+class ControlServer:
+    """Answers the questions in `handlers`. A handler may raise FailoverError: the asker gets its message."""
+
+    def __init__(self, path: Path, handlers: Mapping[str, Handler]) -> None:
+        self._path = path
+        self._handlers = handlers
+        self._server: asyncio.Server | None = None
+        self._connections: set[asyncio.StreamWriter] = set()
+
+    async def start(self) -> None:
+        """Listen. A socket left by a process that was killed is replaced."""
+        folder = self._path.parent
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if folder.stat().st_uid != os.getuid():
+            raise ControlError(f"{folder} belongs to another user")
+        folder.chmod(0o700)
+        self._path.unlink(missing_ok=True)
+        self._server = await asyncio.start_unix_server(self._serve, path=str(self._path))
+
+    async def stop(self) -> None:
+        if self._server is not None:
+            self._server.close()
+            for writer in list(self._connections):
+                writer.close()
+            self._server = None
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._connections.add(writer)
+        try:
+            while True:
+                try:
+                    question = await _read_frame(reader)
+                except asyncio.IncompleteReadError:
+                    return
+                writer.write(_frame(await self._answer(question)))
+                await writer.drain()
+        except (ConnectionError, ControlError) as error:
+            _log.warning("control connection ended", error=str(error))
+        finally:
+            self._connections.discard(writer)
+            writer.close()
+
+    async def _answer(self, question: Json) -> Json:
+        handler = self._handlers.get(str(question.get("method")))
+        if handler is None:
+            return {"error": f"no such method: {question.get('method')}"}
+        try:
+            return {"result": await handler(question.get("params") or {})}
+        except FailoverError as error:
+            return {"error": str(error), "kind": type(error).__name__}
+        except Exception as error:
+            # The asker must get an answer, and the asked must live on; the log has the trace.
+            _log.exception("control handler failed", method=question.get("method"))
+            return {"error": f"internal error: {type(error).__name__}"}
+
+
+async def ask(path: Path, method: str, params: Json | None = None, *, timeout_s: float = 5.0) -> Json:
+    """Ask the process that listens at `path`; return its result.
+
+    Raises ControlUnreachable when it is not there or gives no answer within `timeout_s` seconds, ControlError
+    when it says no.
+    """
+    try:
+        async with asyncio.timeout(timeout_s):
+            reader, writer = await asyncio.open_unix_connection(str(path))
+            try:
+                writer.write(_frame({"method": method, "params": params or {}}))
+                await writer.drain()
+                answer = await _read_frame(reader)
+            finally:
+                writer.close()
+    except (OSError, TimeoutError, asyncio.IncompleteReadError) as error:
+        raise ControlUnreachable(f"{path.stem} does not answer: {type(error).__name__}") from error
+    if "error" in answer:
+        raise ControlError(str(answer["error"]))
+    result: Json = answer["result"]
+    return result
+
+
+def _frame(content: Json) -> bytes:
+    encoded = json.dumps(content, separators=(",", ":")).encode()
+    return _LENGTH.pack(len(encoded)) + encoded
+
+
+async def _read_frame(reader: asyncio.StreamReader) -> Json:
+    (length,) = _LENGTH.unpack(await reader.readexactly(_LENGTH.size))
+    if length > _MAX_FRAME_BYTES:
+        raise ControlError(f"a frame of {length} bytes")
+    content = json.loads(await reader.readexactly(length))
+    if not isinstance(content, dict):
+        raise ControlError("a frame that is no object")
+    return content

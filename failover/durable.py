@@ -1,0 +1,84 @@
+"""Files that are on disk when we say so: temporary file, fsync, rename, fsync of the folder."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from failover.errors import DiskFull, StorageError
+
+NO_ROOM = (28, 122)  # ENOSPC, EDQUOT
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in `folder` durable. A rename is not on disk before this."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def make_folder(folder: Path, mode: int = 0o700) -> None:
+    """Make `folder` and its parents, durable, readable by us alone."""
+    if folder.is_dir():
+        return
+    make_folder(folder.parent, mode)
+    folder.mkdir(mode=mode, exist_ok=True)
+    sync_folder(folder.parent)
+
+
+def write_file(path: Path, content: bytes, *, mode: int = 0o600) -> None:
+    """Replace `path` by `content`: after a crash it holds the old bytes or the new ones, never a part.
+
+    Raises DiskFull or StorageError; then the old file stands and nothing else is left.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+        sync_folder(path.parent)
+    except OSError as error:
+        raise storage_error(error, path) from error
+
+
+def move_into_place(temporary: Path, path: Path, *, sync_file: bool = True) -> None:
+    """Rename a finished file to `path` so that file and name are durable. Raises DiskFull, StorageError."""
+    try:
+        if sync_file:
+            descriptor = os.open(temporary, os.O_RDONLY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+        os.replace(temporary, path)
+        sync_folder(path.parent)
+    except OSError as error:
+        raise storage_error(error, path) from error
+
+
+def append_line(path: Path, line: bytes, *, mode: int = 0o600) -> None:
+    """Append one line and sync it. A crash can leave a last line without its newline: readers skip it."""
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, mode)
+        try:
+            os.write(descriptor, line.rstrip(b"\n") + b"\n")
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        raise storage_error(error, path) from error
+
+
+def storage_error(error: OSError, path: Path) -> StorageError:
+    """Return what to raise for `error`: DiskFull when there is no room, else StorageError."""
+    kind = DiskFull if error.errno in NO_ROOM else StorageError
+    return kind(f"{path.name}: {error.strerror}")

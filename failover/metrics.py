@@ -1,0 +1,217 @@
+"""Every metric, defined once. Base units, closed label sets, never a patient, UID or accession number.
+
+Each process makes one `Metrics` and hands it to its parts; the router's /metrics joins those of the others.
+A number that nobody knows is absent: use `Known` for gauges whose value can be unknown.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import Collector
+
+FAST_S: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+
+
+class Known(Collector):
+    """A gauge whose value may be unknown; it is absent then, so that no alert reads a stale number."""
+
+    def __init__(
+        self, registry: CollectorRegistry, name: str, documentation: str, labels: tuple[str, ...] = ()
+    ) -> None:
+        self._name, self._documentation, self._labels = name, documentation, labels
+        self._values: dict[tuple[str, ...], float] = {}
+        registry.register(self)
+
+    def set(self, value: float | None, *labels: str) -> None:
+        """Set the value for `labels`; None makes it absent."""
+        if value is None:
+            self._values.pop(labels, None)
+        else:
+            self._values[labels] = float(value)
+
+    def describe(self) -> Iterator[GaugeMetricFamily]:
+        yield GaugeMetricFamily(self._name, self._documentation, labels=self._labels)
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        family = GaugeMetricFamily(self._name, self._documentation, labels=self._labels)
+        for labels, value in sorted(self._values.items()):
+            family.add_metric(labels, value)
+        yield family
+
+
+class RouterMetrics:
+    """What the router counts."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        r = registry
+        self.registry = r
+        self.upstream_up = Known(
+            r, "failover_upstream_up", "1 when the verdict is not down", ("upstream", "service")
+        )
+        self.upstream_suspect = Known(
+            r, "failover_upstream_suspect", "1 while the verdict is suspect", ("upstream", "service")
+        )
+        self.active_upstream = Known(
+            r, "failover_active_upstream", "1 for the upstream that answers reads", ("service", "upstream")
+        )
+        self.mode = Gauge("failover_mode", "1 for the operator's intent in force", ("mode",), registry=r)
+        self.transitions = Counter(
+            "failover_transitions",
+            "Phase changes, by the code of the edge",
+            ("service", "to", "reason"),
+            registry=r,
+        )
+        self.probe_duration = Histogram(
+            "failover_probe_duration_seconds",
+            "How long a probe took",
+            ("upstream", "service", "part"),
+            buckets=FAST_S,
+            registry=r,
+        )
+        self.probes = Counter(
+            "failover_probes",
+            "Probes by result: passed, failed, void",
+            ("upstream", "service", "part", "result"),
+            registry=r,
+        )
+        self.component_up = Gauge(
+            "failover_component_up",
+            "1 when the process answers on its control channel",
+            ("component",),
+            registry=r,
+        )
+        self.state_not_persisted = Counter(
+            "failover_state_not_persisted", "Moves that had to act before the disk answered", registry=r
+        )
+        self.failback_allowed = Gauge("failover_failback_allowed", "1 when the gate is open", registry=r)
+        # proxy
+        self.http_requests = Counter(
+            "failover_http_requests", "Answers sent to callers", ("upstream", "route", "code"), registry=r
+        )
+        self.http_duration = Histogram(
+            "failover_http_request_duration_seconds",
+            "From the last byte of the request's head to the last byte of its answer",
+            ("upstream", "route"),
+            buckets=FAST_S,
+            registry=r,
+        )
+        self.http_moved = Counter(
+            "failover_http_moved",
+            "Requests answered by the other upstream, by cause",
+            ("reason",),
+            registry=r,
+        )
+        self.http_connections = Gauge(
+            "failover_http_connections", "Connections of callers open now", registry=r
+        )
+        self.http_in_flight = Gauge(
+            "failover_http_in_flight", "Requests at an upstream now", ("upstream",), registry=r
+        )
+        self.http_unprotected = Counter(
+            "failover_http_unprotected",
+            "Requests or answers that went on without protection: spool_full, hold_full",
+            ("reason",),
+            registry=r,
+        )
+        # relay
+        self.dicom_associations = Counter(
+            "failover_dicom_associations",
+            "Associations of callers: accepted, rejected, refused_by_upstream, aborted",
+            ("upstream", "result"),
+            registry=r,
+        )
+        self.dicom_open = Gauge(
+            "failover_dicom_associations_open", "Associations of callers open now", registry=r
+        )
+        self.dicom_operations = Counter(
+            "failover_dicom_operations",
+            "DIMSE operations ended",
+            ("operation", "upstream", "status"),
+            registry=r,
+        )
+        self.dicom_moved = Counter(
+            "failover_dicom_moved",
+            "Operations or associations taken by the other upstream",
+            ("operation",),
+            registry=r,
+        )
+        # replication, as the router last heard it
+        self.lag_objects = Known(
+            r, "failover_replication_lag_objects", "Objects in the archive not proven on the primary"
+        )
+        self.lag_seconds = Known(r, "failover_replication_lag_seconds", "Age of the oldest owed object")
+        self.pending = Known(r, "failover_replication_pending", "Objects still to be sent", ("direction",))
+        self.refused = Known(r, "failover_replication_refused", "Objects that the primary refuses for good")
+        self.coverage = Known(
+            r,
+            "failover_coverage_ratio",
+            "Part of the primary's instances in the window that the archive holds",
+        )
+
+
+class ArchiveMetrics:
+    """What the archive counts."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        r = registry
+        self.registry = r
+        self.instances = Gauge("failover_archive_instances", "Instances held", registry=r)
+        self.studies = Gauge("failover_archive_studies", "Studies held", registry=r)
+        self.bytes = Gauge("failover_archive_bytes", "Bytes of the instances held", registry=r)
+        self.free_bytes = Gauge("failover_archive_free_bytes", "Free space on the archive's disk", registry=r)
+        self.stored = Counter(
+            "failover_archive_stored", "Instances made durable, by origin", ("origin",), registry=r
+        )
+        self.store_duration = Histogram(
+            "failover_archive_store_duration_seconds",
+            "From the last byte of an instance until it is durable",
+            buckets=FAST_S,
+            registry=r,
+        )
+        self.refused_stores = Counter(
+            "failover_archive_refused_stores",
+            "Instances not kept: disk_full, unreadable, conflict",
+            ("reason",),
+            registry=r,
+        )
+        self.evicted = Counter("failover_archive_evicted", "Instances that went by retention", registry=r)
+        self.requests = Counter(
+            "failover_archive_requests", "DICOMweb requests", ("route", "code"), registry=r
+        )
+        self.operations = Counter(
+            "failover_archive_operations", "DIMSE operations", ("operation", "status"), registry=r
+        )
+
+
+class ReplicatorMetrics:
+    """What the replicator counts."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        r = registry
+        self.registry = r
+        self.fetched = Counter(
+            "failover_replication_fetched",
+            "Instances brought from the primary: wado, get, move",
+            ("via",),
+            registry=r,
+        )
+        self.sent = Counter(
+            "failover_replication_sent", "Instances sent to the primary: stow, store", ("via",), registry=r
+        )
+        self.proven = Counter("failover_replication_proven", "Instances shown by the primary", registry=r)
+        self.failures = Counter(
+            "failover_replication_failures",
+            "Steps that failed and will be tried again",
+            ("step",),
+            registry=r,
+        )
+        self.poll_duration = Histogram(
+            "failover_replication_poll_duration_seconds",
+            "How long one comparison took",
+            buckets=FAST_S,
+            registry=r,
+        )
