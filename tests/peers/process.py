@@ -1,0 +1,213 @@
+"""A real server as a child of the test: started, killed, stopped, continued, restarted on the same ports.
+
+Every wait is for a condition, with a generous limit: the machine may be busy. All calls block; from an async
+test use `await asyncio.to_thread(peer.restart)`. Not pure.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import os
+import random
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import NoReturn, Self
+
+import pytest
+
+READY_WITHIN_S = 60.0
+_LOOPBACK = "127.0.0.1"
+# Below the ephemeral range: no outgoing connection can take the port between a kill and a restart.
+_PORTS = (20000, 32000)
+_given: set[int] = set()
+_TOOLS = Path(__file__).resolve().parents[2] / ".tools"
+
+
+def free_port() -> int:
+    """Return a loopback port that nobody listens on and that this test run has not given out before."""
+    chosen = random.Random(os.urandom(8))
+    while True:
+        port = chosen.randrange(*_PORTS)
+        if port in _given:
+            continue
+        with socket.socket() as probe:
+            try:
+                probe.bind((_LOOPBACK, port))
+            except OSError:
+                continue
+        _given.add(port)
+        return port
+
+
+def find_file(*names: str) -> Path | None:
+    """Return the first of `names` (absolute paths) that is installed, or unpacked below .tools/."""
+    for name in names:
+        for candidate in (Path(name), _TOOLS / name.lstrip("/")):
+            if candidate.is_file():
+                return candidate
+    return None
+
+
+def find_program(name: str) -> Path:
+    """Return the program called `name`; skip the test where it is missing, fail it under CI."""
+    found = find_file(f"/usr/bin/{name}", f"/usr/sbin/{name}")
+    on_path = shutil.which(name)
+    if found is None and on_path is not None:
+        found = Path(on_path)
+    if found is None:
+        missing(name)
+    return found
+
+
+def missing(what: str) -> NoReturn:
+    """Skip: `what` is not installed. With CI=true nothing may be skipped, so fail."""
+    sentence = f"{what} is not installed: apt-get install orthanc orthanc-dicomweb dcmtk"
+    if os.environ.get("CI", "").lower() in ("1", "true"):
+        pytest.fail(sentence)
+    pytest.skip(sentence)
+
+
+def environment() -> dict[str, str]:
+    """Return the environment for programs, which may have been unpacked below .tools/."""
+    found = dict(os.environ)
+    libraries = [str(folder) for folder in (_TOOLS / "usr/lib").glob("*-linux-gnu") if folder.is_dir()]
+    if libraries:
+        found["LD_LIBRARY_PATH"] = ":".join([*libraries, found.get("LD_LIBRARY_PATH", "")])
+    dictionary = _TOOLS / "usr/share/libdcmtk17/dicom.dic"
+    if dictionary.is_file():
+        found["DCMDICTPATH"] = str(dictionary)
+    return found
+
+
+def wait_for(holds: Callable[[], bool], what: str, *, timeout_s: float = READY_WITHIN_S) -> None:
+    """Return once `holds()`; AssertionError naming `what` after `timeout_s` seconds."""
+    pause = threading.Event()
+    for _ in range(int(timeout_s / 0.05)):
+        if holds():
+            return
+        pause.wait(0.05)
+    raise AssertionError(f"not within {timeout_s:g} s: {what}")
+
+
+def listens(port: int) -> bool:
+    """Return whether a connection to `port` on loopback is accepted."""
+    try:
+        with socket.create_connection((_LOOPBACK, port), timeout=2):
+            return True
+    except OSError:
+        return False
+
+
+class Peer:
+    """One server process with a temporary folder of its own. Use it as a context manager."""
+
+    host = _LOOPBACK
+
+    def __init__(self, name: str, folder: Path | None = None) -> None:
+        self.name = name
+        self._own_folder = folder is None
+        self.folder = folder or Path(tempfile.mkdtemp(prefix=f"{name}-"))
+        self._process: subprocess.Popen[bytes] | None = None
+        atexit.register(self.close)
+
+    # -- what each kind of server furnishes
+
+    def command(self) -> Sequence[str]:
+        """The command line; configuration files are written here."""
+        raise NotImplementedError
+
+    def ready(self) -> bool:
+        """Whether it answers on every port."""
+        raise NotImplementedError
+
+    # -- life
+
+    def start(self) -> Self:
+        """Start it and return when it is ready."""
+        assert self._process is None, f"{self.name} runs already"
+        with (self.folder / "log.txt").open("ab") as log:
+            self._process = subprocess.Popen(
+                list(self.command()),
+                cwd=self.folder,
+                env=environment(),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        wait_for(self._ready_or_dead, f"{self.name} is ready:\n{self.log()[-3000:]}")
+        return self
+
+    def _ready_or_dead(self) -> bool:
+        assert self._process is not None
+        if self._process.poll() is not None:
+            raise AssertionError(f"{self.name} ended at its start:\n{self.log()[-3000:]}")
+        return self.ready()
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
+    @property
+    def running(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
+    def kill(self) -> None:
+        """SIGKILL, and return when it is gone. Its folder and ports stay for `restart`."""
+        if self._process is not None:
+            self._signal(signal.SIGKILL)  # ends a stopped process too
+            self._process.wait(READY_WITHIN_S)
+            self._process = None
+
+    def terminate(self) -> None:
+        """SIGTERM, and return when it has ended."""
+        if self._process is not None:
+            self._process.terminate()
+            self._process.wait(READY_WITHIN_S)
+            self._process = None
+
+    def stop(self) -> None:
+        """SIGSTOP: it hangs. The kernel still accepts connections for it."""
+        self._signal(signal.SIGSTOP)
+
+    def cont(self) -> None:
+        """SIGCONT: it goes on."""
+        self._signal(signal.SIGCONT)
+
+    def _signal(self, number: signal.Signals) -> None:
+        # The whole group, which is its own session: dcmqrscp forks a child for each association.
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.pid, number)
+
+    def restart(self) -> Self:
+        """Start it again on the same ports and folder, killing it first if it runs."""
+        self.kill()
+        return self.start()
+
+    def log(self) -> str:
+        path = self.folder / "log.txt"
+        return path.read_text(errors="replace") if path.is_file() else ""
+
+    def close(self) -> None:
+        """Kill it and remove its folder."""
+        self.kill()
+        if self._own_folder:
+            shutil.rmtree(self.folder, ignore_errors=True)
+        atexit.unregister(self.close)
+
+    def __enter__(self) -> Self:
+        return self if self.running else self.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
