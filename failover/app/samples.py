@@ -1,7 +1,7 @@
 """Sample studies, made from real images that pydicom ships and re-stamped to recent dates.
 
 Several patients, whose names need several character sets, and several modalities; stacks are one slice
-re-stamped at shifted positions. All UIDs follow from the seed, so two calls with the same day and seed give the
+re-stamped at shifted positions. All UIDs follow from the seed: two calls with the same day and seed give the
 same objects, byte for byte. Used by `failover demo` and by the tests. Reads files of pydicom, nothing else.
 """
 
@@ -51,7 +51,7 @@ PATIENTS: Final = (
 @dataclass(frozen=True, slots=True)
 class _Series:
     description: str
-    make: Callable[[int], Dataset]  # the n-th instance, unstamped
+    make: Callable[[int], FileDataset]  # the n-th instance, unstamped
     instances: int
 
 
@@ -140,7 +140,7 @@ def _stamp_patient(instance: Dataset, patient: Patient) -> None:
 
 
 def _read(name: str) -> FileDataset:
-    """Return a file of pydicom without its private elements and without what names the old patient or site."""
+    """Return a file of pydicom without private elements and without what names the old patient or site."""
     instance = pydicom.dcmread(_FILES / f"{name}.dcm")
     instance.decode()  # with the character set it was written in, before another is set
     instance.remove_private_tags()
@@ -157,6 +157,7 @@ def _read(name: str) -> FileDataset:
         "InstitutionAddress",
         "InstitutionalDepartmentName",
         "StationName",
+        "TimezoneOffsetFromUTC",
         "InstanceCreationDate",
         "InstanceCreationTime",
         "InstanceCreatorUID",
@@ -166,7 +167,6 @@ def _read(name: str) -> FileDataset:
         "ReferencedStudySequence",
         "ReferencedPerformedProcedureStepSequence",
         "ReferencedImageSequence",
-        "ReferencedStudyComponentSequence",
         "PerformedProcedureStepStartDate",
         "PerformedProcedureStepStartTime",
         "PerformedProcedureStepID",
@@ -176,10 +176,10 @@ def _read(name: str) -> FileDataset:
     return instance
 
 
-def _stack(name: str, spacing_mm: float, window: tuple[int, int]) -> Callable[[int], Dataset]:
+def _stack(name: str, spacing_mm: float, window: tuple[int, int]) -> Callable[[int], FileDataset]:
     """Return what makes the n-th slice from one: moved along its normal, its pixels shifted a little."""
 
-    def slice_at(index: int) -> Dataset:
+    def slice_at(index: int) -> FileDataset:
         instance = _read(name)
         pixels = instance.pixel_array
         instance.PixelData = np.ascontiguousarray(np.roll(pixels, index, axis=0)).tobytes()
@@ -195,10 +195,10 @@ def _stack(name: str, spacing_mm: float, window: tuple[int, int]) -> Callable[[i
     return slice_at
 
 
-def _single(name: str, modality: str | None = None) -> Callable[[int], Dataset]:
+def _single(name: str, modality: str | None = None) -> Callable[[int], FileDataset]:
     """Return what makes the n-th instance from a file as it is, compressed or not."""
 
-    def instance_at(_index: int) -> Dataset:
+    def instance_at(_index: int) -> FileDataset:
         instance = _read(name)
         if modality is not None:
             instance.Modality = modality
@@ -207,7 +207,7 @@ def _single(name: str, modality: str | None = None) -> Callable[[int], Dataset]:
     return instance_at
 
 
-def _structured_report(_index: int) -> Dataset:
+def _structured_report(_index: int) -> FileDataset:
     report = _read("test-SR")
     report.Modality = "SR"
     return report
