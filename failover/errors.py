@@ -29,6 +29,21 @@ class StateUnreadable(FailoverError):
     """A file of ours exists but cannot be read as what it should be. Start without it, and say so."""
 
 
+# -- what an operator asks for ----------------------------------------------------------------------
+
+
+class IntentError(FailoverError):
+    """What the operator asked for was not done; nothing was changed or recorded. The message says why."""
+
+
+class Refused(IntentError):
+    """Well formed, but it would do harm now (an upstream that is down, a gate): HTTP 409, exit 1."""
+
+
+class Unprocessable(IntentError):
+    """It makes no sense as asked (no reason, an upstream that this mode has not): HTTP 422, exit 2."""
+
+
 # -- upstreams --------------------------------------------------------------------------------------
 
 
