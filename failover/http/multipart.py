@@ -74,7 +74,7 @@ class MultipartParser:
     def __init__(
         self, boundary: str, *, max_head_bytes: int = MAX_PART_HEAD_BYTES, max_parts: int | None = None
     ) -> None:
-        """`max_parts`: LimitExceeded is raised when one more begins. Raises MalformedMultipart: bad boundary."""
+        """`max_parts`: one more raises LimitExceeded. Raises MalformedMultipart when the boundary is none."""
         if not _BOUNDARY.fullmatch(boundary):
             raise MalformedMultipart("the boundary is not 1 to 70 characters of RFC 2046 5.1.1")
         self._delimiter = b"\r\n--" + boundary.encode("ascii")
