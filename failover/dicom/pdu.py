@@ -1,0 +1,587 @@
+"""The PDUs of the DICOM upper layer (PS3.8 section 9.3): bytes to objects and back. Pure.
+
+`PduReader` checks type and length of a PDU before it keeps a byte of its body, so a peer cannot make us
+buffer more than it may send. What a PDU means in which state is `association`; what is agreed, `negotiation`.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from enum import IntEnum
+from typing import Final
+
+from failover.errors import MalformedPdu
+
+APPLICATION_CONTEXT: Final = "1.2.840.10008.3.1.1.1"
+MAX_ASSOCIATE_BYTES: Final = 256 * 1024  # a legal RQ of 128 contexts x 45 transfer syntaxes has 157,700
+PDV_HEADER_BYTES: Final = 6  # length, context ID, message control header (PS3.8 9.3.5.1)
+
+Buffer = bytes | bytearray | memoryview
+
+
+class PduType(IntEnum):
+    ASSOCIATE_RQ = 1
+    ASSOCIATE_AC = 2
+    ASSOCIATE_RJ = 3
+    P_DATA_TF = 4
+    RELEASE_RQ = 5
+    RELEASE_RP = 6
+    ABORT = 7
+
+
+class AbortSource(IntEnum):
+    USER = 0
+    PROVIDER = 2
+
+
+class AbortReason(IntEnum):
+    """PS3.8 9.3.8, for source 2 (service-provider)."""
+
+    NOT_SPECIFIED = 0
+    UNRECOGNIZED_PDU = 1
+    UNEXPECTED_PDU = 2
+    UNRECOGNIZED_PARAMETER = 4
+    UNEXPECTED_PARAMETER = 5
+    INVALID_PARAMETER = 6
+
+
+@dataclass(frozen=True, slots=True)
+class ProposedContext:
+    """Presentation context item of an A-ASSOCIATE-RQ (PS3.8 9.3.2.2)."""
+
+    context_id: int
+    abstract_syntax: str
+    transfer_syntaxes: tuple[str, ...]
+
+
+class ContextOutcome(IntEnum):
+    """Result/reason of PS3.8 9.3.3.2."""
+
+    ACCEPTED = 0
+    USER_REJECTION = 1
+    NO_REASON = 2
+    ABSTRACT_SYNTAX_NOT_SUPPORTED = 3
+    TRANSFER_SYNTAXES_NOT_SUPPORTED = 4
+
+
+@dataclass(frozen=True, slots=True)
+class ContextResult:
+    """Presentation context item of an A-ASSOCIATE-AC; the transfer syntax counts only when accepted."""
+
+    context_id: int
+    outcome: int
+    transfer_syntax: str = ""
+
+    @property
+    def accepted(self) -> bool:
+        return self.outcome == ContextOutcome.ACCEPTED
+
+
+@dataclass(frozen=True, slots=True)
+class RoleSelection:
+    """SCP/SCU role selection (PS3.7 D.3.3.4): in the RQ what is proposed, in the AC what is accepted."""
+
+    sop_class: str
+    scu: bool
+    scp: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ExtendedNegotiation:
+    """SOP class extended negotiation (PS3.7 D.3.3.5); its content belongs to the service."""
+
+    sop_class: str
+    content: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class CommonExtendedNegotiation:
+    """SOP class common extended negotiation (PS3.7 D.3.3.6); only in an RQ, kept as its bytes."""
+
+    version: int
+    content: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class UserIdentity:
+    """User identity (PS3.7 D.3.3.7). Secrets: never logged, hence not in the repr."""
+
+    kind: int
+    response_requested: bool
+    primary: bytes = field(repr=False)
+    secondary: bytes = field(repr=False, default=b"")
+
+
+@dataclass(frozen=True, slots=True)
+class UserInformation:
+    """User information item (PS3.8 9.3.2.3 and PS3.7 annex D). `max_pdu_bytes` 0: no limit."""
+
+    max_pdu_bytes: int = 0
+    implementation_class_uid: str = ""
+    implementation_version: str = ""
+    async_window: tuple[int, int] | None = None
+    roles: tuple[RoleSelection, ...] = ()
+    extended: tuple[ExtendedNegotiation, ...] = ()
+    common_extended: tuple[CommonExtendedNegotiation, ...] = ()
+    identity: UserIdentity | None = None
+    identity_response: bytes | None = None
+
+
+def padded_ae(title: str) -> bytes:
+    """Return an AE title as its field of 16 bytes (PS3.8 9.3.2: padded with spaces)."""
+    return title.encode("ascii", "replace")[:16].ljust(16)
+
+
+def _ae_text(raw: bytes) -> str:
+    # PS3.8 9.3.2: leading and trailing spaces are not significant; NUL padding is wrong and common.
+    return raw.decode("latin-1").strip(" \0")
+
+
+@dataclass(frozen=True, slots=True)
+class AssociateRq:
+    """A-ASSOCIATE-RQ. The AE titles are kept as their 16 bytes: the AC has to return them."""
+
+    called_bytes: bytes
+    calling_bytes: bytes
+    contexts: tuple[ProposedContext, ...]
+    user: UserInformation
+    application_context: str = APPLICATION_CONTEXT
+    protocol_version: int = 1
+
+    @property
+    def called_ae(self) -> str:
+        return _ae_text(self.called_bytes)
+
+    @property
+    def calling_ae(self) -> str:
+        return _ae_text(self.calling_bytes)
+
+
+@dataclass(frozen=True, slots=True)
+class AssociateAc:
+    """A-ASSOCIATE-AC. Its AE title fields are the RQ's, sent back byte by byte (PS3.8 9.3.3)."""
+
+    called_bytes: bytes
+    calling_bytes: bytes
+    contexts: tuple[ContextResult, ...]
+    user: UserInformation
+    application_context: str = APPLICATION_CONTEXT
+    protocol_version: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class AssociateRj:
+    """A-ASSOCIATE-RJ (PS3.8 9.3.4). `result` 1: permanent, 2: transient."""
+
+    result: int
+    source: int
+    reason: int
+
+
+@dataclass(frozen=True, slots=True)
+class Pdv:
+    """One presentation data value: a fragment of a command set or of a data set."""
+
+    context_id: int
+    is_command: bool
+    is_last: bool
+    fragment: Buffer
+
+
+@dataclass(frozen=True, slots=True)
+class PDataTf:
+    pdvs: tuple[Pdv, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ReleaseRq:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class ReleaseRp:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class Abort:
+    source: int = AbortSource.USER
+    reason: int = AbortReason.NOT_SPECIFIED
+
+
+Pdu = AssociateRq | AssociateAc | AssociateRj | PDataTf | ReleaseRq | ReleaseRp | Abort
+
+
+class PduReader:
+    """Cuts a byte stream into PDUs. After it has raised, it is to be thrown away."""
+
+    def __init__(self, max_pdu_bytes: int, max_associate_bytes: int = MAX_ASSOCIATE_BYTES) -> None:
+        self._max_p_data = max_pdu_bytes
+        self._max_associate = max_associate_bytes
+        self._kept = bytearray()
+        self._needed = 6  # bytes until the next step: a header, or a whole PDU
+
+    @property
+    def held_bytes(self) -> int:
+        """How many bytes of an unfinished PDU are kept."""
+        return len(self._kept)
+
+    def receive_data(self, data: Buffer) -> list[Pdu]:
+        """Return each PDU now complete and keep the rest; `data` may be reused afterwards.
+
+        Raises MalformedPdu with the reason for the A-ABORT: an unknown type or a length beyond the limit
+        before anything of that PDU's body is kept. The PDUs before it in `data` are lost then: the
+        association ends anyway.
+        """
+        kept = self._kept
+        kept += data
+        if len(kept) < self._needed:
+            if self._needed == 6 and kept:
+                _check_type(kept[0])
+            return []
+        pdus: list[Pdu] = []
+        at = 0
+        whole = len(kept)
+        while whole - at >= 6:
+            kind, length = kept[at], int.from_bytes(kept[at + 2 : at + 6], "big")
+            self._check(kind, length)
+            end = at + 6 + length
+            if end > whole:
+                self._needed = 6 + length
+                break
+            with memoryview(kept) as view:
+                body = bytes(view[at + 6 : end])
+            pdus.append(_decode(kind, body))
+            at = end
+            self._needed = 6
+        else:
+            if whole > at:
+                _check_type(kept[at])
+        del kept[:at]
+        return pdus
+
+    def _check(self, kind: int, length: int) -> None:
+        _check_type(kind)
+        if kind == PduType.P_DATA_TF:
+            limit = self._max_p_data
+        elif kind in (PduType.ASSOCIATE_RQ, PduType.ASSOCIATE_AC):
+            limit = self._max_associate
+        else:
+            limit = 4
+            if length != 4:
+                raise MalformedPdu(f"length {length} where 4 is fixed", reason=AbortReason.INVALID_PARAMETER)
+        if length > limit:
+            raise MalformedPdu(
+                f"length {length} of PDU type {kind} is beyond {limit}", reason=AbortReason.INVALID_PARAMETER
+            )
+
+
+def _check_type(kind: int) -> None:
+    if not 1 <= kind <= 7:
+        raise MalformedPdu(f"PDU type {kind:#04x}", reason=AbortReason.UNRECOGNIZED_PDU)
+
+
+# -- decoding ---------------------------------------------------------------------------------------
+
+
+def _invalid(message: str) -> MalformedPdu:
+    return MalformedPdu(message, reason=AbortReason.INVALID_PARAMETER)
+
+
+def _decode(kind: int, body: bytes) -> Pdu:
+    if kind == PduType.P_DATA_TF:
+        return _decode_p_data(body)
+    if kind == PduType.ASSOCIATE_RQ:
+        return _decode_rq(body)
+    if kind == PduType.ASSOCIATE_AC:
+        return _decode_ac(body)
+    if kind == PduType.ASSOCIATE_RJ:
+        return AssociateRj(body[1], body[2], body[3])
+    if kind == PduType.RELEASE_RQ:
+        return ReleaseRq()
+    if kind == PduType.RELEASE_RP:
+        return ReleaseRp()
+    return Abort(body[2], body[3])
+
+
+def _decode_p_data(body: bytes) -> PDataTf:
+    pdvs: list[Pdv] = []
+    view = memoryview(body)
+    at, whole = 0, len(body)
+    while at < whole:
+        if whole - at < PDV_HEADER_BYTES:
+            raise _invalid("a PDV item without its header")
+        length = int.from_bytes(view[at : at + 4], "big")
+        end = at + 4 + length
+        if length < 2 or end > whole:
+            raise _invalid("the length of a PDV item does not fit its PDU")
+        context_id, control = body[at + 4], body[at + 5]
+        if context_id % 2 == 0:
+            raise _invalid("an even presentation context ID")
+        pdvs.append(Pdv(context_id, bool(control & 1), bool(control & 2), view[at + 6 : end]))
+        at = end
+    if not pdvs:
+        raise _invalid("a P-DATA-TF without a PDV item")
+    return PDataTf(tuple(pdvs))
+
+
+def _items(body: bytes, at: int, end: int) -> Iterator[tuple[int, int, int]]:
+    """Yield (type, start, end) of each item; its content is body[start:end]."""
+    while at < end:
+        if end - at < 4:
+            raise _invalid("an item without its header")
+        length = int.from_bytes(body[at + 2 : at + 4], "big")
+        start = at + 4
+        if start + length > end:
+            raise _invalid("the length of an item does not fit what holds it")
+        yield body[at], start, start + length
+        at = start + length
+
+
+def _uid(raw: bytes) -> str:
+    text = raw.rstrip(b"\0 ")
+    if not 1 <= len(text) <= 64 or not text.isascii():
+        raise _invalid("a UID of no or too many characters, or beyond ASCII")
+    return text.decode("ascii")
+
+
+def _associate_head(body: bytes) -> tuple[int, bytes, bytes]:
+    if len(body) < 68:
+        raise _invalid("an A-ASSOCIATE PDU shorter than its fixed fields")
+    return int.from_bytes(body[0:2], "big"), body[4:20], body[20:36]
+
+
+def _decode_rq(body: bytes) -> AssociateRq:
+    version, called, calling = _associate_head(body)
+    application_context = ""
+    contexts: list[ProposedContext] = []
+    user: UserInformation | None = None
+    for kind, start, end in _items(body, 68, len(body)):
+        if kind == 0x10:
+            application_context = _uid(body[start:end])
+        elif kind == 0x20:
+            contexts.append(_decode_proposed(body, start, end))
+        elif kind == 0x50:
+            if user is not None:
+                raise _invalid("two user information items")
+            user = _decode_user(body, start, end)
+        # PS3.8 9.3.1: items of unrecognized types are ignored.
+    if not application_context or not contexts or user is None:
+        raise _invalid("application context, presentation contexts or user information are missing")
+    if len({context.context_id for context in contexts}) != len(contexts):
+        raise _invalid("a presentation context ID twice")
+    return AssociateRq(called, calling, tuple(contexts), user, application_context, version)
+
+
+def _decode_proposed(body: bytes, start: int, end: int) -> ProposedContext:
+    if end - start < 4:
+        raise _invalid("a presentation context item shorter than its fixed fields")
+    context_id = body[start]
+    if context_id % 2 == 0:
+        raise _invalid("an even presentation context ID")
+    abstract: list[str] = []
+    transfer: list[str] = []
+    for kind, first, last in _items(body, start + 4, end):
+        if kind == 0x30:
+            abstract.append(_uid(body[first:last]))
+        elif kind == 0x40:
+            transfer.append(_uid(body[first:last]))
+    if len(abstract) != 1 or not transfer:
+        raise _invalid("a presentation context needs one abstract syntax and a transfer syntax")
+    return ProposedContext(context_id, abstract[0], tuple(transfer))
+
+
+def _decode_ac(body: bytes) -> AssociateAc:
+    version, called, calling = _associate_head(body)
+    application_context = ""
+    contexts: list[ContextResult] = []
+    user = UserInformation()
+    for kind, start, end in _items(body, 68, len(body)):
+        if kind == 0x10:
+            application_context = _uid(body[start:end])
+        elif kind == 0x21:
+            contexts.append(_decode_result(body, start, end))
+        elif kind == 0x50:
+            user = _decode_user(body, start, end)
+    return AssociateAc(called, calling, tuple(contexts), user, application_context, version)
+
+
+def _decode_result(body: bytes, start: int, end: int) -> ContextResult:
+    if end - start < 4:
+        raise _invalid("a presentation context item shorter than its fixed fields")
+    outcome = body[start + 2]
+    transfer = ""
+    for kind, first, last in _items(body, start + 4, end):
+        # PS3.8 9.3.3.2: the transfer syntax is not significant when the context was not accepted.
+        if kind == 0x40 and outcome == ContextOutcome.ACCEPTED:
+            transfer = _uid(body[first:last])
+    if outcome == ContextOutcome.ACCEPTED and not transfer:
+        raise _invalid("an accepted presentation context without a transfer syntax")
+    return ContextResult(body[start], outcome, transfer)
+
+
+def _decode_user(body: bytes, start: int, end: int) -> UserInformation:
+    user = UserInformation()
+    roles: list[RoleSelection] = []
+    extended: list[ExtendedNegotiation] = []
+    common: list[CommonExtendedNegotiation] = []
+    for kind, first, last in _items(body, start, end):
+        content = body[first:last]
+        if kind == 0x51:
+            if len(content) != 4:
+                raise _invalid("a maximum length item that has not 4 bytes")
+            user = replace(user, max_pdu_bytes=int.from_bytes(content, "big"))
+        elif kind == 0x52:
+            user = replace(user, implementation_class_uid=_uid(content))
+        elif kind == 0x53:
+            if len(content) != 4:
+                raise _invalid("an asynchronous operations window item that has not 4 bytes")
+            invoked, performed = struct.unpack(">HH", content)
+            user = replace(user, async_window=(invoked, performed))
+        elif kind == 0x54:
+            sop_class, rest = _counted(content)
+            if len(rest) != 2:
+                raise _invalid("a role selection item of the wrong length")
+            roles.append(RoleSelection(_uid(sop_class), rest[0] == 1, rest[1] == 1))
+        elif kind == 0x55:
+            user = replace(user, implementation_version=content[:16].decode("latin-1").strip(" \0"))
+        elif kind == 0x56:
+            sop_class, rest = _counted(content)
+            extended.append(ExtendedNegotiation(_uid(sop_class), rest))
+        elif kind == 0x57:
+            common.append(CommonExtendedNegotiation(body[first - 3], content))
+        elif kind == 0x58:
+            user = replace(user, identity=_decode_identity(content))
+        elif kind == 0x59:
+            response, rest = _counted(content)
+            user = replace(user, identity_response=response)
+    return replace(user, roles=tuple(roles), extended=tuple(extended), common_extended=tuple(common))
+
+
+def _counted(content: bytes) -> tuple[bytes, bytes]:
+    """Split a field with a length of 2 bytes before it from what follows."""
+    length = int.from_bytes(content[:2], "big")
+    if len(content) < 2 + length:
+        raise _invalid("a counted field longer than its item")
+    return content[2 : 2 + length], content[2 + length :]
+
+
+def _decode_identity(content: bytes) -> UserIdentity:
+    if len(content) < 6:
+        raise _invalid("a user identity item shorter than its fixed fields")
+    primary, rest = _counted(content[2:])
+    secondary, rest = _counted(rest)
+    if rest:
+        raise _invalid("a user identity item with bytes after its last field")
+    return UserIdentity(content[0], content[1] == 1, primary, secondary)
+
+
+# -- encoding ---------------------------------------------------------------------------------------
+
+
+def encode(pdu: Pdu) -> bytes:
+    """Return the bytes of `pdu`. For P-DATA-TF on a hot path use `p_data_header`."""
+    match pdu:
+        case AssociateRq():
+            return _framed(PduType.ASSOCIATE_RQ, _encode_rq(pdu))
+        case AssociateAc():
+            return _framed(PduType.ASSOCIATE_AC, _encode_ac(pdu))
+        case AssociateRj():
+            return _framed(PduType.ASSOCIATE_RJ, bytes((0, pdu.result, pdu.source, pdu.reason)))
+        case PDataTf():
+            body = b"".join(
+                struct.pack(">IBB", len(pdv.fragment) + 2, pdv.context_id, pdv.is_command | pdv.is_last << 1)
+                + pdv.fragment
+                for pdv in pdu.pdvs
+            )
+            return _framed(PduType.P_DATA_TF, body)
+        case ReleaseRq():
+            return _framed(PduType.RELEASE_RQ, bytes(4))
+        case ReleaseRp():
+            return _framed(PduType.RELEASE_RP, bytes(4))
+        case Abort():
+            return _framed(PduType.ABORT, bytes((0, 0, pdu.source, pdu.reason)))
+
+
+_P_DATA_HEADER: Final = struct.Struct(">BBIIBB")
+
+
+def p_data_header(context_id: int, fragment_bytes: int, *, is_command: bool, is_last: bool) -> bytes:
+    """Return the 12 bytes before a fragment that is alone in its P-DATA-TF."""
+    return _P_DATA_HEADER.pack(
+        PduType.P_DATA_TF, 0, fragment_bytes + 6, fragment_bytes + 2, context_id, is_command | is_last << 1
+    )
+
+
+def _framed(kind: int, body: bytes) -> bytes:
+    return struct.pack(">BBI", kind, 0, len(body)) + body
+
+
+def _item(kind: int, content: bytes, second: int = 0) -> bytes:
+    return struct.pack(">BBH", kind, second, len(content)) + content
+
+
+def _encode_head(pdu: AssociateRq | AssociateAc) -> bytes:
+    return (
+        struct.pack(">HH", pdu.protocol_version, 0)
+        + pdu.called_bytes
+        + pdu.calling_bytes
+        + bytes(32)
+        + _item(0x10, pdu.application_context.encode("ascii"))
+    )
+
+
+def _encode_rq(rq: AssociateRq) -> bytes:
+    parts = [_encode_head(rq)]
+    for context in rq.contexts:
+        content = bytes((context.context_id, 0, 0, 0)) + _item(0x30, context.abstract_syntax.encode("ascii"))
+        content += b"".join(_item(0x40, syntax.encode("ascii")) for syntax in context.transfer_syntaxes)
+        parts.append(_item(0x20, content))
+    parts.append(_encode_user(rq.user))
+    return b"".join(parts)
+
+
+def _encode_ac(ac: AssociateAc) -> bytes:
+    parts = [_encode_head(ac)]
+    for result in ac.contexts:
+        syntax = _item(0x40, (result.transfer_syntax or "1.2.840.10008.1.2").encode("ascii"))
+        parts.append(_item(0x21, bytes((result.context_id, 0, result.outcome, 0)) + syntax))
+    parts.append(_encode_user(ac.user))
+    return b"".join(parts)
+
+
+def _encode_user(user: UserInformation) -> bytes:
+    parts = [_item(0x51, user.max_pdu_bytes.to_bytes(4, "big"))]
+    if user.implementation_class_uid:
+        parts.append(_item(0x52, user.implementation_class_uid.encode("ascii")))
+    if user.async_window is not None:
+        parts.append(_item(0x53, struct.pack(">HH", *user.async_window)))
+    for role in user.roles:
+        parts.append(_item(0x54, _count(role.sop_class.encode("ascii")) + bytes((role.scu, role.scp))))
+    if user.implementation_version:
+        parts.append(_item(0x55, user.implementation_version.encode("latin-1")))
+    for extended in user.extended:
+        parts.append(_item(0x56, _count(extended.sop_class.encode("ascii")) + extended.content))
+    for common in user.common_extended:
+        parts.append(_item(0x57, common.content, common.version))
+    if user.identity is not None:
+        identity = user.identity
+        head = bytes((identity.kind, identity.response_requested))
+        parts.append(_item(0x58, head + _count(identity.primary) + _count(identity.secondary)))
+    if user.identity_response is not None:
+        parts.append(_item(0x59, _count(user.identity_response)))
+    return _item(0x50, b"".join(parts))
+
+
+def _count(content: bytes) -> bytes:
+    return len(content).to_bytes(2, "big") + content
+
+
+def fragments(data: Buffer, most: int) -> Sequence[memoryview]:
+    """Cut `data` into pieces of at most `most` bytes; an empty one gives one empty piece."""
+    view = memoryview(data)
+    if len(view) <= most:
+        return (view,)
+    return [view[at : at + most] for at in range(0, len(view), most)]
