@@ -10,7 +10,7 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -167,8 +167,21 @@ def run(config_path: Path) -> int:
     return supervise(configuration, config_path, extra=[])
 
 
-def supervise(configuration: Configuration, config_path: Path, *, extra: Sequence[Child]) -> int:
-    """Run the three processes and `extra` ones (the demo's stand-in primary) until SIGTERM."""
+async def _nothing() -> None:
+    return
+
+
+def supervise(
+    configuration: Configuration,
+    config_path: Path,
+    *,
+    extra: Sequence[Child],
+    after_start: Callable[[], Awaitable[None]] = _nothing,
+) -> int:
+    """Run the three processes and `extra` ones (the demo's stand-in primary) until SIGTERM.
+
+    `after_start` runs once beside them.
+    """
     opened = listeners.open_all(configuration)
     logs.set_up("supervisor")
     path = config_path.absolute()
@@ -184,10 +197,12 @@ def supervise(configuration: Configuration, config_path: Path, *, extra: Sequenc
             [listener.fileno() for listener in opened.values()],
         )
     )
-    return asyncio.run(_main(configuration, children))
+    return asyncio.run(_main(configuration, children, after_start))
 
 
-async def _main(configuration: Configuration, children: Sequence[Child]) -> int:
+async def _main(
+    configuration: Configuration, children: Sequence[Child], after_start: Callable[[], Awaitable[None]]
+) -> int:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -214,6 +229,12 @@ async def _main(configuration: Configuration, children: Sequence[Child]) -> int:
         {"children": facts, "stop": stop_child, "start": start_child},
     )
     await control.start()
+
+    async def beside() -> None:
+        await after_start()
+
+    task = spawn(beside(), name="after start")
     await supervisor.run(stop)
+    await cancel_and_wait(task)
     await control.stop()
     return 0
