@@ -1,0 +1,177 @@
+"""What live traffic tells about one service of one upstream. Pure but for its lock: time comes from a Clock.
+
+The data path calls `began`, `heard`, `ended` and `store_result` in its own thread; the checker reads the
+facts in another. Answers: which parts succeeded or failed since the last look, is there a silence, did
+anything come since. Leaves to `watch` what follows from it: live failures of anything but a store never
+count, they trigger probes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from threading import Lock
+from typing import Final
+
+from failover.clock import Clock
+from failover.health.slowness import UsualTime
+from failover.model import Part
+
+SILENCE_S: Final = 0.150
+CROWD: Final = 3  # requests that wait together; fewer must be beyond their usual time
+_MAX_FACTS: Final = 1000  # older ones go: the checker looks every 25 ms, so it has died when this is reached
+
+
+class Outcome(StrEnum):
+    """How one request, association or operation at the upstream ended."""
+
+    ANSWERED = "answered"  # whole, and no 5xx or failure status that speaks of the upstream
+    FAILED = "failed"  # connection refused or died, 500 502 503 504 507, A-ABORT, failure status 0xA7xx …
+    TIMED_OUT = "timed_out"
+    LEFT = "left"  # the caller went away, or we moved it: says nothing
+
+
+@dataclass(frozen=True, slots=True)
+class LiveFact:
+    """One request of `part` ended at `at_s`, well or not."""
+
+    part: Part
+    good: bool
+    at_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class StoreFact:
+    """A store of `caller` was accepted, or failed for a reason that does not speak of the object."""
+
+    caller: str
+    accepted: bool
+    at_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Silence:
+    """Callers wait and the upstream says nothing. `part` is what most of them wait for."""
+
+    waiting: int
+    for_s: float
+    part: Part
+
+    def __str__(self) -> str:
+        return f"{self.waiting} waiting, not a byte for {self.for_s * 1000:.0f} ms"
+
+
+@dataclass(slots=True)
+class _Waiting:
+    part: Part
+    usual: str
+    began_s: float
+    heard: bool = False
+
+
+class LiveTraffic:
+    """One per (upstream, service). Every call is cheap, synchronous and safe from any thread."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._lock = Lock()
+        self._next_token = 1
+        self._waiting: dict[int, _Waiting] = {}
+        self._usual: dict[str, UsualTime] = {}
+        self._heard_s: dict[Part, float] = {}
+        self._facts: list[LiveFact | StoreFact] = []
+
+    # -- the data path ------------------------------------------------------------------------------
+
+    def began(self, part: Part, usual: str) -> int:
+        """Something was sent to the upstream. Returns the token for `heard` and `ended`.
+
+        `usual` names the kind of request whose usual time to the first byte is learnt: "qido", "C-FIND" …
+        """
+        now_s = self._clock.monotonic()
+        with self._lock:
+            token = self._next_token
+            self._next_token += 1
+            self._waiting[token] = _Waiting(part, usual, now_s)
+            return token
+
+    def heard(self, token: int) -> None:
+        """A byte of the upstream arrived for `token`."""
+        now_s = self._clock.monotonic()
+        with self._lock:
+            waiting = self._waiting.get(token)
+            if waiting is not None:
+                self._note_heard(waiting, now_s)
+
+    def ended(self, token: int, outcome: Outcome) -> None:
+        """Nothing more is awaited for `token`. An ended or unknown token is ignored."""
+        now_s = self._clock.monotonic()
+        with self._lock:
+            waiting = self._waiting.pop(token, None)
+            if waiting is None or outcome is Outcome.LEFT:
+                return
+            good = outcome is Outcome.ANSWERED
+            if good:
+                self._note_heard(waiting, now_s)
+            self._add(LiveFact(waiting.part, good, now_s))
+
+    def store_result(self, caller: str, accepted: bool) -> None:
+        """A store of a caller ended: the one case in which live failures count.
+
+        `caller` is the calling AE title or the address. `accepted=False` only for a failure that does not
+        speak of the object (0xA7xx, 5xx, a death, a time-out). A permanent status (0xA9xx, 0xCxxx, 0x0122)
+        is no call at all.
+        """
+        with self._lock:
+            self._add(StoreFact(caller, accepted, self._clock.monotonic()))
+
+    # -- the checker --------------------------------------------------------------------------------
+
+    def take(self) -> list[LiveFact | StoreFact]:
+        """Return what ended since the last call, oldest first."""
+        with self._lock:
+            facts, self._facts = self._facts, []
+            return facts
+
+    def silence(self) -> Silence | None:
+        """Three or more wait, or one beyond its usual time, and not a byte came for 150 ms."""
+        now_s = self._clock.monotonic()
+        with self._lock:
+            unheard = [w for w in self._waiting.values() if not w.heard]
+            if not unheard:
+                return None
+            # Silence begins with the last byte, or with the question when that is later.
+            since_s = max(min(w.began_s for w in unheard), *self._heard_s.values(), 0.0)
+            if now_s - since_s < SILENCE_S:
+                return None
+            beyond = [w for w in unheard if now_s - w.began_s > self._usual_s(w.usual)]
+            if len(unheard) < CROWD and not beyond:
+                return None
+            parts = [w.part for w in unheard]
+            return Silence(len(unheard), now_s - since_s, max(parts, key=parts.count))
+
+    def heard_since(self, since_s: float, part: Part | None = None) -> bool:
+        """Whether a byte came after `since_s`, for `part` or for anything."""
+        with self._lock:
+            times = self._heard_s.values() if part is None else [self._heard_s.get(part, -1.0)]
+            return any(at_s > since_s for at_s in times)
+
+    def waiting(self, part: Part | None = None) -> int:
+        """How many requests are at the upstream now, of `part` or in all."""
+        with self._lock:
+            return sum(part is None or w.part is part for w in self._waiting.values())
+
+    def _note_heard(self, waiting: _Waiting, now_s: float) -> None:
+        self._heard_s[waiting.part] = now_s
+        if not waiting.heard:
+            waiting.heard = True
+            self._usual.setdefault(waiting.usual, UsualTime()).learn(now_s - waiting.began_s)
+
+    def _usual_s(self, usual: str) -> float:
+        known = self._usual.get(usual)
+        return UsualTime.UNKNOWN_S if known is None else known.limit_s
+
+    def _add(self, fact: LiveFact | StoreFact) -> None:
+        self._facts.append(fact)
+        if len(self._facts) > _MAX_FACTS:
+            del self._facts[: _MAX_FACTS // 2]
