@@ -42,7 +42,8 @@ lint: $(VENV)/.dev ## ruff: rules, banned calls, format
 types: $(VENV)/.dev ## mypy --strict
 	$(BIN)/mypy
 
-bench: $(VENV)/.dev tools ## we and the peers in one run; results in tests/bench/results/
+bench: $(VENV)/.dev ## we and the peers in one run; results in tests/bench/results/
+	@tests/get_tools.sh bench
 	@PATH="$(CURDIR)/$(BIN):$$(tests/get_tools.sh --path):$$PATH" $(BIN)/python -m tests.bench
 
 fuzz: $(VENV)/.dev ## a minute of hostile bytes for each parser

@@ -1,12 +1,17 @@
 #!/usr/bin/env bash
 # Gets what the tests need from Debian: Orthanc with its DICOMweb plugin, DCMTK, Prometheus (for promtool), Chromium.
 # As root they are installed, with a policy-rc.d for this run only, so that no service starts. Without root they are
-# unpacked below .tools/ where that works. `--path` prints the folders to put before PATH.
+# unpacked below .tools/ where that works. `bench` gets the peers of the benchmark too; `--path` prints the folders
+# to put before PATH.
 set -euo pipefail
 top=$(cd "$(dirname "$0")/.." && pwd)
 tools=$top/.tools
 packages=(orthanc orthanc-dicomweb dcmtk prometheus chromium)
 commands=(Orthanc storescu findscu dcmqrscp promtool chromium)
+if [ "${1:-}" = bench ]; then
+    packages+=(haproxy nginx libnginx-mod-stream wrk)
+    commands+=(haproxy nginx wrk)
+fi
 
 path="$tools/usr/bin:$tools/usr/sbin:/usr/sbin:/usr/bin"
 if [ "${1:-}" = --path ]; then
