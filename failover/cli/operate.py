@@ -1,0 +1,263 @@
+"""The commands that talk to a router: status, force, drain, pause, auto, decide, events."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Annotated, Any, Final
+
+import typer
+
+from failover.cli.exits import Exit, leave, say
+from failover.cli.options import (
+    AdminOption,
+    ConfigOption,
+    DryRunOption,
+    EvenIfDownOption,
+    ForOption,
+    JsonOption,
+    KeepReplicatingOption,
+    ReasonOption,
+    TokenFileOption,
+    seconds,
+)
+from failover.cli.router_client import Denied, RouterClient, Unreachable, find_router
+from failover.cli.watching import print_events, show, updates, wait, watch_status
+from failover.clock import SystemClock
+
+# How often a drain is looked at.
+_LOOK_S: Final = 0.25
+# After its grace a drain breaks what is left: so long we watch it end.
+_AFTER_GRACE_S: Final = 5.0
+
+UPSTREAMS = Annotated[str, typer.Argument(metavar="primary|backup", show_default=False)]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to `app`."""
+    app.command()(status)
+    app.command()(force)
+    app.command()(drain)
+    app.command()(pause)
+    app.command()(auto)
+    app.command()(decide)
+    app.command()(events)
+
+
+def status(
+    watch: Annotated[bool, typer.Option("--watch", metavar="", help="Stay, and show each change.")] = False,
+    json_: JsonOption = False,
+    config: ConfigOption = None,
+    admin: AdminOption = None,
+    token_file: TokenFileOption = None,
+) -> None:
+    """Show which upstream answers what, and why."""
+    router = find_router(admin, config, token_file)
+    with _a_sentence_at_the_end():
+        if watch:
+            watch_status(router, as_json=json_)
+        else:
+            show(router.get("/api/status"), as_json=json_)
+
+
+def force(
+    upstream: UPSTREAMS,
+    reason: ReasonOption,
+    for_: ForOption = None,
+    dry_run: DryRunOption = False,
+    even_if_down: EvenIfDownOption = False,
+    keep_replicating: KeepReplicatingOption = False,
+    json_: JsonOption = False,
+    config: ConfigOption = None,
+    admin: AdminOption = None,
+    token_file: TokenFileOption = None,
+) -> None:
+    """Send everything to one upstream, whatever the probes say, until `failover auto`."""
+    if upstream not in ("primary", "backup"):
+        leave(Exit.USAGE, f"force: must be primary or backup, is {upstream}")
+    request = {
+        "mode": "forced",
+        "upstream": upstream,
+        "reason": reason,
+        "for_s": seconds("--for", for_),
+        "dry_run": dry_run,
+        "even_if_down": even_if_down,
+        "keep_replicating": keep_replicating,
+    }
+    router = find_router(admin, config, token_file)
+    with _a_sentence_at_the_end():
+        show(router.put("/api/route", request), as_json=json_)
+
+
+def drain(
+    upstream: Annotated[str, typer.Argument(metavar="primary", show_default=False)],
+    reason: ReasonOption,
+    for_: ForOption = None,
+    dry_run: DryRunOption = False,
+    even_if_down: EvenIfDownOption = False,
+    keep_replicating: KeepReplicatingOption = False,
+    grace: Annotated[
+        str, typer.Option("--grace", metavar="60s", help="How long what is in flight may go on.")
+    ] = "60s",
+    json_: JsonOption = False,
+    config: ConfigOption = None,
+    admin: AdminOption = None,
+    token_file: TokenFileOption = None,
+) -> None:
+    """Give the primary no new work, and return when it is empty: then it can be serviced.
+
+    Exit code 1 when something is still in flight after the grace; the drain stays in force.
+    """
+    if upstream != "primary":
+        leave(Exit.USAGE, f"drain: must be primary, is {upstream}")
+    grace_s = seconds("--grace", grace) or 0.0
+    request = {
+        "mode": "drain",
+        "upstream": upstream,
+        "reason": reason,
+        "for_s": seconds("--for", for_),
+        "dry_run": dry_run,
+        "even_if_down": even_if_down,
+        "keep_replicating": keep_replicating,
+        "grace_s": grace_s,
+    }
+    router = find_router(admin, config, token_file)
+    with _a_sentence_at_the_end():
+        answer = router.put("/api/route", request)
+        if not dry_run:
+            answer = _wait_until_empty(router, answer, grace_s)
+        show(answer, as_json=json_)
+    if not dry_run:
+        _tell_what_is_left(answer, grace)
+
+
+def pause(
+    reason: ReasonOption,
+    for_: ForOption = None,
+    dry_run: DryRunOption = False,
+    json_: JsonOption = False,
+    config: ConfigOption = None,
+    admin: AdminOption = None,
+    token_file: TokenFileOption = None,
+) -> None:
+    """Stay where we are: no failover and no failback by itself; single requests are still rescued."""
+    request = {"mode": "paused", "reason": reason, "for_s": seconds("--for", for_), "dry_run": dry_run}
+    router = find_router(admin, config, token_file)
+    with _a_sentence_at_the_end():
+        show(router.put("/api/route", request), as_json=json_)
+
+
+def auto(
+    reason: Annotated[
+        str | None, typer.Option("--reason", metavar="TEXT", help="Why; it stands in the audit trail.")
+    ] = None,
+    dry_run: DryRunOption = False,
+    json_: JsonOption = False,
+    config: ConfigOption = None,
+    admin: AdminOption = None,
+    token_file: TokenFileOption = None,
+) -> None:
+    """Hand the decision back to the router."""
+    router = find_router(admin, config, token_file)
+    with _a_sentence_at_the_end():
+        answer = router.put("/api/route", {"mode": "auto", "reason": reason, "dry_run": dry_run})
+        show(answer, as_json=json_)
+
+
+def decide(
+    decision: Annotated[
+        str,
+        typer.Argument(metavar="failback|refused|vanished-owed|vanished-deleted", show_default=False),
+    ],
+    reason: ReasonOption,
+    dry_run: DryRunOption = False,
+    json_: JsonOption = False,
+    config: ConfigOption = None,
+    admin: AdminOption = None,
+    token_file: TokenFileOption = None,
+) -> None:
+    """Decide what only a person may decide.
+
+    failback: begin the gated way back (policy.failback: manual). refused: go back although the primary
+    refuses objects. vanished-owed: what vanished from the primary is debt. vanished-deleted: it was deleted.
+    """
+    choices = ("failback", "refused", "vanished-owed", "vanished-deleted")
+    if decision not in choices:
+        leave(Exit.USAGE, f"decide: must be {', '.join(choices[:-1])} or {choices[-1]}, is {decision}")
+    router = find_router(admin, config, token_file)
+    request = {"decision": decision, "reason": reason, "dry_run": dry_run}
+    with _a_sentence_at_the_end():
+        show(router.post("/api/decisions", request), as_json=json_)
+
+
+def events(
+    follow: Annotated[
+        bool, typer.Option("--follow", metavar="", help="Stay, and print each new event.")
+    ] = False,
+    since: Annotated[
+        int, typer.Option("--since", metavar="ID", min=0, help="Only events after this id.")
+    ] = 0,
+    json_: JsonOption = False,
+    config: ConfigOption = None,
+    admin: AdminOption = None,
+    token_file: TokenFileOption = None,
+) -> None:
+    """Print the audit trail: every move, every intent, every decision."""
+    router = find_router(admin, config, token_file)
+    with _a_sentence_at_the_end():
+        happened = router.get(f"/api/events?since={since}")
+        if json_ and not follow:
+            say([json.dumps(happened, indent=2, ensure_ascii=False)])
+            return
+        print_events(happened, as_json=json_)
+        if follow:
+            last = max([since, *(int(event["id"]) for event in happened)])
+            for update in updates(router, last):
+                print_events(update["events"], as_json=json_)
+
+
+# -- what several of them do ------------------------------------------------------------------------
+
+
+@contextmanager
+def _a_sentence_at_the_end() -> Iterator[None]:
+    """Turn what the router or the operator's Ctrl-C says into a line and the exit code of the contract."""
+    try:
+        yield
+    except Unreachable as error:
+        leave(Exit.UNREACHABLE, str(error))
+    except Denied as error:
+        if error.status == 401:
+            leave(Exit.USAGE, "the router wants a token it knows: --token-file FILE or FAILOVER_TOKEN_FILE")
+        mistaken = 400 <= error.status < 500 and error.status != 409
+        leave(Exit.USAGE if mistaken else Exit.FAILED, str(error))
+    except KeyboardInterrupt:
+        raise typer.Exit(int(Exit.DONE)) from None
+
+
+def _wait_until_empty(router: RouterClient, answer: dict[str, Any], grace_s: float) -> dict[str, Any]:
+    """Return the status once nothing is in flight at the primary, or the last one after the grace."""
+    from failover.cli.views import in_flight
+
+    clock = SystemClock()
+    until = clock.monotonic() + grace_s + _AFTER_GRACE_S
+    while answer["mode"] == "drain" and in_flight(answer, "primary") and clock.monotonic() < until:
+        wait(_LOOK_S)
+        try:
+            answer = router.get("/api/status")
+        except Unreachable:
+            if clock.monotonic() >= until:
+                raise
+    return answer
+
+
+def _tell_what_is_left(answer: dict[str, Any], grace: str) -> None:
+    from failover.cli.views import in_flight, in_flight_words, mode_sentence
+
+    if answer["mode"] != "drain":
+        leave(Exit.FAILED, f"the drain was ended meanwhile; the mode is {mode_sentence(answer)}")
+    if in_flight(answer, "primary"):
+        left = in_flight_words(answer, "primary")
+        leave(Exit.FAILED, f"after {grace} the primary still has {left}; the drain stays in force")
+    say(["the primary is empty: it can be serviced; `failover auto` ends the drain"], error=True)

@@ -1,0 +1,183 @@
+"""Finds the router of an operator's command and asks it. Leaves what is printed to the commands.
+
+Plain http.client: a proxy of the environment must never stand between an operator and the router.
+"""
+
+from __future__ import annotations
+
+import getpass
+import http.client
+import json
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import quote, urlsplit
+
+from failover.cli.exits import Exit, leave
+from failover.cli.options import config_path
+
+DEFAULT_ADMIN: Final = "http://127.0.0.1:9470"
+# The router answers in milliseconds; a change waits for the disk. Beyond this it is not reachable.
+TIMEOUT_S: Final = 10.0
+# The stream has a line each second.
+STREAM_TIMEOUT_S: Final = 5.0
+_WILDCARDS: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}
+
+
+class Unreachable(Exception):
+    """No router answers there; the message says where and why."""
+
+
+class Denied(Exception):
+    """The router answered no: `status` is HTTP's, the message the router's sentence."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+@dataclass(frozen=True, slots=True)
+class RouterClient:
+    """One router's admin API."""
+
+    url: str
+    token: str | None = None
+
+    def get(self, path: str) -> Any:
+        """Return the JSON at `path`. Raises Unreachable, Denied."""
+        return self._ask("GET", path, None)
+
+    def put(self, path: str, content: Mapping[str, Any]) -> Any:
+        return self._ask("PUT", path, content)
+
+    def post(self, path: str, content: Mapping[str, Any]) -> Any:
+        return self._ask("POST", path, content)
+
+    def stream(self, since: int | None = None) -> Iterator[dict[str, Any]]:
+        """Yield `{"status", "events"}` at each change and each second. Raises Unreachable when it ends."""
+        connection = self._connect(STREAM_TIMEOUT_S)
+        try:
+            path = "/api/stream" if since is None else f"/api/stream?since={since}"
+            response = self._send(connection, "GET", path, None)
+            _raise_for(response.status, b"" if response.status == 200 else response.read())
+            while line := response.readline():
+                yield json.loads(line)
+        except (OSError, http.client.HTTPException, json.JSONDecodeError) as error:
+            raise Unreachable(f"{self.url} stopped answering: {_why(error)}") from error
+        finally:
+            connection.close()
+        raise Unreachable(f"{self.url} ended the stream")
+
+    def _ask(self, method: str, path: str, content: Mapping[str, Any] | None) -> Any:
+        connection = self._connect(TIMEOUT_S)
+        try:
+            response = self._send(connection, method, path, content)
+            body = response.read()
+        except (OSError, http.client.HTTPException) as error:
+            raise Unreachable(f"no router answers at {self.url}: {_why(error)}") from error
+        finally:
+            connection.close()
+        _raise_for(response.status, body)
+        try:
+            return json.loads(body)
+        except ValueError:
+            raise Unreachable(f"what answers at {self.url} is no failover router") from None
+
+    def _connect(self, timeout_s: float) -> http.client.HTTPConnection:
+        parts = urlsplit(self.url)
+        kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
+        return kind(parts.hostname or "", parts.port, timeout=timeout_s)
+
+    def _send(
+        self,
+        connection: http.client.HTTPConnection,
+        method: str,
+        path: str,
+        content: Mapping[str, Any] | None,
+    ) -> http.client.HTTPResponse:
+        headers = {"X-Failover-Actor": quote(_user())}
+        if self.token is not None:
+            headers["Authorization"] = f"Bearer {self.token}"
+        body = None
+        if content is not None:
+            headers["Content-Type"] = "application/json"
+            body = json.dumps(content).encode()
+        connection.request(method, urlsplit(self.url).path.rstrip("/") + path, body=body, headers=headers)
+        return connection.getresponse()
+
+
+def find_router(admin: str | None, config: Path | None, token_file: Path | None) -> RouterClient:
+    """Return the client for the router that the options, environment and configuration name (DESIGN 5).
+
+    Ends with exit code 2 and a line for each problem when one of them cannot be used.
+    """
+    return RouterClient(_admin_url(admin, config), _token(token_file))
+
+
+def _admin_url(admin: str | None, config: Path | None) -> str:
+    url = admin or os.environ.get("FAILOVER_ADMIN")
+    if url:
+        return _checked_url(url)
+    path = config_path(config)
+    if config is None and not os.environ.get("FAILOVER_CONFIG") and not path.exists():
+        return DEFAULT_ADMIN
+    from failover.config.load import load_listen_admin
+    from failover.errors import ConfigurationError
+
+    try:
+        listen = load_listen_admin(path)
+    except ConfigurationError as error:
+        leave(Exit.USAGE, *error.problems)
+    host = _WILDCARDS.get(listen.host, listen.host)
+    return f"http://[{host}]:{listen.port}" if ":" in host else f"http://{host}:{listen.port}"
+
+
+def _checked_url(url: str) -> str:
+    try:
+        parts = urlsplit(url)
+        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        usable = False
+    if not usable:
+        leave(Exit.USAGE, f"the admin URL must be like {DEFAULT_ADMIN}, is {url}")
+    return url.rstrip("/")
+
+
+def _token(token_file: Path | None) -> str | None:
+    named = token_file or (os.environ.get("FAILOVER_TOKEN_FILE") or None)
+    if named is None:
+        return None
+    from failover.credentials.tokens import own_token
+
+    try:
+        return own_token(Path(named))
+    except ValueError as error:
+        leave(Exit.USAGE, str(error))
+
+
+def _user() -> str:
+    # Behind sudo the person is more use to the audit trail than "root".
+    try:
+        return os.environ.get("SUDO_USER") or getpass.getuser()
+    except (OSError, KeyError):
+        return f"uid {os.getuid()}"
+
+
+def _raise_for(status: int, body: bytes) -> None:
+    if status == 200:
+        return
+    try:
+        message = str(json.loads(body)["error"])
+    except (ValueError, KeyError, TypeError):
+        message = f"HTTP {status}"
+    raise Denied(status, message)
+
+
+def _why(error: Exception) -> str:
+    if isinstance(error, TimeoutError):
+        return "no answer in time"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return str(error) or type(error).__name__

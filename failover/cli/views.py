@@ -1,0 +1,210 @@
+"""How the router's facts look in a terminal. Pure: JSON in, renderables out; nothing by colour alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+Json = Mapping[str, Any]
+
+_VERDICTS: Final = {
+    "up": ("●", "up", "green"),
+    "suspect": ("◐", "suspect", "yellow"),
+    "down": ("✕", "down", "bold red"),
+    None: ("·", "not known", "dim"),
+}
+_PHASES: Final = {
+    "on_primary": ("on primary", "green"),
+    "on_backup": ("ON BACKUP", "bold red"),
+    "failing_back": ("FAILING BACK", "bold yellow"),
+}
+_UPSTREAMS: Final = ("primary", "backup")
+_SERVICES: Final = ("web", "dicom")
+
+
+def status_view(status: Json) -> RenderableType:
+    """The whole of GET /api/status on one small screen."""
+    return Group(
+        _headline(status),
+        Text(),
+        _upstream_table(status),
+        Text(),
+        _facts(status),
+    )
+
+
+def mode_sentence(status: Json) -> str:
+    """The operator's intent in words: `auto`, `forced to the backup until …: reason (actor)`."""
+    mode = str(status["mode"])
+    intent = status["intent"]
+    words = {
+        "auto": "auto",
+        "forced": f"forced to the {intent['upstream']}",
+        "drain": f"draining the {intent['upstream'] or 'primary'}",
+        "paused": "paused",
+    }.get(mode, mode)
+    if intent.get("until"):
+        words += f" until {clock_time(intent['until'])}"
+    if mode == "auto":
+        return words
+    if intent.get("reason"):
+        words += f": {intent['reason']}"
+    if intent.get("actor"):
+        words += f" ({intent['actor']})"
+    return words
+
+
+def event_line(event: Json) -> Text:
+    """One audit event on one line."""
+    text = Text(overflow="fold")
+    text.append(str(event["time"]).replace("T", " ").replace("Z", ""), "dim")
+    text.append(f"  {event['kind']}", "bold")
+    if event.get("service"):
+        text.append(f" {event['service']}")
+    if event.get("from") or event.get("to"):
+        text.append(f"  {_plain(event.get('from'))} → {_plain(event.get('to'))}", "cyan")
+    if event.get("reason"):
+        text.append(f"  {event['reason']}")
+    if event.get("actor"):
+        text.append(f"  by {event['actor']}", "dim")
+    return text
+
+
+def consequences(sentences: Iterable[str]) -> Text:
+    """The sentences of a dry run, one each line."""
+    text = Text("Dry run. Nothing was changed. This would happen:\n", "bold")
+    text.append("\n".join(f"  • {sentence}" for sentence in sentences), "not bold")
+    return text
+
+
+def clock_time(rfc3339: str) -> str:
+    """`2026-01-02T03:04:05.678Z` as `2026-01-02 03:04:05 UTC`."""
+    return f"{rfc3339[:10]} {rfc3339[11:19]} UTC"
+
+
+def in_flight(status: Json, upstream: str) -> int:
+    """How much is in flight at one upstream, of all services."""
+    return sum(int(n or 0) for n in status["in_flight"].get(upstream, {}).values())
+
+
+def in_flight_words(status: Json, upstream: str) -> str:
+    """`3 web requests, 1 dicom association`."""
+    counts = status["in_flight"].get(upstream, {})
+    nouns = {"web": ("web request", "web requests"), "dicom": ("association", "associations")}
+    return ", ".join(
+        f"{counts[service]} {nouns[service][counts[service] != 1]}"
+        for service in _SERVICES
+        if counts.get(service) is not None
+    )
+
+
+def _headline(status: Json) -> Text:
+    phase, style = _PHASES.get(str(status["phase"]), (str(status["phase"]), "bold"))
+    text = Text(overflow="fold")
+    text.append(f"{status['site']}", "bold")
+    text.append("   ")
+    text.append(phase, style)
+    text.append("   mode ")
+    text.append(mode_sentence(status), "" if status["mode"] == "auto" else "bold yellow")
+    return text
+
+
+def _upstream_table(status: Json) -> Table:
+    table = Table(box=None, padding=(0, 3, 0, 0), show_edge=False, header_style="dim")
+    for heading in ("", "reads go to", *_UPSTREAMS):
+        table.add_column(heading, overflow="fold")
+    for service in _SERVICES:
+        route = status["services"].get(service)
+        if not route:
+            continue
+        active = str(route["active"])
+        cells: list[RenderableType] = [Text(service, "bold")]
+        cell = Text(active, "green" if active == "primary" else "bold red")
+        if route.get("phase") == "failing_back":
+            cell.append(" (stores: primary)", "yellow")
+        cells.append(cell)
+        cells += [_verdict_cell(status["upstreams"].get(name, {}).get(service)) for name in _UPSTREAMS]
+        table.add_row(*cells)
+    return table
+
+
+def _verdict_cell(health: Json | None) -> Text:
+    if not health:
+        return Text("–  none", "dim")
+    sign, word, style = _VERDICTS.get(health.get("verdict"), _VERDICTS[None])
+    text = Text(f"{sign} {word}", style)
+    if health.get("verdict") != "up" and health.get("reason"):
+        text.append(f"\n{health['reason']}", "not bold default")
+    return text
+
+
+def _facts(status: Json) -> Table:
+    table = Table(box=None, padding=(0, 3, 0, 0), show_header=False, show_edge=False)
+    table.add_column(style="dim")
+    table.add_column(overflow="fold")
+    for upstream in _UPSTREAMS:
+        words = in_flight_words(status, upstream)
+        if words:
+            table.add_row(f"at the {upstream}", words)
+    table.add_row("failback", _failback_words(status["failback"]))
+    table.add_row("owed", _owed_words(status["replication"]))
+    table.add_row("replication", _replication_words(status["replication"]))
+    return table
+
+
+def _failback_words(failback: Json) -> str:
+    words = str(failback.get("reason") or ("allowed" if failback.get("allowed") else "not allowed"))
+    left = failback.get("hold_down_left_s")
+    if left:
+        words += f" (hold-down: {duration(left)} left)"
+    return words
+
+
+def _owed_words(replication: Json) -> str:
+    lag = replication.get("lag_objects")
+    if lag is None:
+        return "not known: nobody has reported it for 5 s"
+    if lag == 0:
+        words = "nothing: all that the archive received is proven on the primary"
+    else:
+        words = (
+            f"{lag} objects not proven on the primary, the oldest for {duration(replication['lag_s'] or 0)}"
+        )
+    if replication.get("refused"):
+        words += f"; {replication['refused']} refused by the primary"
+    return words
+
+
+def _replication_words(replication: Json) -> str:
+    words = []
+    for key, towards in (("pending_to_backup", "backup"), ("pending_to_primary", "primary")):
+        count = replication.get(key)
+        words.append(f"{'?' if count is None else count} to be sent to the {towards}")
+    ratio = replication.get("coverage_ratio")
+    words.append("coverage not known yet" if ratio is None else f"coverage {percent(ratio)}")
+    return ", ".join(words)
+
+
+def percent(ratio: float) -> str:
+    """Rounded down: 100 % is said only when all is there."""
+    return "100 %" if ratio >= 1 else f"{int(ratio * 1000) / 10:.1f} %"
+
+
+def duration(seconds: float) -> str:
+    """`45 s`, `12 min`, `3 h 5 min`, `2 d 4 h`."""
+    whole = round(seconds)
+    if whole < 120:
+        return f"{whole} s"
+    if whole < 7200:
+        return f"{whole // 60} min"
+    if whole < 172800:
+        return f"{whole // 3600} h {whole % 3600 // 60} min"
+    return f"{whole // 86400} d {whole % 86400 // 3600} h"
+
+
+def _plain(word: object) -> str:
+    return "–" if word is None else str(word).replace("_", " ")
