@@ -84,7 +84,7 @@ def _object(dataset: Dataset, bulk_uri: BulkUri | None, path: str) -> JsonObject
             continue
         name = f"{tag:08X}"
         here = f"{path}/{name}" if path else name
-        raw = dataset.get_item(tag)
+        raw: object = dataset.get_item(tag)
         if isinstance(raw, RawDataElement):
             result[name] = _raw_attribute(dataset, raw, bulk_uri, here)
         else:
