@@ -67,6 +67,16 @@ class UpstreamRefused(UpstreamError):
         self.transient = transient
 
 
+class AssociationRejected(UpstreamRefused):
+    """A-ASSOCIATE-RJ (PS3.8 9.3.4). `transient` is result 2; source and reason as they came."""
+
+    def __init__(self, result: int, source: int, reason: int) -> None:
+        super().__init__(
+            f"A-ASSOCIATE-RJ result {result}, source {source}, reason {reason}", transient=result == 2
+        )
+        self.result, self.source, self.reason = result, source, reason
+
+
 class UpstreamTimeout(UpstreamError):
     """No answer within the limit. It may still come, and may still have been carried out."""
 
@@ -104,6 +114,10 @@ class MalformedPdu(ProtocolError):
 
 class MalformedMessage(ProtocolError):
     """A DIMSE message (PS3.7) that cannot be read: A-ABORT, invalid PDU parameter value."""
+
+
+class AssociationEnded(ProtocolError):
+    """The association is gone: aborted by the peer or by us, or its connection died. Nothing more goes."""
 
 
 class MalformedMultipart(ProtocolError):

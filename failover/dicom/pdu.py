@@ -228,39 +228,35 @@ class PduReader:
         """How many bytes of an unfinished PDU are kept."""
         return len(self._kept)
 
-    def receive_data(self, data: Buffer) -> list[Pdu]:
-        """Return each PDU now complete and keep the rest; `data` may be reused afterwards.
+    def receive_data(self, data: Buffer) -> Iterator[Pdu]:
+        """Yield each PDU now complete and keep the rest; `data` may be reused afterwards. To be exhausted.
 
-        Raises MalformedPdu with the reason for the A-ABORT: an unknown type or a length beyond the limit
-        before anything of that PDU's body is kept. The PDUs before it in `data` are lost then: the
-        association ends anyway.
+        Raises MalformedPdu with the reason for the A-ABORT, after the PDUs before it: at an unknown type or
+        a length beyond the limit before anything of that PDU's body is waited for.
         """
         kept = self._kept
         kept += data
-        if len(kept) < self._needed:
-            if self._needed == 6 and kept:
-                _check_type(kept[0])
-            return []
-        pdus: list[Pdu] = []
-        at = 0
-        whole = len(kept)
-        while whole - at >= 6:
-            kind, length = kept[at], int.from_bytes(kept[at + 2 : at + 6], "big")
-            self._check(kind, length)
-            end = at + 6 + length
-            if end > whole:
-                self._needed = 6 + length
-                break
-            with memoryview(kept) as view:
-                body = bytes(view[at + 6 : end])
-            pdus.append(_decode(kind, body))
-            at = end
-            self._needed = 6
-        else:
-            if whole > at:
-                _check_type(kept[at])
-        del kept[:at]
-        return pdus
+        at, whole = 0, len(kept)
+        if whole < self._needed:
+            if whole < 6:
+                _check_start(kept)
+            return
+        try:
+            while whole - at >= 6:
+                kind, length = kept[at], int.from_bytes(kept[at + 2 : at + 6], "big")
+                self._check(kind, length)
+                end = at + 6 + length
+                if end > whole:
+                    self._needed = 6 + length
+                    return
+                with memoryview(kept) as view:
+                    body = bytes(view[at + 6 : end])
+                at = end
+                self._needed = 6
+                yield _decode(kind, body)
+            _check_start(kept[at:])
+        finally:
+            del kept[:at]
 
     def _check(self, kind: int, length: int) -> None:
         _check_type(kind)
@@ -276,6 +272,11 @@ class PduReader:
             raise MalformedPdu(
                 f"length {length} of PDU type {kind} is beyond {limit}", reason=AbortReason.INVALID_PARAMETER
             )
+
+
+def _check_start(head: bytearray) -> None:
+    if head:
+        _check_type(head[0])
 
 
 def _check_type(kind: int) -> None:

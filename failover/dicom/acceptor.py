@@ -1,0 +1,304 @@
+"""The acceptor: listens, reads A-ASSOCIATE-RQs under caps, answers them, serves each association in a task.
+
+Whom to admit, what to accept and what the messages mean is handed in. Doors stay open: half-open, dripping
+and idle peers are reaped, the oldest half-open one makes room for a new one, and a reserve is kept for AE
+titles that the owner knows.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import inspect
+import socket
+from collections import Counter
+from collections.abc import Awaitable, Callable, Collection, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import structlog
+
+from failover.aio import Signal, cancel_and_wait, spawn
+from failover.clock import Clock
+from failover.dicom.association import State
+from failover.dicom.connection import Connection
+from failover.dicom.dimse import Message
+from failover.dicom.exchange import Association
+from failover.dicom.negotiation import (
+    LOCAL_LIMIT_EXCEEDED,
+    TEMPORARY_CONGESTION,
+    Acceptance,
+    AcceptedContext,
+    Rejection,
+    acceptance_ac,
+    agreed_contexts,
+)
+from failover.dicom.pdu import AssociateRq, ContextResult
+from failover.errors import AssociationEnded
+
+__all__ = [
+    "Acceptance",
+    "AcceptedContext",
+    "Acceptor",
+    "Association",
+    "ContextResult",
+    "Limits",
+    "Message",
+    "Rejection",
+]
+
+_log = structlog.get_logger(__name__)
+_REAP_EVERY_S: Final = 0.25
+_PDU_TIMEOUT_S: Final = 60.0  # one PDU may take so long: 64 KiB at 1 KiB/s; a slower peer is dripping
+_BACKLOG: Final = 512
+
+Answer = Sequence[ContextResult] | Acceptance | Rejection
+Admit = Callable[[AssociateRq, str], Rejection | None]
+Accept = Callable[[AssociateRq], Answer | Awaitable[Answer]]
+Serve = Callable[[Association], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What peers may take. At a limit of associations the RQ gets RJ transient, local limit exceeded."""
+
+    artim_s: float = 10.0  # for the RQ, and for the peer's close at the end; then the connection is closed
+    idle_timeout_s: float = 600.0  # an association on which it is the peer's turn for so long is aborted
+    max_associations: int = 200
+    max_per_address: int = 50  # also of half-open connections: beyond it the oldest of them is closed
+    max_per_ae_title: int = 50
+    reserve: int = 10  # of max_associations, for known AE titles alone
+    max_pdu_bytes: int = 65536
+
+
+class Acceptor:
+    """A DICOM listener.
+
+    `admit(rq, peer_host)` says who may come in. `accept(rq)` answers: results for each context, an
+    `Acceptance`, or a `Rejection`; it may be a coroutine function, and is cancelled when the requestor goes
+    away meanwhile. If it returned an acceptance, `serve` is called, even when the requestor has gone.
+    `serve(association)` returns when `receive` has returned None; what it raises aborts the association.
+    """
+
+    def __init__(
+        self,
+        limits: Limits,
+        admit: Admit,
+        accept: Accept,
+        serve: Serve,
+        clock: Clock,
+        *,
+        known_ae_titles: Collection[str] = (),
+        name: str = "acceptor",
+    ) -> None:
+        self._limits = limits
+        self._admit, self._accept, self._serve = admit, accept, serve
+        self._clock = clock
+        self._known = frozenset(known_ae_titles)
+        self._name = name
+        self._server: asyncio.Server | None = None
+        self._reaper: asyncio.Task[None] | None = None
+        self._half_open: dict[Connection, None] = {}  # no association yet, or no longer; oldest first
+        self._open: dict[Connection, Association | None] = {}  # counted; None: being answered
+        self._of_address: Counter[str] = Counter()
+        self._of_ae_title: Counter[str] = Counter()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._stopping = False
+        self.changed = Signal()  # fires when an association begins or ends
+
+    async def start(self, sock: socket.socket) -> None:
+        """Accept on `sock`, which listens already or is bound."""
+        loop = asyncio.get_running_loop()
+        self._server = await loop.create_server(self._connection, sock=sock, backlog=_BACKLOG)
+        self._reaper = spawn(self._reap(), name=f"{self._name} reaper")
+
+    @property
+    def associations(self) -> int:
+        """How many associations are open or being answered."""
+        return len(self._open)
+
+    @property
+    def connections(self) -> int:
+        """How many TCP connections are open."""
+        return len(self._open) + len(self._half_open)
+
+    async def stop(self, grace_s: float) -> None:
+        """1. accept nothing new; 2. let associations end for `grace_s`; 3. A-ABORT the rest."""
+        self._stopping = True
+        if self._server is not None:
+            self._server.close()
+        for connection in [*self._half_open]:
+            connection.close()
+        await self.changed.wait_until(lambda: not self._open, timeout_s=grace_s)
+        if self._open:
+            _log.warning("associations aborted at shutdown", count=len(self._open), acceptor=self._name)
+        for connection in [*self._open]:
+            connection.abort("shutting down")
+        await cancel_and_wait(*self._tasks)
+        for connection in [*self._open, *self._half_open]:
+            connection.close()
+        await cancel_and_wait(self._reaper)
+
+    # -- one connection -----------------------------------------------------------------------------
+
+    def _connection(self) -> Connection:
+        return Connection(
+            requestor=False,
+            max_pdu_bytes=self._limits.max_pdu_bytes,
+            clock=self._clock,
+            artim_s=self._limits.artim_s,
+            opened=self._opened,
+            closed=self._closed,
+        )
+
+    def _opened(self, connection: Connection) -> None:
+        if self._stopping:
+            connection.drop()
+            return
+        self._half_open[connection] = None
+        self._make_room(connection.peer_host)
+        task = spawn(self._run(connection), name=f"{self._name} {connection.peer_host}")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def _make_room(self, host: str) -> None:
+        """Close the oldest half-open connection when there are too many: an honest requestor sends its RQ at
+        once and is no longer among them when its turn comes."""
+        same = [c for c in self._half_open if c.peer_host == host]
+        if len(same) > self._limits.max_per_address:
+            self._drop_half_open(same[0])
+        elif len(self._half_open) > self._limits.max_associations:
+            self._drop_half_open(next(iter(self._half_open)))
+
+    def _drop_half_open(self, connection: Connection) -> None:
+        del self._half_open[connection]
+        connection.end("too many half-open connections")
+        connection.drop()
+
+    def _closed(self, connection: Connection) -> None:
+        self._half_open.pop(connection, None)
+
+    async def _run(self, connection: Connection) -> None:
+        try:
+            rq = await connection.handshake()
+        except AssociationEnded:
+            return
+        assert isinstance(rq, AssociateRq)
+        if connection.ended is not None:
+            return
+        rejection = self._admit(rq, connection.peer_host) or self._over_limit(rq, connection.peer_host)
+        if rejection is not None:
+            self._reject(connection, rq, rejection)
+            return
+        self._half_open.pop(connection, None)
+        self._open[connection] = None
+        self._of_address[connection.peer_host] += 1
+        self._of_ae_title[rq.calling_ae] += 1
+        self.changed.fire()
+        try:
+            await self._answer_and_serve(connection, rq)
+        finally:
+            del self._open[connection]
+            _count_down(self._of_address, connection.peer_host)
+            _count_down(self._of_ae_title, rq.calling_ae)
+            if not connection.is_gone:
+                self._half_open[connection] = None  # waits for the peer's close, at most ARTIM
+            self.changed.fire()
+
+    async def _answer_and_serve(self, connection: Connection, rq: AssociateRq) -> None:
+        answer = await self._answer(connection, rq)
+        if answer is None:
+            return
+        if isinstance(answer, Rejection):
+            self._reject(connection, rq, answer)
+            return
+        acceptance = answer if isinstance(answer, Acceptance) else Acceptance(answer)
+        ac = acceptance_ac(rq, acceptance, self._limits.max_pdu_bytes)
+        contexts = agreed_contexts(rq.contexts, ac, rq.user.roles)
+        association = Association(connection, rq, ac, contexts, companion=acceptance.companion)
+        self._open[connection] = association
+        with contextlib.suppress(AssociationEnded):  # `serve` will hear it at its first word
+            connection.send_ac(ac)
+        try:
+            await self._serve(association)
+        except AssociationEnded as ended:
+            _log.info("association ended", acceptor=self._name, calling=rq.calling_ae, why=str(ended))
+        except BaseException:
+            connection.abort("failed inside")
+            raise
+        if connection.released:
+            connection.respond_release()
+        elif connection.machine.state is State.ESTABLISHED:
+            connection.abort("the service ended")
+
+    async def _answer(self, connection: Connection, rq: AssociateRq) -> Answer | None:
+        """Return the owner's answer, None when the requestor went away before it."""
+        answer = self._accept(rq)
+        if not inspect.isawaitable(answer):
+            return answer
+        accepting = spawn(_awaited(answer), name=f"{self._name} accept")
+        leaving = spawn(connection.wait_ended(), name=f"{self._name} leaving")
+        try:
+            await asyncio.wait((accepting, leaving), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            await cancel_and_wait(accepting, leaving)
+        if accepting.cancelled():
+            return None
+        if accepting.exception() is not None:  # logged by `spawn`: a fault of ours, not of the requestor
+            return TEMPORARY_CONGESTION
+        return accepting.result()
+
+    def _reject(self, connection: Connection, rq: AssociateRq, rejection: Rejection) -> None:
+        _log.info(
+            "association rejected",
+            acceptor=self._name,
+            peer=connection.peer_host,
+            calling=rq.calling_ae,
+            called=rq.called_ae,
+            why=rejection.sentence,
+        )
+        connection.send_rj(rejection)
+
+    def _over_limit(self, rq: AssociateRq, host: str) -> Rejection | None:
+        limits = self._limits
+        places = limits.max_associations
+        if self._known and rq.calling_ae not in self._known:
+            places -= limits.reserve
+        if (
+            self._stopping
+            or len(self._open) >= places
+            or self._of_address[host] >= limits.max_per_address
+            or self._of_ae_title[rq.calling_ae] >= limits.max_per_ae_title
+        ):
+            return LOCAL_LIMIT_EXCEEDED
+        return None
+
+    # -- reaping ------------------------------------------------------------------------------------
+
+    async def _reap(self) -> None:
+        """End what stands still: ARTIM, a PDU that drips, an association on which the peer is silent."""
+        while True:
+            await self._clock.sleep(_REAP_EVERY_S)
+            now = self._clock.monotonic()
+            for connection in [*self._half_open]:
+                deadline = connection.artim_deadline_s
+                if deadline is not None and now >= deadline:
+                    connection.expire_artim()
+                    connection.drop()
+            for connection, association in [*self._open.items()]:
+                began = connection.pdu_began_s
+                if began is not None and now - began > _PDU_TIMEOUT_S:
+                    connection.abort("a PDU took too long")
+                elif association and association.stalled_s(now) > self._limits.idle_timeout_s:
+                    _log.info("idle association aborted", acceptor=self._name, peer=connection.peer_host)
+                    connection.abort("idle for too long")
+
+
+async def _awaited(answer: Awaitable[Answer]) -> Answer:
+    return await answer
+
+
+def _count_down(counter: Counter[str], key: str) -> None:
+    counter[key] -= 1
+    if counter[key] <= 0:
+        del counter[key]

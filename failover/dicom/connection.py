@@ -1,0 +1,434 @@
+"""One TCP connection that speaks the upper layer: it carries bytes to `pdu` and events to `association`, and
+runs the effects that come back. Who may connect and what messages mean is for others.
+
+Back-pressure both ways: when messages pile up unread, the socket is not read; writers wait in `drain`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import threading
+from collections import deque
+from collections.abc import Callable
+from typing import Final, cast
+
+import structlog
+
+from failover.clock import Clock
+from failover.dicom import pdu as p
+from failover.dicom.association import Effect, Event, State, UpperLayer
+from failover.dicom.dimse import CommandField, Fragment, Message, MessageAssembler
+from failover.dicom.negotiation import Rejection, provider_rejection
+from failover.errors import AssociationEnded, MalformedMessage, MalformedPdu, ProtocolError
+
+_log = structlog.get_logger(__name__)
+_READ_BYTES: Final = 256 * 1024
+_SMALL_READ_BYTES: Final = 32 * 1024
+QUEUE_HIGH_BYTES: Final = 256 * 1024  # unread bytes at which the socket is no longer read
+QUEUE_LOW_BYTES: Final = 64 * 1024
+_ITEM_BYTES: Final = 128  # what a queued message or fragment costs besides its bytes
+_QUICKACK: Final = getattr(socket, "TCP_QUICKACK", None)
+_threads = threading.local()
+
+
+def _read_buffer() -> memoryview:
+    """One buffer for all connections of a thread: a fresh one per read costs four times as much, and between
+    `get_buffer` and `buffer_updated` nothing else runs."""
+    buffer: memoryview | None = getattr(_threads, "buffer", None)
+    if buffer is None:
+        buffer = _threads.buffer = memoryview(bytearray(_READ_BYTES))
+    return buffer
+
+
+class Connection(asyncio.BufferedProtocol):
+    """The transport, the state machine, and the queue of what arrived."""
+
+    def __init__(
+        self,
+        *,
+        requestor: bool,
+        max_pdu_bytes: int,
+        clock: Clock,
+        artim_s: float = 10.0,
+        opened: Callable[[Connection], None] | None = None,
+        closed: Callable[[Connection], None] | None = None,
+    ) -> None:
+        self.max_pdu_bytes = max_pdu_bytes
+        self.peer_host = ""
+        self.machine = UpperLayer(requestor=requestor)
+        self.artim_deadline_s: float | None = None
+        self.last_moved_s = clock.monotonic()  # a byte came or went
+        self.pdu_began_s: float | None = None  # since when a PDU is unfinished
+        self.waiting_for_peer = False
+        self.rejection: Rejection | None = None  # what SEND_RJ sends
+        self.assembler: MessageAssembler | None = None  # from the AC on
+        self.cancelled: set[int] = set()
+        self.keep_cancels = False  # True: C-CANCEL is delivered like other messages too
+        self.ended: str | None = None  # why nothing more comes, a sentence
+        self.released = False  # the peer asked for A-RELEASE
+        self._clock = clock
+        self._artim_s = artim_s
+        self._opened, self._closed = opened, closed
+        self._reader: p.PduReader | None = p.PduReader(max_pdu_bytes)
+        self._buffer = _read_buffer()
+        self._transport: asyncio.Transport | None = None
+        self._socket: socket.socket | None = None
+        self._abort_reason = int(p.AbortReason.NOT_SPECIFIED)
+        self._handshake: p.AssociateRq | p.AssociateAc | p.AssociateRj | None = None
+        self._outgoing: p.AssociateRq | p.AssociateAc | None = None
+        self._queue: deque[Message | Fragment] = deque()
+        self._queued_bytes = 0
+        self._reading_paused = False
+        self._writing_paused = False
+        self._arrived: asyncio.Future[None] | None = None
+        self._drained: asyncio.Future[None] | None = None
+        self._gone: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    # -- what the owner asks ------------------------------------------------------------------------
+
+    async def handshake(self) -> p.AssociateRq | p.AssociateAc | p.AssociateRj:
+        """Return the RQ (acceptor), or the AC or RJ (requestor). Raises AssociationEnded."""
+        while self._handshake is None:
+            self._raise_if_ended()
+            await self._wait_for_arrival()
+        return self._handshake
+
+    def send_rq(self, rq: p.AssociateRq) -> None:
+        self._outgoing = rq
+        self._step(Event.TRANSPORT_OPENED)
+
+    def send_ac(self, ac: p.AssociateAc) -> None:
+        """Accept. Raises AssociationEnded when the requestor has gone meanwhile."""
+        self._raise_if_ended()
+        self._outgoing = ac
+        self.assembler = MessageAssembler(r.context_id for r in ac.contexts if r.accepted)
+        self._step(Event.ACCEPT_RESPONSE)
+
+    def send_rj(self, rejection: Rejection) -> None:
+        """Reject, and wait for the requestor to close, at most ARTIM. Silent when it has gone."""
+        self.rejection = rejection
+        if self.machine.state is State.AWAITING_LOCAL_RESPONSE:
+            self._step(Event.REJECT_RESPONSE)
+            self.end(f"rejected: {rejection.sentence}")
+
+    async def next_item(self) -> Message | Fragment | None:
+        """Return what arrived next, None after A-RELEASE-RQ. Raises AssociationEnded."""
+        while not self._queue:
+            self._raise_if_ended()
+            if self.released:
+                return None
+            self.waiting_for_peer = True
+            try:
+                await self._wait_for_arrival()
+            finally:
+                self.waiting_for_peer = False
+        item = self._queue.popleft()
+        self._queued_bytes -= _size(item)
+        if self._reading_paused and self._queued_bytes <= QUEUE_LOW_BYTES and self._transport is not None:
+            self._reading_paused = False
+            with contextlib.suppress(RuntimeError):
+                self._transport.resume_reading()
+        return item
+
+    @property
+    def has_queued(self) -> bool:
+        return bool(self._queue)
+
+    async def write_p_data(self, *chunks: p.Buffer) -> None:
+        """Send finished P-DATA-TF bytes and return when there is room for more. Raises AssociationEnded."""
+        await self.drain()
+        self._raise_if_ended()
+        try:
+            self._step(Event.P_DATA_REQUEST)
+        except ProtocolError as error:
+            raise AssociationEnded(f"no data may be sent: {error}") from error
+        if self._transport is not None:
+            self.last_moved_s = self._clock.monotonic()
+            self._transport.writelines(chunks)
+
+    async def drain(self) -> None:
+        """Return when the peer has taken enough. Raises AssociationEnded."""
+        while self._writing_paused:
+            self._raise_if_ended()
+            if self._drained is None:
+                self._drained = asyncio.get_running_loop().create_future()
+            await asyncio.shield(self._drained)
+
+    @property
+    def writing_paused(self) -> bool:
+        """Whether the peer does not take what we send."""
+        return self._writing_paused
+
+    def request_release(self) -> None:
+        if self.machine.state is State.ESTABLISHED:
+            self._step(Event.RELEASE_REQUEST)
+
+    def respond_release(self) -> None:
+        """Answer the peer's A-RELEASE-RQ."""
+        if self.machine.state in (
+            State.AWAITING_LOCAL_RELEASE,
+            State.COLLISION_REQUESTOR_LOCAL,
+            State.COLLISION_ACCEPTOR_LOCAL,
+        ):
+            self._step(Event.RELEASE_RESPONSE)
+
+    def abort(self, why: str = "aborted by us") -> None:
+        """A-ABORT by the service-user where an association is, else close. Silent when all is over."""
+        try:
+            self._step(Event.ABORT_REQUEST)
+        except ProtocolError:  # Sta1, Sta2, Sta13: nothing to abort
+            self.close()
+        self.end(why)
+
+    def abort_as_provider(self, reason: int, why: str) -> None:
+        """A-ABORT by the service-provider: the peer sent what cannot be (PS3.8 9.3.8)."""
+        self._abort_reason = reason
+        self._reader = None  # what follows is not looked at
+        with contextlib.suppress(ProtocolError):
+            self._step(Event.INVALID_PDU_ARRIVED)
+        self.end(why)
+
+    def expire_artim(self) -> None:
+        self.artim_deadline_s = None
+        with contextlib.suppress(ProtocolError):
+            self._step(Event.ARTIM_EXPIRED)
+        self.end("no A-ASSOCIATE-RQ in time")
+
+    def close(self) -> None:
+        """Close the transport; what was written still goes out."""
+        if self._transport is not None:
+            self._transport.close()
+
+    def drop(self) -> None:
+        """Close the transport at once, without what was not sent yet."""
+        if self._transport is not None:
+            self._transport.abort()
+
+    async def wait_ended(self) -> None:
+        """Return when nothing more comes."""
+        while self.ended is None:
+            await self._wait_for_arrival()
+
+    async def wait_gone(self) -> None:
+        """Return when the transport is closed."""
+        await asyncio.shield(self._gone)
+
+    @property
+    def is_gone(self) -> bool:
+        return self._gone.done()
+
+    def end(self, why: str) -> None:
+        """Mark that nothing more comes, and wake everyone who waits for it."""
+        if self.ended is None:
+            self.ended = why
+        self._wake()
+
+    # -- asyncio.BufferedProtocol -------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        # uvloop's transports are no asyncio.Transport by class, but by what they do.
+        self._transport = tcp = cast(asyncio.Transport, transport)
+        tcp.set_write_buffer_limits(high=256 * 1024, low=64 * 1024)
+        peer = transport.get_extra_info("peername")
+        self.peer_host = str(peer[0]) if isinstance(peer, tuple) else ""
+        raw = transport.get_extra_info("socket")
+        if raw is not None:
+            with contextlib.suppress(OSError):
+                raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                raw.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            self._socket = raw
+        if not self.machine.requestor:
+            self._step(Event.TRANSPORT_ACCEPTED)
+        else:
+            self.machine.step(Event.ASSOCIATE_REQUEST)
+        if self._opened is not None:
+            self._opened(self)
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return self._buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
+        self.last_moved_s = self._clock.monotonic()
+        if nbytes < _SMALL_READ_BYTES and self._socket is not None and _QUICKACK is not None:
+            # Debian's DCMTK writes a PDU in two writes with Nagle on: without an ACK at once the second
+            # write waits for our delayed one, 40 ms. The kernel forgets the option, so it is set each time.
+            with contextlib.suppress(OSError):
+                self._socket.setsockopt(socket.IPPROTO_TCP, _QUICKACK, 1)
+        reader = self._reader
+        if reader is None:
+            return  # after an invalid PDU: wait for the peer to close
+        try:
+            for unit in reader.receive_data(self._buffer[:nbytes]):
+                self._receive(unit)
+                if self.machine.state is State.IDLE or self._reader is None:
+                    return  # over: what follows has no meaning
+        except (MalformedPdu, MalformedMessage) as error:
+            reason = error.reason if isinstance(error, MalformedPdu) else p.AbortReason.INVALID_PARAMETER
+            _log.warning("peer broke the protocol", peer=self.peer_host, why=str(error))
+            self.abort_as_provider(reason, f"broke the protocol: {error}")
+            return
+        if not reader.held_bytes:
+            self.pdu_began_s = None
+        elif self.pdu_began_s is None:
+            self.pdu_began_s = self.last_moved_s
+
+    def eof_received(self) -> bool:
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        with contextlib.suppress(ProtocolError):
+            self._step(Event.TRANSPORT_CLOSED)
+        self.end("connection closed" if exc is None else f"connection lost: {type(exc).__name__}")
+        self._transport = self._socket = None
+        self._writing_paused = False
+        if not self._gone.done():
+            self._gone.set_result(None)
+        self._wake_writers()
+        if self._closed is not None:
+            self._closed(self)
+
+    def pause_writing(self) -> None:
+        self._writing_paused = True
+
+    def resume_writing(self) -> None:
+        self._writing_paused = False
+        self._wake_writers()
+
+    # -- the machine --------------------------------------------------------------------------------
+
+    def _receive(self, unit: p.Pdu) -> None:
+        self.pdu_began_s = None
+        match unit:
+            case p.PDataTf():
+                if self.machine.state is State.ESTABLISHED or self.machine.state is State.AWAITING_RELEASE_RP:
+                    self._deliver(unit)
+                else:
+                    self._unexpected(Event.P_DATA_ARRIVED)
+            case p.AssociateRq():
+                self.rejection = provider_rejection(unit)
+                if self.machine.state is State.AWAITING_RQ:
+                    self._handshake = unit
+                    self._step(Event.RQ_ARRIVED, acceptable=self.rejection is None)
+                else:
+                    self._unexpected(Event.RQ_ARRIVED)
+            case p.AssociateAc() | p.AssociateRj():
+                event = Event.AC_ARRIVED if isinstance(unit, p.AssociateAc) else Event.RJ_ARRIVED
+                if self.machine.state is State.AWAITING_AC:
+                    self._handshake = unit
+                    if isinstance(unit, p.AssociateAc):
+                        self.assembler = MessageAssembler(r.context_id for r in unit.contexts if r.accepted)
+                    self._step(event)
+                    self._wake()
+                else:
+                    self._unexpected(event)
+            case p.ReleaseRq():
+                self._unexpected(Event.RELEASE_RQ_ARRIVED)
+            case p.ReleaseRp():
+                self._unexpected(Event.RELEASE_RP_ARRIVED)
+            case p.Abort():
+                self._step(Event.ABORT_ARRIVED)
+                self.end(f"aborted by the peer: source {unit.source}, reason {unit.reason}")
+
+    def _unexpected(self, event: Event) -> None:
+        """Step with a PDU that may be out of place: the table knows; if so the A-ABORT says `unexpected`."""
+        self._abort_reason = p.AbortReason.UNEXPECTED_PDU
+        try:
+            self._step(event)
+        finally:
+            self._abort_reason = p.AbortReason.NOT_SPECIFIED
+
+    def _deliver(self, unit: p.PDataTf) -> None:
+        self._step(Event.P_DATA_ARRIVED)
+        assert self.assembler is not None
+        for pdv in unit.pdvs:
+            item = self.assembler.receive(pdv)
+            if item is None:
+                continue
+            if isinstance(item, Message):
+                if item.command.field == CommandField.C_CANCEL_RQ:
+                    self.cancelled.add(item.command.message_id)
+                    if not self.keep_cancels:
+                        self._wake()
+                        continue
+                elif not item.command.is_response:
+                    self.cancelled.discard(item.command.message_id)
+            self._queue.append(item)
+            self._queued_bytes += _size(item)
+        if self._queued_bytes > QUEUE_HIGH_BYTES and not self._reading_paused and self._transport is not None:
+            self._reading_paused = True
+            self._transport.pause_reading()
+        self._wake()
+
+    def _step(self, event: Event, *, acceptable: bool = True) -> None:
+        for effect in self.machine.step(event, acceptable=acceptable):
+            self._run(effect)
+
+    def _run(self, effect: Effect) -> None:
+        match effect:
+            case Effect.SEND_RQ | Effect.SEND_AC:
+                assert self._outgoing is not None
+                self._write(self._outgoing)
+            case Effect.SEND_RJ:
+                assert self.rejection is not None
+                self._write(self.rejection.pdu)
+                self.end(f"rejected: {self.rejection.sentence}")
+            case Effect.SEND_RELEASE_RQ:
+                self._write(p.ReleaseRq())
+            case Effect.SEND_RELEASE_RP:
+                self._write(p.ReleaseRp())
+            case Effect.SEND_ABORT_USER:
+                # AA-1 also answers what arrives before an association: then the reason is of the provider.
+                if self._abort_reason:
+                    self._write(p.Abort(p.AbortSource.PROVIDER, self._abort_reason))
+                else:
+                    self._write(p.Abort(p.AbortSource.USER, 0))
+                self.end("aborted by us")
+            case Effect.SEND_ABORT_PROVIDER:
+                self._write(p.Abort(p.AbortSource.PROVIDER, self._abort_reason))
+                self.end("broke the protocol")
+            case Effect.START_ARTIM:
+                self.artim_deadline_s = self._clock.monotonic() + self._artim_s
+                if self.machine.state is State.AWAITING_CLOSE and self._reading_paused and self._transport:
+                    self._reading_paused = False
+                    self._transport.resume_reading()  # else we would not see the peer close
+            case Effect.STOP_ARTIM:
+                self.artim_deadline_s = None
+            case Effect.CLOSE:
+                self.close()
+            case Effect.TELL_RELEASE | Effect.TELL_COLLISION:
+                self.released = True
+                self._wake()
+            case Effect.TELL_RELEASED:
+                self.end("released")
+            case _:  # TELL_INDICATION, TELL_ACCEPTED, TELL_REJECTED, TELL_P_DATA, TELL_ABORTED
+                self._wake()
+
+    def _write(self, unit: p.Pdu) -> None:
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.write(p.encode(unit))
+
+    # -- waiting ------------------------------------------------------------------------------------
+
+    def _raise_if_ended(self) -> None:
+        if self.ended is not None:
+            raise AssociationEnded(self.ended)
+
+    async def _wait_for_arrival(self) -> None:
+        if self._arrived is None or self._arrived.done():
+            self._arrived = asyncio.get_running_loop().create_future()
+        await asyncio.shield(self._arrived)
+
+    def _wake(self) -> None:
+        if self._arrived is not None and not self._arrived.done():
+            self._arrived.set_result(None)
+
+    def _wake_writers(self) -> None:
+        drained, self._drained = self._drained, None
+        if drained is not None and not drained.done():
+            drained.set_result(None)
+
+
+def _size(item: Message | Fragment) -> int:
+    return _ITEM_BYTES + (len(item.data) if isinstance(item, Fragment) else 0)

@@ -1,0 +1,181 @@
+"""Messages over an established association, the same on both sides: receive, send, stream, cancel, release.
+
+Data sets stream: a fragment that nobody takes stops the peer. What the messages mean is for the service.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Iterator, Mapping
+
+from failover.dicom import pdu as p
+from failover.dicom.association import State
+from failover.dicom.connection import Connection
+from failover.dicom.dimse import Command, Fragment, Message
+from failover.dicom.negotiation import AcceptedContext, largest_fragment
+from failover.errors import AssociationEnded, LimitExceeded
+
+
+class Association:
+    """One established association. All methods raise AssociationEnded when it is over."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        request: p.AssociateRq,
+        answer: p.AssociateAc,
+        contexts: Mapping[int, AcceptedContext],
+        *,
+        companion: object = None,
+    ) -> None:
+        self.request = request
+        self.answer = answer
+        self.contexts = contexts
+        self.companion = companion  # what the acceptor's `accept` left for whoever serves it
+        self.peer_host = connection.peer_host
+        self._connection = connection
+        peer = request.user if not connection.machine.requestor else answer.user
+        self._fragment_bytes = largest_fragment(peer.max_pdu_bytes, connection.max_pdu_bytes)
+        self._sending = asyncio.Lock()  # messages never interleave: a second sender waits for the first
+        self._data_set_left = False  # fragments of the last message are still to come
+        self._working = 0
+
+    @property
+    def ended(self) -> str | None:
+        """Why it is over, None while it is not."""
+        return self._connection.ended
+
+    @property
+    def releasing(self) -> bool:
+        """Whether the peer has asked for A-RELEASE."""
+        return self._connection.released
+
+    @property
+    def has_queued(self) -> bool:
+        """Whether something has arrived that nobody has taken."""
+        return self._connection.has_queued
+
+    # -- receiving ----------------------------------------------------------------------------------
+
+    async def receive(self) -> Message | None:
+        """Return the next message, None when the peer asked for A-RELEASE.
+
+        What was not taken of the data set before it is read and thrown away.
+        """
+        while True:
+            item = await self._connection.next_item()
+            if item is None:
+                return None
+            if isinstance(item, Message):
+                self._data_set_left = item.has_data_set
+                return item
+            self._data_set_left = not item.is_last
+
+    async def data_set(self) -> AsyncIterator[p.Buffer]:
+        """Yield the fragments of the data set of the message just received, as they arrive."""
+        while self._data_set_left:
+            item = await self._connection.next_item()
+            if not isinstance(item, Fragment):  # A-RELEASE-RQ inside a data set
+                self._connection.abort_as_provider(p.AbortReason.UNEXPECTED_PDU, "release inside a data set")
+                raise AssociationEnded("release inside a data set")
+            self._data_set_left = not item.is_last
+            if len(item.data):
+                yield item.data
+
+    async def whole_data_set(self, most_bytes: int) -> bytes:
+        """Return the data set whole, for identifiers. Raises LimitExceeded beyond `most_bytes`."""
+        parts: list[bytes] = []
+        size = 0
+        async for part in self.data_set():
+            size += len(part)
+            if size > most_bytes:
+                raise LimitExceeded(f"a data set of more than {most_bytes} bytes where a short one belongs")
+            parts.append(bytes(part))
+        return b"".join(parts)
+
+    def cancelled(self, message_id: int) -> bool:
+        """Return whether a C-CANCEL arrived for the request with this message ID."""
+        return message_id in self._connection.cancelled
+
+    def keep_cancels(self) -> None:
+        """From now on `receive` returns C-CANCEL requests too."""
+        self._connection.keep_cancels = True
+
+    # -- sending ------------------------------------------------------------------------------------
+
+    async def send(self, context_id: int, command: Command, data_set: p.Buffer | None = None) -> None:
+        """Send one message; `command` must say whether a data set follows."""
+        async with self._sending:
+            chunks = [*self._cut(context_id, command.encode(), is_command=True, ends=True)]
+            if data_set is not None:
+                chunks += self._cut(context_id, data_set, is_command=False, ends=True)
+            await self._connection.write_p_data(*chunks)
+
+    async def send_parts(self, context_id: int, command: Command, parts: AsyncIterator[p.Buffer]) -> None:
+        """Send one message whose data set comes in parts; each is sent when the next one is known."""
+        async with self._sending:
+            waiting = [*self._cut(context_id, command.encode(), is_command=True, ends=True)]
+            held: p.Buffer | None = None
+            async for part in parts:
+                if held is not None:
+                    waiting += self._cut(context_id, held, is_command=False, ends=False)
+                    await self._connection.write_p_data(*waiting)
+                    waiting = []
+                held = part
+            waiting += self._cut(context_id, held or b"", is_command=False, ends=True)
+            await self._connection.write_p_data(*waiting)
+
+    def _cut(self, context_id: int, data: p.Buffer, *, is_command: bool, ends: bool) -> Iterator[p.Buffer]:
+        """Yield headers and pieces that fit the peer's maximum length."""
+        pieces = p.fragments(data, self._fragment_bytes)
+        for place, piece in enumerate(pieces, start=1):
+            yield p.p_data_header(
+                context_id, len(piece), is_command=is_command, is_last=ends and place == len(pieces)
+            )
+            yield piece
+
+    # -- ending -------------------------------------------------------------------------------------
+
+    async def release(self, timeout_s: float = 2.0) -> None:
+        """Ask for A-RELEASE, or answer the peer's, and close; after `timeout_s` without an answer, drop."""
+        connection = self._connection
+        if connection.released:
+            connection.respond_release()
+        else:
+            connection.request_release()
+        try:
+            async with asyncio.timeout(timeout_s):
+                if connection.machine.state is State.AWAITING_RELEASE_RP:
+                    await self._until_released()
+                await connection.wait_gone()
+        except TimeoutError:
+            connection.drop()
+
+    async def _until_released(self) -> None:
+        with contextlib.suppress(AssociationEnded):
+            while await self._connection.next_item() is not None:
+                pass  # what still arrives after our A-RELEASE-RQ has no taker
+            self._connection.respond_release()  # both asked at the same time (PS3.8 7.2.2.3)
+
+    def abort(self, why: str = "aborted by us") -> None:
+        """A-ABORT (service-user), at once."""
+        self._connection.abort(why)
+
+    @contextlib.contextmanager
+    def working(self) -> Iterator[None]:
+        """While inside, an operation of the peer is under way at our side: its silence is not idleness."""
+        self._working += 1
+        try:
+            yield
+        finally:
+            self._working -= 1
+
+    def stalled_s(self, now_s: float) -> float:
+        """Return for how long nothing moved although it was the peer's turn; 0 when it is ours."""
+        connection = self._connection
+        in_message = connection.assembler is not None and connection.assembler.in_message
+        theirs = connection.writing_paused or (
+            connection.waiting_for_peer and (in_message or not self._working)
+        )
+        return now_s - connection.last_moved_s if theirs else 0.0

@@ -1,0 +1,109 @@
+"""The requestor: opens an association to a peer, within a limit. What is said in it is for its user."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+from failover.clock import Clock, SystemClock
+from failover.dicom.connection import Connection
+from failover.dicom.exchange import Association
+from failover.dicom.negotiation import (
+    IMPLEMENTATION_CLASS_UID,
+    IMPLEMENTATION_VERSION,
+    agreed_contexts,
+)
+from failover.dicom.pdu import (
+    AssociateAc,
+    AssociateRj,
+    AssociateRq,
+    CommonExtendedNegotiation,
+    ExtendedNegotiation,
+    ProposedContext,
+    RoleSelection,
+    UserIdentity,
+    UserInformation,
+    padded_ae,
+)
+from failover.errors import (
+    AssociationEnded,
+    AssociationRejected,
+    MalformedPdu,
+    UpstreamBroke,
+    UpstreamTimeout,
+    UpstreamUnreachable,
+)
+from failover.model import DicomPeer
+
+RequestorAssociation = Association
+
+DEFAULT_MAX_PDU_BYTES = 65536
+
+
+async def open_association(
+    peer: DicomPeer,
+    calling_ae: str | bytes,
+    contexts: Sequence[ProposedContext],
+    *,
+    timeout_s: float,
+    implementation_version: str = IMPLEMENTATION_VERSION,
+    roles: Sequence[RoleSelection] = (),
+    extended: Sequence[ExtendedNegotiation] = (),
+    common_extended: Sequence[CommonExtendedNegotiation] = (),
+    identity: UserIdentity | None = None,
+    max_pdu_bytes: int = DEFAULT_MAX_PDU_BYTES,
+    clock: Clock | None = None,
+) -> RequestorAssociation:
+    """Open an association; `calling_ae` may be the 16 bytes of another's RQ, to be passed on unchanged.
+
+    `timeout_s` covers connection and A-ASSOCIATE-AC. Raises UpstreamUnreachable (no connection: nothing was
+    sent), AssociationRejected, UpstreamTimeout (no AC within the limit), UpstreamBroke (died before its AC,
+    or answered rubbish). Nothing stays open then.
+    """
+    connection = Connection(requestor=True, max_pdu_bytes=max_pdu_bytes, clock=clock or SystemClock())
+    rq = AssociateRq(
+        called_bytes=padded_ae(peer.ae_title),
+        calling_bytes=calling_ae if isinstance(calling_ae, bytes) else padded_ae(calling_ae),
+        contexts=tuple(contexts),
+        user=UserInformation(
+            max_pdu_bytes=max_pdu_bytes,
+            implementation_class_uid=IMPLEMENTATION_CLASS_UID,
+            implementation_version=implementation_version,
+            roles=tuple(roles),
+            extended=tuple(extended),
+            common_extended=tuple(common_extended),
+            identity=identity,
+        ),
+    )
+    connected = False
+    try:
+        async with asyncio.timeout(timeout_s):
+            loop = asyncio.get_running_loop()
+            await loop.create_connection(lambda: connection, peer.address.host, peer.address.port)
+            connected = True
+            connection.send_rq(rq)
+            answer = await connection.handshake()
+            if isinstance(answer, AssociateRj):
+                raise AssociationRejected(answer.result, answer.source, answer.reason)
+            assert isinstance(answer, AssociateAc)
+            agreed = agreed_contexts(rq.contexts, answer, rq.user.roles)
+            return Association(connection, rq, answer, agreed)
+    except TimeoutError:
+        connection.abort("no A-ASSOCIATE-AC in time")
+        connection.drop()
+        if connected:
+            raise UpstreamTimeout(f"no A-ASSOCIATE-AC within {timeout_s:g} s") from None
+        raise UpstreamUnreachable(f"no connection within {timeout_s:g} s") from None
+    except OSError as error:
+        raise UpstreamUnreachable(f"no connection: {error.strerror or type(error).__name__}") from error
+    except AssociationEnded as error:
+        connection.drop()
+        raise UpstreamBroke(f"no A-ASSOCIATE-AC: {error}") from error
+    except MalformedPdu as error:
+        connection.abort_as_provider(error.reason, str(error))
+        connection.close()
+        raise UpstreamBroke(f"an A-ASSOCIATE-AC that cannot be: {error}") from error
+    except BaseException:
+        connection.abort("no longer wanted")
+        connection.close()
+        raise
