@@ -1,4 +1,4 @@
-"""The configuration: `schema` types and documents it, `load` reads a file and reports all problems at once."""
+"""The configuration: `schema` types and documents it, `load` reads a file and tells all problems."""
 
 from __future__ import annotations
 

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Final
 
-import yaml
 from pydantic import ValidationError
 
-from failover.config.schema import Configuration, ListenAdmin, safety_problems
+from failover.config import checks
+from failover.config.problems import KeyPath, Problem, problem_of
+from failover.config.schema import Configuration, ListenAdmin
+from failover.config.tree import Tree, read_tree, without
+from failover.credentials.tokens import token_file_problems
 from failover.errors import ConfigurationError
 
-KeyPath = tuple[str, ...]
-_NULLS = ("null", "~", "")
+# A configuration has a few kilobytes; what is larger is some other file.
+_LARGEST_BYTES: Final = 2**20
 
 
 def load(path: Path, *, archive_alone: bool = False) -> Configuration:
@@ -21,13 +24,7 @@ def load(path: Path, *, archive_alone: bool = False) -> Configuration:
     `archive_alone` is for `failover archive`, which needs no primary. Raises ConfigurationError with one
     finished line for each problem: `failover.yaml:12: listen.web.port: must be 1 to 65535, is 80800`.
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise ConfigurationError([f"{path}: {error.strerror}"]) from error
-    except UnicodeDecodeError as error:
-        raise ConfigurationError([f"{path}: not UTF-8 at byte {error.start}"]) from error
-    return parse(text, name=path.name, folder=path.absolute().parent, archive_alone=archive_alone)
+    return parse(_text(path), name=path.name, folder=path.absolute().parent, archive_alone=archive_alone)
 
 
 def load_listen_admin(path: Path) -> ListenAdmin:
@@ -35,87 +32,95 @@ def load_listen_admin(path: Path) -> ListenAdmin:
 
     So an operator reaches the router while someone edits its configuration. Raises ConfigurationError.
     """
-    return ListenAdmin()
+    tree = read_tree(_text(path))
+    if tree.plain is None:
+        raise _configuration_error(tree.problems, path.name)
+    listen = tree.plain.get("listen")
+    admin = listen.get("admin") if isinstance(listen, dict) else None
+    try:
+        return ListenAdmin.model_validate(admin or {}, context={"folder": path.absolute().parent})
+    except ValidationError as error:
+        located = [{**e, "loc": ("listen", "admin", *e["loc"])} for e in error.errors()]
+        raise _configuration_error([problem_of(tree, e) for e in located], path.name) from None
 
 
 def parse(text: str, *, name: str, folder: Path, archive_alone: bool = False) -> Configuration:
     """Return the configuration in `text`; relative paths are relative to `folder`. Raises as `load`."""
-    try:
-        root = yaml.compose(text, Loader=yaml.SafeLoader)
-    except yaml.MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise ConfigurationError([f"{name}:{line}: not YAML: {error.problem}"]) from error
-    except yaml.YAMLError as error:
-        raise ConfigurationError([f"{name}:1: not YAML: {error}"]) from error
-    tree = _Tree()
-    plain = tree.plain(root, ()) if root is not None else {}
-    if not isinstance(plain, dict):
-        raise ConfigurationError([f"{name}:1: must be a mapping of keys such as primary:"])
+    tree = read_tree(text)
     problems = list(tree.problems)
+    if tree.plain is None:
+        raise _configuration_error(problems, name)
+    context = {"folder": folder}
     try:
-        configuration = Configuration.model_validate(plain, context={"folder": folder})
+        configuration = Configuration.model_validate(tree.plain, context=context)
     except ValidationError as error:
-        problems += [_problem(tree, e["loc"], e["type"], e["msg"]) for e in error.errors()]
-    else:
-        problems += [
-            (path, message) for path, message in safety_problems(configuration, archive_alone=archive_alone)
-        ]
-        if not problems:
-            return configuration
-    lines = sorted({(tree.line(path), ".".join(path), message) for path, message in problems})
-    raise ConfigurationError([f"{name}:{line}: {key or 'file'}: {message}" for line, key, message in lines])
+        mistakes = [problem_of(tree, e) for e in error.errors()]
+        problems += mistakes + _problems_beside(tree, mistakes, context, archive_alone)
+        raise _configuration_error(problems, name) from None
+    findings = checks.problems(configuration, archive_alone=archive_alone)
+    findings += file_findings(configuration, archive_alone=archive_alone)
+    problems += [Problem(tree.line(path), path, sentence) for path, sentence in findings]
+    if problems:
+        raise _configuration_error(problems, name)
+    return configuration
 
 
-class _Tree:
-    """A YAML node tree as plain mappings, lists and text, with the line of each key."""
+def _problems_beside(
+    tree: Tree, mistakes: list[Problem], context: dict[str, Path], archive_alone: bool
+) -> list[Problem]:
+    """Return what `checks` finds in the rest of the file when the keys with `mistakes` are left out.
 
-    def __init__(self) -> None:
-        self.lines: dict[KeyPath, int] = {}
-        self.problems: list[tuple[KeyPath, str]] = []
-
-    def plain(self, node: yaml.Node, path: KeyPath) -> Any:
-        self.lines.setdefault(path, node.start_mark.line + 1)
-        if isinstance(node, yaml.MappingNode):
-            return self._mapping(node, path)
-        if isinstance(node, yaml.SequenceNode):
-            return [self.plain(item, (*path, str(i))) for i, item in enumerate(node.value)]
-        if isinstance(node, yaml.ScalarNode) and node.style is None and node.value in _NULLS:
-            return None
-        return str(node.value)
-
-    def _mapping(self, node: yaml.MappingNode, path: KeyPath) -> dict[str, Any]:
-        plain: dict[str, Any] = {}
-        for key_node, value_node in node.value:
-            key = str(key_node.value)
-            key_path = (*path, key)
-            if key in plain:
-                self.problems.append(
-                    (path, f"{key} is given twice, again on line {key_node.start_mark.line + 1}")
-                )
-                continue
-            self.lines[key_path] = key_node.start_mark.line + 1
-            plain[key] = self.plain(value_node, key_path)
-            if plain[key] is None and isinstance(value_node, yaml.ScalarNode) and value_node.value == "":
-                del plain[key]  # `listen:` with nothing below it means its defaults
-        return plain
-
-    def line(self, path: KeyPath) -> int:
-        """The line of `path`, else of the nearest key above it that is in the file."""
-        while path and path not in self.lines:
-            path = path[:-1]
-        return self.lines.get(path, 1)
+    So all problems are told at once. What compares two addresses waits until both are known.
+    """
+    wrong = {mistake.path for mistake in mistakes}
+    configuration = None
+    while configuration is None:
+        try:
+            configuration = Configuration.model_validate(without(tree.plain, wrong), context=context)
+        except ValidationError as error:  # what was left out must be given: its block goes too
+            more = {problem_of(tree, e).path[:-1] for e in error.errors()} - wrong
+            if not more:
+                return []
+            wrong |= more
+    findings = checks.problems(configuration, archive_alone=archive_alone, compare_addresses=False)
+    findings += file_findings(configuration, archive_alone=archive_alone)
+    return [
+        Problem(tree.line(path), path, sentence)
+        for path, sentence in findings
+        if not any(path == other[: len(path)] or other == path[: len(other)] for other in wrong)
+    ]
 
 
-def _problem(tree: _Tree, location: tuple[int | str, ...], kind: str, message: str) -> tuple[KeyPath, str]:
-    # pydantic names the branch of a union as if it were a key: keep what is in the file, and what is missing.
-    path: KeyPath = ()
-    for index, step in enumerate(location):
-        candidate = (*path, str(step))
-        last = index == len(location) - 1
-        if candidate in tree.lines or (last and kind == "missing"):
-            path = candidate
-    if kind == "extra_forbidden":
-        return path, "unknown key"
-    if kind == "missing":
-        return path, "must be given"
-    return path, message.removeprefix("Value error, ")
+def file_findings(configuration: Configuration, *, archive_alone: bool = False) -> list[checks.Finding]:
+    """Return (key path, sentence) for each file or folder that is named and cannot serve."""
+    found: list[checks.Finding] = []
+    folders: list[tuple[KeyPath, Path]] = [(("archive", "data_dir"), configuration.archive.data_dir)]
+    if not archive_alone:
+        folders.append((("state_dir",), configuration.state_dir))
+        token_file = configuration.listen.admin.token_file
+        if token_file is not None:
+            path = ("listen", "admin", "token_file")
+            found += [(path, f"{token_file}: {sentence}") for sentence in token_file_problems(token_file)]
+    for key, folder in folders:
+        if folder.exists() and not folder.is_dir():
+            found.append((key, f"must be a folder, {folder} is none"))
+    return found
+
+
+def _text(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            content = file.read(_LARGEST_BYTES + 1)
+    except OSError as error:
+        raise ConfigurationError([f"{path}: {error.strerror}"]) from error
+    if len(content) > _LARGEST_BYTES:
+        raise ConfigurationError([f"{path}: has more than 1 MiB: no configuration"])
+    try:
+        return content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise ConfigurationError([f"{path.name}:{line}: file: not UTF-8 at byte {error.start}"]) from None
+
+
+def _configuration_error(problems: list[Problem], name: str) -> ConfigurationError:
+    return ConfigurationError([problem.text(name) for problem in sorted(set(problems))])

@@ -1,31 +1,34 @@
 """The configuration as typed objects. Each field's description is its entry in the manual. Pure.
 
-Durations are seconds (`float`), sizes bytes (`int`), paths absolute. What is refused at start for safety's
-sake (listeners beyond loopback without their guards) is at the end.
+Durations are seconds (`float`), sizes bytes (`int`), paths absolute. What several keys together make wrong,
+or unsafe, is in `checks`.
 """
 
 from __future__ import annotations
 
-import ipaddress
 import re
 import socket
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag
 
 from failover.config.scalars import (
     Ae,
     Duration,
     FilePath,
+    Host,
     Net,
+    Pattern,
     Port,
     Size,
+    Text,
     Truth,
     Url,
     UrlPath,
     Whole,
     parse_network,
+    shown,
 )
 from failover.model import Address, AeTitle, DicomPeer
 
@@ -38,11 +41,15 @@ class Block(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
 
 
+def _text_or_block(value: object) -> str:
+    return "text" if isinstance(value, str) else "block"
+
+
 # -- listen -----------------------------------------------------------------------------------------
 
 
 class ListenWeb(Block):
-    host: str = Field(
+    host: Host = Field(
         "127.0.0.1", description="address on which browsers, viewers and DICOMweb callers connect"
     )
     port: Port = Field(8080, description="its TCP port")
@@ -64,7 +71,7 @@ class ListenWeb(Block):
 
 
 class ListenDicom(Block):
-    host: str = Field(
+    host: Host = Field(
         "127.0.0.1", description="address on which modalities and workstations open associations"
     )
     port: Port = Field(11112, description="its TCP port")
@@ -85,12 +92,12 @@ class ListenDicom(Block):
 
 
 class ListenAdmin(Block):
-    host: str = Field("127.0.0.1", description="address of the status page, the API and /metrics")
+    host: Host = Field("127.0.0.1", description="address of the status page, the API and /metrics")
     port: Port = Field(9470, description="its TCP port")
     token_file: FilePath | None = Field(
         None, description="file with one `name token` per line; needed when host is beyond loopback"
     )
-    hosts: list[str] = Field(
+    hosts: list[Host] = Field(
         default_factory=list,
         description="names, besides addresses and localhost, that a Host header may hold",
     )
@@ -113,23 +120,27 @@ class AccessWeb(Block):
 
 
 def _dicom_callers(value: object) -> object:
-    if value is None or isinstance(value, dict):
+    if isinstance(value, dict):
         return value
     if str(value).strip() == "any":
         return "any"
     raise ValueError(
-        f"must be any, or AE titles with their networks such as {{CT1: [10.1.2.0/24]}}, is {value}"
+        f"must be any, or AE titles with their networks such as {{CT1: [10.1.2.0/24]}}, is {shown(value)}"
     )
 
 
-DicomCallers = Annotated[Literal["any"] | dict[Ae, list[Net]] | None, BeforeValidator(_dicom_callers)]
+DicomCallers = Annotated[
+    Annotated[Literal["any"], Tag("text")] | Annotated[dict[Ae, list[Net]], Tag("block")],
+    Discriminator(_text_or_block),
+    BeforeValidator(_dicom_callers),
+]
 
 
 class Access(Block):
     web: AccessWeb | None = Field(
         None, description="whom the archive answers through the router; default: loopback"
     )
-    dicom: DicomCallers = Field(
+    dicom: DicomCallers | None = Field(
         None,
         description="any, or calling AE titles with the networks they may come from; default: any (loopback)",
     )
@@ -147,7 +158,7 @@ class UpstreamDicomweb(Block):
 
 
 class UpstreamDicom(Block):
-    host: str = Field(description="where it accepts associations")
+    host: Host = Field(description="where it accepts associations")
     port: Port = Field(description="its TCP port")
     ae_title: Ae = Field(description="its AE title")
 
@@ -170,24 +181,24 @@ class Upstream(Block):
 
 
 def _backup(value: object) -> object:
-    if value is None or isinstance(value, dict | Upstream):
+    if isinstance(value, dict | Upstream):
         return value
     if str(value).strip() == "embedded":
         return "embedded"
-    raise ValueError(f"must be embedded, or a block like primary, is {value}")
+    raise ValueError(f"must be embedded, or a block like primary, is {shown(value)}")
 
 
 # -- archive ----------------------------------------------------------------------------------------
 
 
 class ArchiveWeb(Block):
-    host: str = Field("127.0.0.1", description="address of the archive's own DICOMweb and viewer")
+    host: Host = Field("127.0.0.1", description="address of the archive's own DICOMweb and viewer")
     port: Port = Field(8043, description="its TCP port")
     dicomweb_path: UrlPath = Field("/dicom-web", description="where DICOMweb lies in it")
 
 
 class ArchiveDicom(Block):
-    host: str = Field("127.0.0.1", description="address on which the archive accepts associations")
+    host: Host = Field("127.0.0.1", description="address on which the archive accepts associations")
     port: Port = Field(11113, description="its TCP port")
     ae_title: Ae = Field(AeTitle("MINIPACS"), description="its AE title")
 
@@ -207,7 +218,7 @@ class Retention(Block):
 
 
 class MoveDestination(Block):
-    host: str = Field(description="where the destination accepts associations")
+    host: Host = Field(description="where the destination accepts associations")
     port: Port = Field(description="its TCP port")
 
 
@@ -247,7 +258,7 @@ def _statuses(value: object) -> object:
         return value
     match = re.fullmatch(r"([1-5][0-9]{2})(?:-([1-5][0-9]{2}))?", str(value).strip())
     if match is None:
-        raise ValueError(f"must be a status or a range such as 200 or 200-399, is {value}")
+        raise ValueError(f"must be a status or a range such as 200 or 200-399, is {shown(value)}")
     return int(match[1]), int(match[2] or match[1])
 
 
@@ -259,7 +270,9 @@ class HttpProbe(Block):
     status: Annotated[tuple[int, int], BeforeValidator(_statuses)] = Field(
         (200, 499), description="statuses that pass: one, or a range"
     )
-    body_pattern: str | None = Field(None, description="regular expression that the body must contain (GET)")
+    body_pattern: Pattern | None = Field(
+        None, description="regular expression that the body must contain (GET)"
+    )
     json_pointer: str | None = Field(None, description="RFC 6901 pointer into a JSON body (GET)")
     json_value: str | None = Field(None, description="what must stand there, as text")
     slower_than: Duration | None = Field(None, description="an answer slower than this is a failure")
@@ -308,8 +321,8 @@ class Replication(Block):
 
 
 class Configuration(Block):
-    site: str = Field(
-        default_factory=socket.gethostname, min_length=1, description="this site's name; default: the host's"
+    site: Text = Field(
+        default_factory=socket.gethostname, max_length=64, description="this site's name; default: the host's"
     )
     state_dir: FilePath = Field(
         Path("./data"), validate_default=True, description="routing state, audit trail, inventory"
@@ -319,9 +332,11 @@ class Configuration(Block):
     primary: Upstream | None = Field(
         None, description="the hospital's PACS; only `failover archive` can do without"
     )
-    backup: Annotated[Literal["embedded"] | Upstream, BeforeValidator(_backup)] = Field(
-        "embedded", description="embedded, or a block like primary: any other PACS"
-    )
+    backup: Annotated[
+        Annotated[Literal["embedded"], Tag("text")] | Annotated[Upstream, Tag("block")],
+        Discriminator(_text_or_block),
+        BeforeValidator(_backup),
+    ] = Field("embedded", description="embedded, or a block like primary: any other PACS")
     archive: Archive = Field(default_factory=Archive)
     health: Health = Field(default_factory=Health)
     policy: Policy = Field(default_factory=Policy)
@@ -343,48 +358,3 @@ class Configuration(Block):
     @property
     def window_days(self) -> int:
         return self.replication.window_days or self.archive.retention.days
-
-
-def is_loopback(host: str) -> bool:
-    """Return whether a listener on `host` can be reached from this machine alone."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
-def safety_problems(
-    configuration: Configuration, *, archive_alone: bool = False
-) -> list[tuple[tuple[str, ...], str]]:
-    """Return (key path, sentence) for each thing that is legal YAML and must not be started."""
-    problems: list[tuple[tuple[str, ...], str]] = []
-    listen, access, archive = configuration.listen, configuration.access, configuration.archive
-    primary = configuration.primary
-    if not archive_alone:
-        if primary is None:
-            problems.append((("primary",), "must be given: web, dicom or both"))
-        elif primary.web is None and primary.dicom is None:
-            problems.append((("primary",), "must have web, dicom or both"))
-        if isinstance(configuration.backup, Upstream) and not (
-            configuration.backup.web or configuration.backup.dicom
-        ):
-            problems.append((("backup",), "must have web, dicom or both"))
-        if not is_loopback(listen.admin.host) and listen.admin.token_file is None:
-            problems.append((("listen", "admin"), "beyond loopback needs listen.admin.token_file"))
-        if not is_loopback(listen.web.host) and access.web is None:
-            problems.append(
-                (("listen", "web"), "beyond loopback needs access.web: whom the archive may answer")
-            )
-        if not is_loopback(listen.dicom.host) and access.dicom is None:
-            problems.append(
-                (("listen", "dicom"), "beyond loopback needs access.dicom (`any` must be written out)")
-            )
-    if configuration.backup == "embedded" or archive_alone:
-        problems += [
-            (("archive", key), "beyond loopback needs archive.access")
-            for key, host in (("web", archive.web.host), ("dicom", archive.dicom.host))
-            if not is_loopback(host) and archive.access is None
-        ]
-    return problems
