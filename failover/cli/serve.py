@@ -58,17 +58,27 @@ def check(config: ConfigOption = None, json_: JsonOption = False) -> None:
 
     path = config_path(config)
     try:
-        load(path)
+        configuration = load(path)
     except ConfigurationError as error:
         if json_:
             say([json.dumps({"ok": False, "problems": error.problems}, indent=2, ensure_ascii=False)])
         else:
             say(error.problems)
         raise typer.Exit(int(Exit.USAGE)) from None
+    from failover.config.checks import advice
+    from failover.health.plan import probes_per_day
+    from failover.model import UpstreamName
+
+    loads = probes_per_day(configuration, UpstreamName.PRIMARY)
+    advised = [f"{'.'.join(key)}: {sentence}" for key, sentence in advice(configuration)]
     if json_:
-        say([json.dumps({"ok": True, "problems": []}, indent=2)])
-    else:
-        say([f"{path}: ok"])
+        facts = {"ok": True, "problems": [], "advice": advised, "probes_per_day": loads}
+        say([json.dumps(facts, indent=2, ensure_ascii=False)])
+        return
+    say([f"{path}: ok"])
+    say(f"advice: {line}" for line in advised)
+    say(["", "What the primary will feel in calm, a day:"])
+    say(f"{count:>9,}  {what}" for what, count in loads.items())
 
 
 def demo_tour(

@@ -117,11 +117,11 @@ def _upstream_problems(configuration: Configuration) -> Iterator[Finding]:
 def _router_doors(configuration: Configuration) -> Iterator[Finding]:
     listen, access = configuration.listen, configuration.access
     if not is_loopback(listen.admin.host) and listen.admin.token_file is None:
-        yield ("listen", "admin"), "beyond loopback needs listen.admin.token_file"
+        yield ("listen", "admin", "host"), "beyond loopback needs listen.admin.token_file"
     if not is_loopback(listen.web.host) and access.web is None:
-        yield ("listen", "web"), "beyond loopback needs access.web: whom the archive may answer"
+        yield ("listen", "web", "host"), "beyond loopback needs access.web: whom the archive may answer"
     if not is_loopback(listen.dicom.host) and access.dicom is None:
-        yield ("listen", "dicom"), "beyond loopback needs access.dicom (`any` must be written out)"
+        yield ("listen", "dicom", "host"), "beyond loopback needs access.dicom (`any` must be written out)"
     yield from _empty_access(access, ("access",))
 
 
@@ -129,7 +129,7 @@ def _archive_doors(configuration: Configuration) -> Iterator[Finding]:
     archive = configuration.archive
     for key, host in (("web", archive.web.host), ("dicom", archive.dicom.host)):
         if not is_loopback(host) and archive.access is None:
-            yield ("archive", key), "beyond loopback needs archive.access"
+            yield ("archive", key, "host"), "beyond loopback needs archive.access"
     if archive.access is not None:
         yield from _empty_access(archive.access, ("archive", "access"))
 
