@@ -42,7 +42,8 @@ PURE = {
     "errors", "model",
     "config/schema", "config/scalars",
     "http/head", "http/framing", "http/forwarded", "http/multipart", "http/media_types",
-    "dicom/pdu", "dicom/association", "dicom/negotiation", "dicom/dimse", "dicom/query_keys", "dicom/json_model",
+    "dicom/pdu", "dicom/association", "dicom/negotiation", "dicom/dimse",
+    "dicom/query_keys", "dicom/json_model",
     "audit/events",
     "health/rise_fall", "health/verdict",
     "routing/states", "routing/machine", "routing/selection",
@@ -98,7 +99,8 @@ def test_imports_point_down_only() -> None:
             if there == here or there.startswith("__version"):
                 continue
             target = FLOORS.get(there, GROUND)
-            if target > floor or (target == floor != GROUND and not {here, there} <= {"cli", "app", "__main__"}):
+            siblings = target == floor != GROUND and not {here, there} <= {"cli", "app", "__main__"}
+            if target > floor or siblings:
                 wrong.append(f"{name}.py:{line}: {here} must not import {there}")
             if floor == target == GROUND and here in CELLAR and CELLAR.get(there, 9) > CELLAR[here]:
                 wrong.append(f"{name}.py:{line}: {here} must not import {there} (ground floor)")
