@@ -143,6 +143,10 @@ class UnreadableDataSet(StorageError):
     """Not a data set that can be kept: C-STORE 0xC000, STOW failure reason 0xC000."""
 
 
+class DataSetMismatch(UnreadableDataSet):
+    """A data set that is not of the SOP class or instance that was announced: C-STORE 0xA900."""
+
+
 class SpoolFull(StorageError):
     """The spool's bound is reached: the body goes on unprotected, and is counted."""
 

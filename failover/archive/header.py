@@ -1,0 +1,199 @@
+"""Walk over an encoded data set (PS3.5 7): is it whole, which values stand in it, where are its pixels. Pure.
+
+The walk visits each element of the top level once and looks at no value it was not asked for, so it costs a
+fraction of building a data set, and nothing a sender writes can make it deep or large: sequences of
+undefined length are walked with a stack of our own, those of defined length are stepped over.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from failover.archive.part10 import DEFLATED, EXPLICIT_BIG, IMPLICIT_LITTLE
+from failover.errors import UnreadableDataSet
+
+Buffer = bytes | memoryview
+
+# Deeper nesting has no use, and breaks readers that recurse.
+MAX_DEPTH: Final = 64
+# Elements, items and fragments looked at. A 100,000-frame object has that many fragments.
+MAX_STEPS: Final = 4_000_000
+# Longer values are not kept in the index; they stay in the file.
+MAX_VALUE_BYTES: Final = 16 * 1024
+# A deflated data set is inflated in memory to be walked; a bomb stops here.
+MAX_INFLATED_BYTES: Final = 64 * 1024 * 1024
+
+_UNDEFINED: Final = 0xFFFFFFFF
+_ITEM: Final = 0xFFFEE000
+_ITEM_END: Final = 0xFFFEE00D
+_SEQUENCE_END: Final = 0xFFFEE0DD
+_PIXEL_TAGS: Final = frozenset({0x7FE00008, 0x7FE00009, 0x7FE00010})
+# PS3.5 7.1.2: these have two reserved bytes and a length of 32 bits.
+_SHORT_VRS: Final = frozenset(b"AE AS AT CS DA DS DT FL FD IS LO LT PN SH SL SS ST TM UI UL US".split())
+
+
+@dataclass(frozen=True, slots=True)
+class Scanned:
+    """The values asked for, raw, and where the pixels are.
+
+    `values` holds (VR, bytes); VR is "" where the encoding does not tell (implicit VR). `pixel_offset` is the
+    position of the value of (Float, Double Float) Pixel Data in the buffer; `pixel_length` is None for
+    encapsulated ones. With a deflated data set the position is that in the inflated bytes.
+    """
+
+    values: Mapping[int, tuple[str, bytes]]
+    pixel_offset: int | None = None
+    pixel_length: int | None = None
+    little_endian: bool = True
+
+
+def scan(data_set: Buffer, transfer_syntax_uid: str, wanted: frozenset[int]) -> Scanned:
+    """Walk the whole of `data_set`. Raises UnreadableDataSet where it breaks off or is no data set."""
+    if transfer_syntax_uid == DEFLATED:
+        data_set = inflate(data_set)
+    if len(data_set) < 8:
+        raise UnreadableDataSet("the data set is empty")
+    return _Walk(
+        data_set,
+        explicit=transfer_syntax_uid != IMPLICIT_LITTLE,
+        little=transfer_syntax_uid != EXPLICIT_BIG,
+        wanted=wanted,
+    ).top_level()
+
+
+def inflate(deflated: Buffer) -> bytes:
+    """Return the data set behind Deflated Explicit VR Little Endian (PS3.5 A.5). Raises UnreadableDataSet."""
+    machine = zlib.decompressobj(-zlib.MAX_WBITS)
+    try:
+        inflated = machine.decompress(deflated, MAX_INFLATED_BYTES + 1)
+    except zlib.error as error:
+        raise UnreadableDataSet("the deflated data set cannot be inflated") from error
+    if len(inflated) > MAX_INFLATED_BYTES:
+        raise UnreadableDataSet("the deflated data set has more than 64 MiB")
+    if not machine.eof:
+        raise UnreadableDataSet("the deflated data set breaks off")
+    return inflated
+
+
+class _Walk:
+    def __init__(self, data_set: Buffer, *, explicit: bool, little: bool, wanted: frozenset[int]) -> None:
+        self._bytes = data_set
+        self._end = len(data_set)
+        self._explicit = explicit
+        self._little = little
+        self._wanted = wanted
+        order = "<" if little else ">"
+        self._tag = struct.Struct(order + "HH").unpack_from
+        self._u16 = struct.Struct(order + "H").unpack_from
+        self._u32 = struct.Struct(order + "I").unpack_from
+        self._steps = 0
+
+    def top_level(self) -> Scanned:
+        values: dict[int, tuple[str, bytes]] = {}
+        pixel_offset: int | None = None
+        pixel_length: int | None = None
+        position = 0
+        while position < self._end:
+            if self._end - position < 8:
+                if any(bytes(self._bytes[position:])):
+                    raise UnreadableDataSet("the data set ends within an element")
+                break  # zeros that a writer left to fill a block
+            tag, vr, length, at = self._element(position, self._explicit)
+            group = tag >> 16
+            if group in (0x0000, 0x0002, 0xFFFE):
+                raise UnreadableDataSet("an element that has no place in a data set")
+            if tag in _PIXEL_TAGS:
+                pixel_offset, pixel_length = at, None if length == _UNDEFINED else length
+            if length == _UNDEFINED:
+                position = self._fragments(at) if tag in _PIXEL_TAGS else self._sequence(at, vr)
+                continue
+            position = at + length
+            if position > self._end:
+                raise UnreadableDataSet("the data set ends within an element")
+            if tag in self._wanted:
+                if tag in values:
+                    raise UnreadableDataSet("an attribute stands twice in the data set")
+                if length <= MAX_VALUE_BYTES:
+                    values[tag] = (vr, bytes(self._bytes[at:position]))
+        return Scanned(values, pixel_offset, pixel_length, self._little)
+
+    def _element(self, position: int, explicit: bool) -> tuple[int, str, int, int]:
+        """Return tag, VR, length and where the value begins."""
+        self._steps += 1
+        if self._steps > MAX_STEPS:
+            raise UnreadableDataSet("the data set has too many elements")
+        if position + 8 > self._end:
+            raise UnreadableDataSet("the data set ends within an element")
+        group, element = self._tag(self._bytes, position)
+        if group == 0xFFFE or not explicit:
+            return group << 16 | element, "", self._u32(self._bytes, position + 4)[0], position + 8
+        vr = bytes(self._bytes[position + 4 : position + 6])
+        if vr in _SHORT_VRS:
+            return (
+                group << 16 | element,
+                vr.decode("ascii"),
+                self._u16(self._bytes, position + 6)[0],
+                position + 8,
+            )
+        # PS3.5 7.1.2: every VR yet to come has a 32-bit length too.
+        if not (vr.isalpha() and vr.isupper()):
+            raise UnreadableDataSet("an element without a value representation")
+        if position + 12 > self._end:
+            raise UnreadableDataSet("the data set ends within an element")
+        return (
+            group << 16 | element,
+            vr.decode("ascii"),
+            self._u32(self._bytes, position + 8)[0],
+            position + 12,
+        )
+
+    def _fragments(self, position: int) -> int:
+        """Step over encapsulated pixel data (PS3.5 A.4); return where the next element begins."""
+        while position < self._end:
+            tag, _, length, at = self._element(position, explicit=False)
+            if tag == _SEQUENCE_END:
+                return at
+            if tag != _ITEM or length == _UNDEFINED or at + length > self._end:
+                raise UnreadableDataSet("the encapsulated pixel data break off")
+            position = at + length
+        return position  # the delimiter is missing, every fragment is whole
+
+    def _sequence(self, position: int, vr: str) -> int:
+        """Step over a sequence of undefined length (PS3.5 7.5.2); return where the next element begins."""
+        if self._explicit and vr not in ("SQ", "UN"):
+            raise UnreadableDataSet("a value of undefined length that may have none")
+        # PS3.5 6.2.2: an UN of undefined length is a sequence in implicit VR little endian.
+        explicit = self._explicit and vr != "UN"
+        stack = [(True, explicit)]  # (within a sequence, else within an item; explicit VR)
+        while stack:
+            in_sequence, explicit = stack[-1]
+            tag, vr, length, at = self._element(position, explicit)
+            position = at
+            if in_sequence:
+                if tag == _SEQUENCE_END:
+                    stack.pop()
+                elif tag != _ITEM:
+                    raise UnreadableDataSet("a sequence holds something that is no item")
+                elif length == _UNDEFINED:
+                    stack.append((False, explicit))
+                else:
+                    position = at + length
+            elif tag == _ITEM_END:
+                stack.pop()
+            elif tag >> 16 == 0xFFFE:
+                raise UnreadableDataSet("an item holds a delimiter that has no place there")
+            elif length != _UNDEFINED:
+                position = at + length
+            elif tag in _PIXEL_TAGS:
+                position = self._fragments(at)
+            else:
+                stack.append((True, explicit and vr != "UN"))
+            if len(stack) > 2 * MAX_DEPTH:
+                raise UnreadableDataSet(f"sequences are nested more than {MAX_DEPTH} deep")
+            if position > self._end:
+                raise UnreadableDataSet("the data set ends within a sequence")
+        return position

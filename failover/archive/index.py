@@ -1,0 +1,350 @@
+"""The index: what the archive holds, found by key, level by level; and the window of the last comparison.
+
+Reads are synchronous and from any thread, each with a connection of its own (WAL: readers never wait for the
+writer). All writing goes through `write`, in the one writer thread. Files are the business of `instances`,
+debt of `ledger`, what a key means of `dicom.query_keys`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sqlite3
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from datetime import date
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+from failover.archive import rows, tables
+from failover.archive.paths import INDEX
+from failover.archive.queries import Level, Match, Query, dump, is_left_over, to_sql
+from failover.archive.writer import Transaction, Writer
+from failover.durable import make_folder
+from failover.errors import StateUnreadable
+from failover.model import DebtState, InstanceKey, Origin, Uid
+
+_T = TypeVar("_T")
+
+# Searches that may look at every row run here, so that the event loop never waits for them.
+_SCAN_THREADS: Final = 2
+# A writer that is not ours (a backup tool) may hold the file this long.
+_BUSY_TIMEOUT_S: Final = 10.0
+
+_SELECT_HELD: Final = (
+    "SELECT i.*, t.uid AS study_uid, s.uid AS series_uid FROM instances i"
+    " JOIN series s ON s.id = i.series JOIN studies t ON t.id = i.study"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """One instance as the archive holds it. Offsets are from the start of the file.
+
+    `pixel_offset` is where the value of Pixel Data begins: its bytes when `pixel_length` is known, the item
+    tag of the basic offset table when it is None (encapsulated). None: no pixel data, or a deflated data set.
+    `json` is the finished DICOM JSON of the instance level, with the base-URL mark (see `Match.template`).
+    """
+
+    key: InstanceKey
+    sop_class_uid: str
+    transfer_syntax_uid: str
+    path: Path
+    size_bytes: int
+    data_set_offset: int
+    pixel_offset: int | None
+    pixel_length: int | None
+    digest: bytes
+    origin: Origin
+    state: DebtState
+    json: str
+
+    def attributes(self) -> dict[str, dict[str, Any]]:
+        """Return the DICOM JSON of the instance level: rows, columns, number of frames, instance number …"""
+        found: dict[str, dict[str, Any]] = json.loads(self.json)
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """What the last comparison with the primary covered.
+
+    `first_day` is the last day, going back from today, of which every study of the primary was here; None: no
+    day is covered. `short`: studies of which the primary had more instances than we, with its count.
+    `complete`: there is no primary, so all that exists is here and no search can miss anything.
+    """
+
+    first_day: date | None = None
+    short: Mapping[str, int] = field(default_factory=dict)
+    complete: bool = False
+
+    def sentence(self) -> str:
+        """Return what a caller is told, in one line."""
+        if self.complete:
+            return "all studies of this archive"
+        if self.first_day is None:
+            return "no day is covered completely by this archive"
+        return f"studies from {self.first_day.isoformat()} to today"
+
+
+class Index:
+    """All of the archive's questions. Make one per process; `close` it last."""
+
+    def __init__(self, data_dir: Path, *, has_primary: bool) -> None:
+        """Open, or make, the index in `data_dir`. Raises StateUnreadable when the file is none of ours."""
+        make_folder(data_dir)
+        self._path = data_dir / INDEX
+        self._data_dir = data_dir
+        self._has_primary = has_primary
+        self._local = threading.local()
+        self._connections: list[sqlite3.Connection] = []
+        self._lock = threading.Lock()
+        self._scans = ThreadPoolExecutor(_SCAN_THREADS, thread_name_prefix="archive-search")
+        try:
+            connection = _open(self._path)
+            _prepare(connection)
+        except sqlite3.DatabaseError as error:
+            raise StateUnreadable(f"{self._path.name} cannot be read: {error}") from error
+        self._writer = Writer(connection, rows.finish)
+        self._window = self._read_window()
+
+    def close(self) -> None:
+        """Finish what is queued for writing, then close. Reads raise afterwards."""
+        self._scans.shutdown(wait=True)
+        self._writer.close()
+        with self._lock:
+            for connection in self._connections:
+                connection.close()
+            self._connections.clear()
+
+    # -- searching ----------------------------------------------------------------------------------
+
+    async def search(self, query: Query) -> list[Match]:
+        """Return the matches of `query`, newest study first, then by series and instance number.
+
+        What an index finds runs at once; what may look at every row, in a thread.
+        """
+        if not to_sql(query).scans:
+            return self.search_now(query)
+        return await asyncio.get_running_loop().run_in_executor(self._scans, self.search_now, query)
+
+    def search_now(self, query: Query) -> list[Match]:
+        """Return the matches of `query`, here and now, whatever it costs."""
+        return list(self.matches(query))
+
+    def matches(self, query: Query) -> Iterator[Match]:
+        """Yield the matches of `query` one by one."""
+        sql = to_sql(query)
+        found = (_match(query.level, row) for row in self._reader().execute(sql.text, sql.parameters))
+        if not sql.residual:
+            yield from found
+            return
+        skip, left = query.offset, query.limit
+        for match in found:
+            if not is_left_over(match, sql.residual):
+                continue
+            if skip:
+                skip -= 1
+                continue
+            if left is not None:
+                if left <= 0:
+                    return
+                left -= 1
+            yield match
+
+    # -- locating -----------------------------------------------------------------------------------
+
+    def instance(
+        self, sop_instance_uid: str, *, study: str | None = None, series: str | None = None
+    ) -> Held | None:
+        """Return one instance, None when it is not held (in that study and series, where they are given)."""
+        found = self._held("i.uid = ?", (sop_instance_uid,))
+        held = next(found, None)
+        if held is None or (study is not None and held.key.study_instance_uid != study):
+            return None
+        if series is not None and held.key.series_instance_uid != series:
+            return None
+        return held
+
+    def instances(self, *, study: str, series: str | None = None) -> list[Held]:
+        """Return the instances of a study or of one series of it, by series and instance number."""
+        if series is None:
+            return list(self._held("t.uid = ?", (study,)))
+        return list(self._held("t.uid = ? AND s.uid = ?", (study, series)))
+
+    def instances_of(self, matches: Sequence[Match]) -> Iterator[Held]:
+        """Yield every instance below `matches`, whatever their level (a patient: by its studies)."""
+        for match in matches:
+            if match.sop_instance_uid is not None:
+                yield from self._held("i.uid = ?", (match.sop_instance_uid,))
+            elif match.series_instance_uid is not None:
+                yield from self._held(
+                    "t.uid = ? AND s.uid = ?", (match.study_instance_uid or "", match.series_instance_uid)
+                )
+            elif match.study_instance_uid is not None:
+                yield from self._held("t.uid = ?", (match.study_instance_uid,))
+
+    def study_json(self, study_instance_uid: str) -> str | None:
+        """Return the finished DICOM JSON of a study (with the base-URL mark), None when it is not held."""
+        row = (
+            self._reader()
+            .execute("SELECT json FROM studies WHERE uid = ? AND instances > 0", (study_instance_uid,))
+            .fetchone()
+        )
+        return None if row is None else str(row["json"])
+
+    def row(self, sop_instance_uid: str) -> sqlite3.Row | None:
+        """Return the whole row of an instance, hidden ones too, with `study_uid` and `series_uid`."""
+        found: sqlite3.Row | None = (
+            self._reader()
+            .execute(
+                f"{_SELECT_HELD} WHERE i.uid = ?",
+                (sop_instance_uid,),
+            )
+            .fetchone()
+        )
+        return found
+
+    def quarantined(self, *, limit: int = 100) -> list[dict[str, Any]]:
+        """Return what is in quarantine, newest first, without names."""
+        found = self._reader().execute(
+            "SELECT uid, study_uid, path, bytes, reason, caller, origin, arrived_at FROM quarantine"
+            " ORDER BY id DESC LIMIT ?",
+            (limit,),
+        )
+        return [dict(row) for row in found]
+
+    # -- numbers and window ---------------------------------------------------------------------------
+
+    def numbers(self) -> dict[str, int]:
+        """Return how many `instances` and `studies` are held, and their `bytes`."""
+        row = self._reader().execute("SELECT instances, studies, bytes FROM totals").fetchone()
+        return {"instances": row["instances"], "studies": row["studies"], "bytes": row["bytes"]}
+
+    def version(self) -> int:
+        """Return a number that changes with each committed change of the index; for conditional requests."""
+        return int(self._reader().execute("PRAGMA data_version").fetchone()[0])
+
+    @property
+    def window(self) -> Window:
+        """What the last comparison with the primary covered."""
+        return self._window
+
+    async def set_window(self, first_day: date | None, short: Mapping[str, int]) -> None:
+        """Keep what a comparison has covered; durable on return."""
+        value = json.dumps({"from": first_day and first_day.isoformat(), "short": dict(short)})
+
+        def keep(transaction: Transaction) -> None:
+            transaction.connection.execute("INSERT OR REPLACE INTO facts VALUES ('window', ?)", (value,))
+
+        await self.write(keep)
+        self._window = self._read_window()
+
+    # -- writing ------------------------------------------------------------------------------------
+
+    async def write(self, work: Callable[[Transaction], _T]) -> _T:
+        """Run `work` in the writer thread; return its result when that is durable.
+
+        Raises DiskFull, StorageError, or the FailoverError that `work` raised.
+        """
+        return await asyncio.wrap_future(self._writer.submit(work))
+
+    def write_now(self, work: Callable[[Transaction], _T]) -> _T:
+        """As `write`, for threads: blocks until it is durable."""
+        return self._writer.submit(work).result()
+
+    # -- inside -------------------------------------------------------------------------------------
+
+    def reader(self) -> sqlite3.Connection:
+        """Return this thread's connection for reading; for `ledger` and `janitor`."""
+        return self._reader()
+
+    def _reader(self) -> sqlite3.Connection:
+        connection: sqlite3.Connection | None = getattr(self._local, "connection", None)
+        if connection is None:
+            connection = _open(self._path)
+            connection.execute("PRAGMA query_only = ON")
+            self._local.connection = connection
+            with self._lock:
+                self._connections.append(connection)
+        return connection
+
+    def _held(self, condition: str, parameters: tuple[str, ...]) -> Iterator[Held]:
+        found = self._reader().execute(
+            f"{_SELECT_HELD} WHERE {condition} AND i.hidden = 0 ORDER BY s.number, s.id, i.number, i.id",
+            parameters,
+        )
+        return (self.held(row) for row in found)
+
+    def held(self, row: sqlite3.Row) -> Held:
+        """Return the row of an instance (see `row`) as what callers get."""
+        return Held(
+            key=InstanceKey(Uid(row["study_uid"]), Uid(row["series_uid"]), Uid(row["uid"])),
+            sop_class_uid=row["sop_class"],
+            transfer_syntax_uid=row["transfer_syntax"],
+            path=self._data_dir / row["path"],
+            size_bytes=row["bytes"],
+            data_set_offset=row["data_set_offset"],
+            pixel_offset=row["pixel_offset"],
+            pixel_length=row["pixel_length"],
+            digest=row["digest"],
+            origin=Origin(row["origin"]),
+            state=DebtState(row["state"]),
+            json=row["json"],
+        )
+
+    def _read_window(self) -> Window:
+        if not self._has_primary:
+            return Window(complete=True)
+        row = self._reader().execute("SELECT value FROM facts WHERE name = 'window'").fetchone()
+        if row is None:
+            return Window()
+        kept = json.loads(row["value"])
+        first_day = date.fromisoformat(kept["from"]) if kept["from"] else None
+        return Window(first_day, dict(kept["short"]))
+
+
+def _match(level: Level, row: sqlite3.Row) -> Match:
+    if level is Level.PATIENT:
+        patient = {tag: value for tag, value in json.loads(row[3]).items() if tag.startswith("0010")} | {
+            "00080005": {"vr": "CS", "Value": ["ISO_IR 192"]},
+            "00201200": {"vr": "IS", "Value": [row[6]]},
+            "00201202": {"vr": "IS", "Value": [row[7]]},
+            "00201204": {"vr": "IS", "Value": [row[8]]},
+        }
+        return Match(level, None, None, None, dump(patient))
+    return Match(level, row[0], row[1], row[2], row[3], tuple(text for text in tuple(row)[4:] if text))
+
+
+def _open(path: Path) -> sqlite3.Connection:
+    connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=_BUSY_TIMEOUT_S)
+    connection.row_factory = sqlite3.Row
+    # FULL: each commit is synced, so that an acknowledged store survives a power cut, not our death alone.
+    for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON", "cache_size = -16000"):
+        connection.execute(f"PRAGMA {pragma}")
+    return connection
+
+
+def _prepare(connection: sqlite3.Connection) -> None:
+    version = connection.execute("PRAGMA user_version").fetchone()[0]
+    if version == 0:
+        connection.execute("BEGIN IMMEDIATE")
+        for statement in _statements(tables.TABLES):
+            connection.execute(statement)
+        connection.execute(f"PRAGMA user_version = {tables.VERSION}")
+        connection.execute("COMMIT")
+    elif version != tables.VERSION:
+        raise StateUnreadable(
+            f"{INDEX} has version {version}, this program reads {tables.VERSION}: update the program"
+        )
+
+
+def _statements(script: str) -> Iterator[str]:
+    statement = ""
+    for line in script.splitlines():
+        statement += line.split("--", 1)[0] + "\n"
+        if sqlite3.complete_statement(statement):
+            yield statement
+            statement = ""

@@ -1,0 +1,284 @@
+"""Objects as files: received, checked, made durable with their row and debt, and only then acknowledged.
+
+The order is the promise: the file is synced, renamed and its folder synced before the row that names it is
+committed, and the debt stands in that row. A kill at any point leaves either all of it or a file without a
+row, which the janitor removes. What is known already is not written twice; what a caller sends under a known
+SOP instance UID with other content goes to quarantine and never touches what is served.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import count
+from pathlib import Path
+from typing import Final, TypeVar
+
+from failover.archive import paths, rows
+from failover.archive.arrival import Arrived, examine, write_all
+from failover.archive.content import same_object
+from failover.archive.index import Index
+from failover.archive.part10 import write_head
+from failover.archive.placement import Placement, Result
+from failover.clock import Clock
+from failover.durable import make_folder, storage_error
+from failover.errors import Conflict, DiskFull, StorageError, UnreadableDataSet
+from failover.metrics import ArchiveMetrics
+from failover.model import DebtState, InstanceKey, Origin, Uid
+
+__all__ = ["Incoming", "Instances", "Result", "Stored"]
+
+_T = TypeVar("_T")
+
+# An object up to this size is not written before it is whole: one turn of a thread instead of many.
+_HELD_BYTES: Final = 1024 * 1024
+# All objects that arrive at once hold no more than this in memory; beyond it each writes early.
+_HELD_TOTAL_BYTES: Final = 48 * 1024 * 1024
+_SPILL_BYTES: Final = 64 * 1024
+# Threads that write and sync files; more syncs at once gain nothing on one disk.
+_THREADS: Final = 8
+# How often a store looks again when the same UID is stored by others at the same moment.
+_ATTEMPTS: Final = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """What became of an object that is now durable here."""
+
+    key: InstanceKey
+    sop_class_uid: Uid
+    result: Result
+
+
+class Instances:
+    """Stores objects below `data_dir`. One per process."""
+
+    def __init__(
+        self,
+        data_dir: Path,
+        index: Index,
+        metrics: ArchiveMetrics,
+        clock: Clock,
+        *,
+        owes: bool,
+        min_free_bytes: int,
+    ) -> None:
+        """`owes`: there is a primary, so that what callers bring is debt. Makes the folders."""
+        self._data_dir = data_dir
+        self._index = index
+        self._metrics = metrics
+        self._clock = clock
+        self._owes = owes
+        self._min_free_bytes = min_free_bytes
+        self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="archive-store")
+        self._numbers = count()
+        self._held_bytes = 0
+        for folder in (paths.OBJECTS, paths.INCOMING, paths.HANDOVER, paths.QUARANTINE):
+            make_folder(data_dir / folder)
+
+    def close(self) -> None:
+        """Wait for the threads. Stores under way have been finished or discarded by their owners before."""
+        self._threads.shutdown(wait=True)
+
+    async def store(self, content: bytes | Path, origin: Origin, caller: str = "") -> Stored:
+        """Store one Part 10 file; return when it is durable.
+
+        A `Path` must lie on the archive's disk and changes owner: it is moved into place or deleted. Raises
+        DiskFull, UnreadableDataSet (nothing is left), Conflict (kept in quarantine), StorageError. `caller`
+        stands in the quarantine's record alone: an AE title or an address.
+        """
+        if isinstance(content, Path):
+            return await self.keep(Arrived(content, None), origin, caller)
+        incoming = self.receive()
+        try:
+            await incoming.write(content)
+            return await incoming.keep(origin, caller)
+        finally:
+            await incoming.discard()
+
+    def receive(self, head: bytes = b"") -> Incoming:
+        """Begin to receive one object piece by piece. Raises DiskFull when there is no room for any.
+
+        `head` is what `data_set_head` made, where a bare data set follows; else a Part 10 file follows.
+        """
+        self.check_room(0)
+        return Incoming(self, head)
+
+    def data_set_head(
+        self, sop_class_uid: str, sop_instance_uid: str, transfer_syntax_uid: str, source_ae: str
+    ) -> bytes:
+        """Return the head of the Part 10 file for a data set that arrives by C-STORE."""
+        return write_head(sop_class_uid, sop_instance_uid, transfer_syntax_uid, source_ae)
+
+    async def take(self, path: Path, origin: Origin) -> Stored:
+        """Store a file that another process of ours left in `handover/`; it changes owner. Raises as `store`.
+
+        A path that is not there raises StorageError and is not touched.
+        """
+        resolved = await self.in_thread(lambda: self._handed_over(path))
+        return await self.store(resolved, origin, "replicator")
+
+    def check_room(self, more_bytes: int) -> None:
+        """Raise DiskFull when `more_bytes` would leave less than min_free_bytes on the disk."""
+        space = os.statvfs(self._data_dir)
+        if space.f_bavail * space.f_frsize - more_bytes < self._min_free_bytes:
+            raise DiskFull("no room: archive.retention.min_free_bytes is reached")
+
+    # -- inside, for Incoming ---------------------------------------------------------------------------
+
+    def _handed_over(self, path: Path) -> Path:
+        resolved = path.resolve()
+        if not paths.is_handover(resolved, self._data_dir.resolve()) or not resolved.is_file():
+            raise StorageError("not a file in the handover folder")
+        return resolved
+
+    def temporary(self) -> Path:
+        return self._data_dir / paths.INCOMING / f"{os.getpid()}-{next(self._numbers)}.part"
+
+    def may_hold(self, held_bytes: int) -> bool:
+        limit = _HELD_BYTES if self._held_bytes < _HELD_TOTAL_BYTES else _SPILL_BYTES
+        return held_bytes <= limit
+
+    def holds(self, change_bytes: int) -> None:
+        self._held_bytes += change_bytes
+
+    async def in_thread(self, work: Callable[[], _T]) -> _T:
+        return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+
+    async def keep(self, arrived: Arrived, origin: Origin, caller: str) -> Stored:
+        """Store what is whole; the temporary file is gone afterwards. For `Incoming`."""
+        began = self._clock.monotonic()
+        outcome: Result | Conflict | None = None
+        try:
+            placement = await self.in_thread(lambda: self._prepare(arrived, origin, caller))
+            outcome = await self._index.write(placement.place)
+            for _ in range(_ATTEMPTS):
+                if outcome is not None:
+                    break
+                placement = await self.in_thread(partial(self._decide, placement))
+                outcome = await self._index.write(placement.place)
+        except StorageError as error:
+            self._metrics.refused_stores.labels(_reason(error)).inc()
+            raise
+        finally:
+            if outcome not in (Result.KEPT, Result.REPLACED):
+                await self.in_thread(arrived.delete)
+        if outcome is None:
+            raise StorageError("others store the same object at this moment")
+        if isinstance(outcome, Conflict):
+            self._metrics.refused_stores.labels("conflict").inc()
+            raise outcome
+        if outcome is not Result.KNOWN:
+            self._metrics.stored.labels(origin.value).inc()
+        self._metrics.store_duration.observe(self._clock.monotonic() - began)
+        return Stored(placement.new.described.key, placement.new.described.sop_class_uid, outcome)
+
+    def _prepare(self, arrived: Arrived, origin: Origin, caller: str) -> Placement:
+        """Check the object and sync its file, in a thread."""
+        it = examine(arrived)
+        self.check_room(it.size_bytes if arrived.content is not None else 0)
+        arrived.sync(it)
+        owed = self._owes and origin in (Origin.CALLER, Origin.IMPORTED)
+        new = rows.NewInstance(
+            described=it.described,
+            transfer_syntax_uid=it.meta.transfer_syntax_uid,
+            path=paths.object_path(it.described.key.sop_instance_uid, it.digest),
+            size_bytes=it.size_bytes,
+            data_set_offset=it.meta.data_set_offset,
+            pixel_offset=it.pixel_offset,
+            pixel_length=it.pixel_length,
+            digest=it.digest,
+            origin=origin,
+            state=DebtState.OWED if owed else DebtState.NONE,
+            arrived_at=self._clock.wall().timestamp(),
+        )
+        return self._decide(Placement(self._data_dir, arrived.path, new, caller))
+
+    def _decide(self, placement: Placement) -> Placement:
+        """Compare with what is held under the same UID, in a thread: the writer must not wait for that."""
+        held = self._index.row(placement.new.described.key.sop_instance_uid)
+        if held is None or held["digest"] == placement.new.digest:
+            return replace(placement, compared_with=None, same=False)
+        same = same_object(self._data_dir / held["path"], placement.temporary)
+        return replace(placement, compared_with=held["digest"], same=same)
+
+
+class Incoming:
+    """One object that arrives. Call `keep` or `discard`; `discard` after `keep` does nothing."""
+
+    def __init__(self, instances: Instances, head: bytes) -> None:
+        self._instances = instances
+        self._announced = bool(head)
+        self._pieces: list[bytes] = [head] if head else []
+        self._held_bytes = len(head)
+        self._file: int | None = None
+        self._path = instances.temporary()
+        self._ended = False
+        instances.holds(self._held_bytes)
+
+    async def write(self, piece: bytes | memoryview) -> None:
+        """Take the next bytes. Raises DiskFull or StorageError; then only `discard` is left to do."""
+        self._pieces.append(bytes(piece))
+        self._held_bytes += len(piece)
+        self._instances.holds(len(piece))
+        if not self._instances.may_hold(self._held_bytes):
+            await self._instances.in_thread(self._spill)
+
+    async def keep(self, origin: Origin, caller: str = "") -> Stored:
+        """All bytes are there: store the object, as `Instances.store`."""
+        self._ended = True
+        try:
+            if self._file is None:
+                arrived = Arrived(self._path, b"".join(self._pieces), self._announced)
+            else:
+                await self._instances.in_thread(self._finish_file)
+                arrived = Arrived(self._path, None, self._announced)
+            return await self._instances.keep(arrived, origin, caller)
+        except BaseException:
+            self._path.unlink(missing_ok=True)
+            raise
+        finally:
+            self._release()
+
+    async def discard(self) -> None:
+        """The object will not be whole, or is not wanted: leave nothing."""
+        if self._ended:
+            return
+        self._ended = True
+        self._release()
+        if self._file is not None:
+            os.close(self._file)
+            self._file = None
+            await self._instances.in_thread(lambda: self._path.unlink(missing_ok=True))
+
+    def _spill(self) -> None:
+        pieces, self._pieces = self._pieces, []
+        try:
+            self._instances.check_room(self._held_bytes)
+            if self._file is None:
+                self._file = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            write_all(self._file, b"".join(pieces))
+        except OSError as error:
+            raise storage_error(error, self._path) from error
+        finally:
+            self._release()
+
+    def _finish_file(self) -> None:
+        self._spill()
+        assert self._file is not None
+        os.close(self._file)
+        self._file = None
+
+    def _release(self) -> None:
+        self._instances.holds(-self._held_bytes)
+        self._held_bytes = 0
+
+
+def _reason(error: StorageError) -> str:
+    if isinstance(error, DiskFull):
+        return "disk_full"
+    return "unreadable" if isinstance(error, UnreadableDataSet) else "storage"

@@ -1,0 +1,116 @@
+"""How a new object is written down: kept, known, replacing, or in quarantine. Runs in the writer thread."""
+
+from __future__ import annotations
+
+import sqlite3
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+from failover.archive import paths, rows
+from failover.archive.writer import Transaction
+from failover.durable import make_folder, place, storage_error
+from failover.errors import Conflict
+from failover.model import DebtState, Origin
+
+
+class Result(StrEnum):
+    KEPT = "kept"
+    KNOWN = "known"
+    REPLACED = "replaced"
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """A store that only has to be written down; `place` runs in the writer thread."""
+
+    data_dir: Path
+    temporary: Path
+    new: rows.NewInstance
+    caller: str
+    compared_with: bytes | None = None  # digest of the held object that `same` was decided for
+    same: bool = False
+
+    def place(self, transaction: Transaction) -> Result | Conflict | None:
+        """Write it down. None: another store has changed what is held; decide again."""
+        held = transaction.connection.execute(
+            "SELECT i.*, t.uid AS study_uid FROM instances i JOIN studies t ON t.id = i.study"
+            " WHERE i.uid = ?",
+            (self.new.described.key.sop_instance_uid,),
+        ).fetchone()
+        if held is None:
+            self._into_place(transaction, self.new.path)
+            rows.add_instance(transaction, self.new)
+            return Result.KEPT
+        if held["digest"] == self.new.digest:
+            if not (self.data_dir / held["path"]).exists():
+                self._into_place(transaction, held["path"])
+            return self._known(transaction, held)
+        if held["digest"] != self.compared_with:
+            return None
+        if self.same:
+            return self._known(transaction, held)
+        if self.new.origin is Origin.REPLICATED:
+            return self._replace(transaction, held)
+        return self._quarantine(transaction, held)
+
+    def _known(self, transaction: Transaction, held: sqlite3.Row) -> Result:
+        if self.new.origin is Origin.REPLICATED:
+            # It has just come from the primary: that is a proof (DESIGN 4.4), of a debt too.
+            transaction.connection.execute(
+                "UPDATE instances SET proven_at = ?, refused_status = NULL,"
+                " state = CASE WHEN state = 'none' THEN 'none' ELSE 'proven' END WHERE id = ?",
+                (self.new.arrived_at, held["id"]),
+            )
+        return Result.KNOWN
+
+    def _replace(self, transaction: Transaction, held: sqlite3.Row) -> Result:
+        connection = transaction.connection
+        unpaid = held["state"] in (DebtState.OWED, DebtState.SENT, DebtState.REFUSED)
+        if unpaid:
+            # A caller's version that the primary never got is nowhere else: kept for people to see.
+            connection.execute(
+                "INSERT OR IGNORE INTO quarantine (uid, study_uid, path, digest, bytes, reason, caller,"
+                " origin, arrived_at) VALUES (?,?,?,?,?,'replaced_by_primary','',?,?)",
+                (held["uid"], held["study_uid"], held["path"], held["digest"], held["bytes"], held["origin"],
+                 held["arrived_at"]),
+            )  # fmt: skip
+        else:
+            connection.execute(
+                "INSERT INTO history (uid, study_uid, path, digest, bytes, transfer_syntax, replaced_at)"
+                " VALUES (?,?,?,?,?,?,?)",
+                (held["uid"], held["study_uid"], held["path"], held["digest"], held["bytes"],
+                 held["transfer_syntax"], self.new.arrived_at),
+            )  # fmt: skip
+        rows.remove_instance(transaction, held)
+        self._into_place(transaction, self.new.path)
+        connection.execute("DELETE FROM history WHERE path = ?", (self.new.path,))
+        rows.add_instance(transaction, self.new)
+        return Result.REPLACED
+
+    def _quarantine(self, transaction: Transaction, held: sqlite3.Row) -> Conflict:
+        patient = rows.text(self.new.described.study, "00100020")
+        reason = "patient" if patient != held["patient_id"] else "content"
+        key = self.new.described.key
+        path = paths.quarantine_path(key.sop_instance_uid, self.new.digest)
+        self._into_place(transaction, path)
+        transaction.connection.execute(
+            "INSERT OR IGNORE INTO quarantine (uid, study_uid, path, digest, bytes, reason, caller, origin,"
+            " arrived_at) VALUES (?,?,?,?,?,?,?,?,?)",
+            (key.sop_instance_uid, key.study_instance_uid, path, self.new.digest, self.new.size_bytes, reason,
+             self.caller, self.new.origin.value, self.new.arrived_at),
+        )  # fmt: skip
+        other = "another patient" if reason == "patient" else "other content"
+        return Conflict(f"known SOP instance UID with {other}: kept in quarantine")
+
+    def _into_place(self, transaction: Transaction, path: str) -> None:
+        target = self.data_dir / path
+        try:
+            make_folder(target.parent)
+            existed = target.exists()
+            place(self.temporary, target)
+        except OSError as error:
+            raise storage_error(error, target) from error
+        transaction.folders.add(target.parent)
+        if not existed:
+            transaction.undo.append(lambda: target.unlink(missing_ok=True))

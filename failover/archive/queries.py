@@ -1,0 +1,369 @@
+"""Turn a question (level, keys, limit) into SQL over the index, and into what SQL cannot decide. Pure.
+
+What a key means is decided in `dicom.query_keys`; here it becomes conditions on columns that hold the same
+normal form. Keys of attributes that the index shows but has no column for are left as `residual`, decided
+row by row on the JSON. Values reach SQL only as parameters.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import IntEnum
+from typing import Any, Final
+
+from pydicom.datadict import dictionary_VR
+
+from failover.archive.attributes import INSTANCE_TAGS, SERIES_TAGS, STUDY_TAGS
+from failover.dicom.query_keys import (
+    AnyOf,
+    AnyWild,
+    Name,
+    Range,
+    Universal,
+    Wanted,
+    Wild,
+    matches,
+    normal,
+    parse_key,
+)
+
+BASE_URL_MARK: Final = "\uffff"  # no character (Unicode 23.7); `attributes` lets none of a sender's in
+
+
+class Level(IntEnum):
+    """PS3.4 C.6: the levels of the Query/Retrieve information models, from above."""
+
+    PATIENT = 0
+    STUDY = 1
+    SERIES = 2
+    IMAGE = 3
+
+
+MODALITIES_IN_STUDY: Final = 0x00080061
+SOP_CLASSES_IN_STUDY: Final = 0x00080062
+RETRIEVE_URL: Final = 0x00081190
+INSTANCE_AVAILABILITY: Final = 0x00080056
+
+# (0010,xxxx) and these are of the patient level, the rest of STUDY_TAGS of the study level.
+_PATIENT_TAGS: Final = frozenset(tag for tag in STUDY_TAGS if tag >> 16 == 0x0010) - {
+    0x00101010, 0x00101020, 0x00101030, 0x00102180, 0x001021B0,
+}  # fmt: skip
+
+_COLUMNS: Final[Mapping[int, str]] = {
+    0x00100020: "t.patient_id", 0x00100021: "t.issuer", 0x00100030: "t.birth_date", 0x00100040: "t.sex",
+    0x0020000D: "t.uid", 0x00080020: "t.date", 0x00080030: "t.time", 0x00080050: "t.accession",
+    0x00200010: "t.study_id", 0x00081030: "t.description",
+    0x0020000E: "s.uid", 0x00080060: "s.modality", 0x0008103E: "s.description", 0x00080021: "s.date",
+    0x00080018: "i.uid", 0x00080016: "i.sop_class",
+}  # fmt: skip
+_PATIENT_NAME: Final = 0x00100010
+# What we compute: asked for with a value, it is no key (PS3.4 C.3.4 lists them as return keys).
+RETURN_ONLY: Final = frozenset({
+    0x00201200, 0x00201202, 0x00201204, 0x00201206, 0x00201208, 0x00201209, RETRIEVE_URL,
+    INSTANCE_AVAILABILITY, 0x00080054, 0x00080005, 0x00080052, 0x00880130, 0x00880140,
+})  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """A question to the index. `unsupported` are keys with a value that had no part in the matching."""
+
+    level: Level
+    keys: Mapping[int, Wanted] = field(default_factory=dict)
+    unsupported: frozenset[int] = frozenset()
+    limit: int | None = None
+    offset: int = 0
+    exact: Mapping[int, str] = field(default_factory=dict)  # by text as written, e.g. the patient of a C-MOVE
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """One answer. UIDs below the level asked for are None.
+
+    `template` is the finished DICOM JSON of its level with BASE_URL_MARK where the base URL goes; `above` are
+    those of the levels above it, nearest first.
+    """
+
+    level: Level
+    study_instance_uid: str | None
+    series_instance_uid: str | None
+    sop_instance_uid: str | None
+    template: str
+    above: tuple[str, ...] = ()
+
+    def json(self, base_url: str, *, with_levels_above: bool = False) -> str:
+        """Return the DICOM JSON object of this match as text; `base_url` has no slash at its end."""
+        text = self.template
+        if with_levels_above and self.above:
+            text = dump(self.attributes())
+        return text.replace(BASE_URL_MARK, escape(base_url))
+
+    def attributes(self) -> dict[str, dict[str, Any]]:
+        """Return the attributes of all levels, the lower one's where two have the same."""
+        merged: dict[str, dict[str, Any]] = {}
+        for text in (*reversed(self.above), self.template):
+            merged.update(json.loads(text))
+        return merged
+
+
+def make_query(
+    level: Level,
+    keys: Mapping[int, str],
+    *,
+    limit: int | None = None,
+    offset: int = 0,
+    fuzzy: bool = False,
+) -> Query:
+    """Return the question that `keys` (tag to text as the caller wrote it) ask. Raises KeyUnreadable.
+
+    A key of a level below the one asked for, or that the index does not know, takes no part and is named in
+    `unsupported`. `fuzzy` makes a person name match where a component begins with what is asked.
+    """
+    wanted: dict[int, Wanted] = {}
+    unsupported: set[int] = set()
+    for tag, text in keys.items():
+        if tag in RETURN_ONLY:
+            continue
+        vr = vr_of(tag)
+        if vr is None or not _is_of_level(tag, level):
+            if text.strip("\0 ") not in ("", "*"):
+                unsupported.add(tag)
+            continue
+        if fuzzy and vr == "PN" and text.strip("* "):
+            text = text if "*" in text else f"{text}*"
+        key = parse_key(vr, text)
+        if not isinstance(key, Universal):
+            wanted[tag] = key
+    return Query(level, wanted, frozenset(unsupported), limit, offset)
+
+
+def vr_of(tag: int) -> str | None:
+    """Return the VR by which a key of `tag` is read; None where the index holds no such attribute."""
+    if tag == MODALITIES_IN_STUDY:
+        return "CS"
+    if tag == SOP_CLASSES_IN_STUDY:
+        return "UI"
+    return STUDY_TAGS.get(tag) or SERIES_TAGS.get(tag) or INSTANCE_TAGS.get(tag)
+
+
+def any_vr(tag: int) -> str:
+    """Return the VR of any attribute of the standard; UN for others."""
+    try:
+        return vr_of(tag) or dictionary_VR(tag).split(" or ")[0]
+    except KeyError:
+        return "UN"
+
+
+def level_of(tag: int) -> Level | None:
+    """Return the highest level at which `tag` is held; None for what the index does not hold."""
+    if tag in _PATIENT_TAGS:
+        return Level.PATIENT
+    if tag in STUDY_TAGS or tag in (MODALITIES_IN_STUDY, SOP_CLASSES_IN_STUDY):
+        return Level.STUDY
+    if tag in SERIES_TAGS:
+        return Level.SERIES
+    return Level.IMAGE if tag in INSTANCE_TAGS else None
+
+
+def _is_of_level(tag: int, level: Level) -> bool:
+    own = level_of(tag)
+    return own is not None and own <= level
+
+
+# -- SQL --------------------------------------------------------------------------------------------
+
+_SELECT: Final[Mapping[Level, str]] = {
+    Level.PATIENT: (
+        "SELECT NULL, NULL, NULL, t.attributes, NULL, NULL, count(*), sum(t.series), sum(t.instances),"
+        " max(t.last_arrival) FROM studies t"
+    ),
+    Level.STUDY: "SELECT t.uid, NULL, NULL, t.json FROM studies t",
+    Level.SERIES: "SELECT t.uid, s.uid, NULL, s.json, t.json FROM series s JOIN studies t ON t.id = s.study",
+    Level.IMAGE: (
+        "SELECT t.uid, s.uid, i.uid, i.json, s.json, t.json FROM instances i"
+        " JOIN series s ON s.id = i.series JOIN studies t ON t.id = s.study"
+    ),
+}
+_ORDER: Final[Mapping[Level, str]] = {
+    Level.PATIENT: (
+        "GROUP BY t.patient_key, CASE WHEN t.patient_id = '' THEN t.id END ORDER BY t.name_1, t.patient_key"
+    ),
+    Level.STUDY: "ORDER BY t.date DESC, t.time DESC, t.id DESC",
+    Level.SERIES: "ORDER BY t.date DESC, t.time DESC, t.id DESC, s.number, s.id",
+    Level.IMAGE: "ORDER BY t.date DESC, t.time DESC, t.id DESC, s.number, s.id, i.number, i.id",
+}
+_SHOWN: Final[Mapping[Level, str]] = {
+    Level.PATIENT: "t.instances > 0",
+    Level.STUDY: "t.instances > 0",
+    Level.SERIES: "s.instances > 0",
+    Level.IMAGE: "i.hidden = 0",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Sql:
+    """The statement, its parameters, and the keys that are left to decide row by row."""
+
+    text: str
+    parameters: tuple[str | int, ...]
+    residual: Mapping[int, Wanted]
+    scans: bool  # may look at every row: not for the event loop's thread
+
+
+def to_sql(query: Query) -> Sql:
+    """Return `query` as SQL. Limit and offset are in it only where nothing is left to decide."""
+    conditions = [_SHOWN[query.level]]
+    parameters: list[str | int] = []
+    residual: dict[int, Wanted] = {}
+    pinned = False
+    for tag, wanted in query.keys.items():
+        condition = _condition(tag, wanted, parameters)
+        if condition is None:
+            residual[tag] = wanted
+            continue
+        conditions.append(condition)
+        pinned = pinned or _pins(tag, wanted)
+    for tag, text in query.exact.items():
+        column = {0x00100020: "t.patient_id"}[tag]
+        conditions.append(f"{column} = ? AND json_extract(t.attributes, '$.00100020.Value[0]') = ?")
+        parameters += [normal(text), text]
+        pinned = True
+    text = f"{_SELECT[query.level]} WHERE {' AND '.join(conditions)} {_ORDER[query.level]}"
+    # Few rows are left over, or the order's own index yields the first ones at once.
+    plain = not residual and not query.keys and query.level == Level.STUDY and query.limit is not None
+    if not residual and (query.limit is not None or query.offset):
+        text += " LIMIT ? OFFSET ?"
+        parameters += [-1 if query.limit is None else query.limit, query.offset]
+    return Sql(text, tuple(parameters), residual, scans=not (pinned or (plain and query.offset < 10_000)))
+
+
+def is_left_over(match: Match, residual: Mapping[int, Wanted]) -> bool:
+    """Return whether `match` also satisfies the keys that SQL could not decide."""
+    if not residual:
+        return True
+    attributes = match.attributes()
+    for tag, wanted in residual.items():
+        vr = vr_of(tag) or "UN"
+        held = attributes.get(f"{tag:08X}", {}).get("Value") or []
+        if not matches(wanted, vr, [as_text(value) for value in held]):
+            return False
+    return True
+
+
+def as_text(value: Any) -> str:
+    """Return one DICOM JSON value as text; a person name as Alphabetic=Ideographic=Phonetic."""
+    if value is None:
+        return ""
+    if isinstance(value, dict):
+        groups = (str(value.get(group) or "") for group in ("Alphabetic", "Ideographic", "Phonetic"))
+        return "=".join(groups).rstrip("=")
+    return str(value)
+
+
+def dump(attributes: Mapping[str, Any]) -> str:
+    """Return DICOM JSON text, attributes in the order of their tags (PS3.18 F.2.2)."""
+    ordered = dict(sorted(attributes.items()))
+    return json.dumps(ordered, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+
+
+def escape(text: str) -> str:
+    """Return `text` as it stands within the quotes of a JSON string."""
+    return json.dumps(text)[1:-1]
+
+
+# Exact or prefixed matching on these finds its few rows by an index.
+_INDEXED: Final = frozenset({0x00100010, 0x00100020, 0x0020000D, 0x00080050, 0x0020000E, 0x00080018})
+
+
+def _pins(tag: int, wanted: Wanted) -> bool:
+    if tag not in _INDEXED:
+        return False
+    if isinstance(wanted, Name):
+        first = wanted.groups[0]
+        return isinstance(first, AnyOf) or (isinstance(first, Wild) and len(_prefix(first.pattern)) >= 3)
+    if isinstance(wanted, Wild):
+        return len(_prefix(wanted.pattern)) >= 3
+    return isinstance(wanted, AnyOf) and len(wanted.values) <= 1000
+
+
+def _condition(tag: int, wanted: Wanted, parameters: list[str | int]) -> str | None:
+    """Return the condition and add its parameters; None where no column holds the attribute."""
+    if tag == _PATIENT_NAME and isinstance(wanted, Name):
+        return _name_condition(wanted, parameters)
+    if tag == MODALITIES_IN_STUDY:
+        inner = _text_condition("m.modality", wanted, parameters)
+        return f"EXISTS (SELECT 1 FROM series m WHERE m.study = t.id AND m.instances > 0 AND {inner})"
+    if tag == SOP_CLASSES_IN_STUDY:
+        inner = _text_condition("c.sop_class", wanted, parameters)
+        return f"EXISTS (SELECT 1 FROM instances c WHERE c.study = t.id AND c.hidden = 0 AND {inner})"
+    if tag == 0x00200011 and isinstance(wanted, AnyOf):
+        return _number_condition("s.number", wanted, parameters)
+    if tag == 0x00200012 and isinstance(wanted, AnyOf):
+        return _number_condition("i.number", wanted, parameters)
+    column = _COLUMNS.get(tag)
+    return None if column is None else _text_condition(column, wanted, parameters)
+
+
+def _name_condition(wanted: Name, parameters: list[str | int]) -> str:
+    if len(wanted.groups) == 1:
+        columns = ("t.name_1", "t.name_2", "t.name_3")
+        # `!= ''` lets the partial indexes be used, and an empty group is matched by nothing.
+        parts = [f"({c} != '' AND {_text_condition(c, wanted.groups[0], parameters)})" for c in columns]
+        return "(" + " OR ".join(parts) + ")"
+    parts = [
+        _text_condition(f"t.name_{n}", group, parameters)
+        for n, group in enumerate(wanted.groups, 1)
+        if not isinstance(group, Universal)
+    ]
+    return "(" + " AND ".join(parts) + ")"
+
+
+def _text_condition(column: str, wanted: Wanted, parameters: list[str | int]) -> str:
+    if isinstance(wanted, AnyOf):
+        if len(wanted.values) == 1:
+            parameters.append(wanted.values[0])
+            return f"({column} = ? AND {column} != '')"
+        # One parameter however long the list is: SQLite takes 32,766 of them.
+        parameters.append(json.dumps(wanted.values))
+        return f"{column} IN (SELECT value FROM json_each(?))"
+    if isinstance(wanted, Wild):
+        return _wild_condition(column, wanted, parameters)
+    if isinstance(wanted, AnyWild):
+        return "(" + " OR ".join(_text_condition(column, p, parameters) for p in wanted.patterns) + ")"
+    if isinstance(wanted, Range):
+        parts = [f"{column} != ''"]
+        for operator, end in ((">=", wanted.low), ("<=", wanted.high)):
+            if end is not None:
+                parts.append(f"{column} {operator} ?")
+                parameters.append(end)
+        return "(" + " AND ".join(parts) + ")"
+    raise AssertionError(f"no condition for {type(wanted).__name__}")
+
+
+def _wild_condition(column: str, wanted: Wild, parameters: list[str | int]) -> str:
+    parts = [f"{column} != ''"]
+    prefix = _prefix(wanted.pattern)
+    if prefix:
+        # The range finds the rows by the index; GLOB decides. The highest character ends the range.
+        parts += [f"{column} >= ?", f"{column} < ?"]
+        parameters += [prefix, prefix + "\U0010ffff"]
+    # In GLOB only `[` besides `*` and `?` means something; `[[]` is a plain one.
+    parts.append(f"{column} GLOB ?")
+    parameters.append(wanted.pattern.replace("[", "[[]"))
+    return "(" + " AND ".join(parts) + ")"
+
+
+def _prefix(pattern: str) -> str:
+    for position, character in enumerate(pattern):
+        if character in "*?":
+            return pattern[:position]
+    return pattern
+
+
+def _number_condition(column: str, wanted: AnyOf, parameters: list[str | int]) -> str | None:
+    if not all(value.lstrip("-").isdecimal() and len(value) < 16 for value in wanted.values):
+        return None
+    parameters.append(json.dumps([int(value) for value in wanted.values]))
+    return f"{column} IN (SELECT value FROM json_each(?))"
