@@ -1,0 +1,269 @@
+// The status page: follows the router's stream and carries the operator's intents. Words are in view.js.
+
+import {
+  h, localTime, renderEvents, renderFailback, renderHeadline, renderReplication, renderUpstream, renderWould, tabTitle,
+} from "./view.js";
+
+const SILENCE_MS = 4000; // the stream has a line each second
+const RETRY_MS = 1000;
+const MOST_EVENTS = 50;
+const TOKEN_KEY = "failover-token";
+// A dry run records nothing, so before a reason is written this one shows the consequences.
+const DRY_RUN_REASON = "asked what would happen";
+
+const $ = (id) => document.getElementById(id);
+const state = { status: null, events: [], lastId: null, heardAt: null, mode: null, dryRun: 0, allowed: false };
+
+class Denied extends Error {
+  constructor(status, message) {
+    super(message);
+    this.status = status;
+  }
+}
+
+function headers(more = {}) {
+  const token = sessionStorage.getItem(TOKEN_KEY);
+  return { "X-Failover-Actor": "status%20page", ...(token ? { Authorization: `Bearer ${token}` } : {}), ...more };
+}
+
+async function ask(method, path, content) {
+  const response = await fetch(path, {
+    method,
+    headers: headers(content ? { "Content-Type": "application/json" } : {}),
+    body: content ? JSON.stringify(content) : undefined,
+    cache: "no-store",
+  });
+  const answer = await response.json().catch(() => ({}));
+  if (!response.ok) throw new Denied(response.status, answer.error ?? `HTTP ${response.status}`);
+  return answer;
+}
+
+// -- following -----------------------------------------------------------------------------------------
+
+async function follow() {
+  for (;;) {
+    try {
+      await listen();
+    } catch (error) {
+      if (error instanceof Denied && error.status === 401) await askForToken();
+      else if (error instanceof Denied) contactLost(`the router says: ${error.message}`);
+    }
+    await pause(RETRY_MS);
+  }
+}
+
+async function listen() {
+  const silence = new AbortController();
+  let timer = setTimeout(() => silence.abort(), SILENCE_MS);
+  try {
+    const path = state.lastId === null ? "api/stream" : `api/stream?since=${state.lastId}`;
+    const response = await fetch(path, { headers: headers(), cache: "no-store", signal: silence.signal });
+    if (!response.ok) {
+      const answer = await response.json().catch(() => ({}));
+      throw new Denied(response.status, answer.error ?? `HTTP ${response.status}`);
+    }
+    const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
+    let rest = "";
+    for (;;) {
+      const { value, done } = await reader.read();
+      if (done) return;
+      clearTimeout(timer);
+      timer = setTimeout(() => silence.abort(), SILENCE_MS);
+      const lines = (rest + value).split("\n");
+      rest = lines.pop();
+      for (const line of lines) heard(JSON.parse(line));
+    }
+  } finally {
+    clearTimeout(timer);
+    silence.abort();
+  }
+}
+
+function heard({ status, events }) {
+  state.status = status;
+  state.heardAt = Date.now();
+  state.events = [...events.slice().reverse(), ...state.events].slice(0, MOST_EVENTS);
+  state.lastId = Math.max(state.lastId ?? 0, ...events.map((event) => event.id));
+  show();
+}
+
+function contactLost(why) {
+  const since = state.heardAt ? ` since ${localTime(new Date(state.heardAt).toISOString())}` : "";
+  $("contact").textContent = "✕ no contact";
+  $("lost").textContent = state.status
+    ? `No contact with the router${since}. Below is what it said last. ${why ?? ""}`
+    : `No contact with the router. ${why ?? ""}`;
+  $("lost").hidden = false;
+  $("main").classList.add("old");
+}
+
+setInterval(() => {
+  if (Date.now() - (state.heardAt ?? started) > SILENCE_MS && !$("token-dialog").open) contactLost();
+}, 500);
+const started = Date.now();
+
+// -- showing -------------------------------------------------------------------------------------------
+
+const shown = new Map();
+
+/** Put `nodes` into the element called `id`, only when `facts` differ from what it shows: nothing flickers. */
+function put(id, facts, nodes) {
+  const key = JSON.stringify(facts);
+  if (shown.get(id) === key) return;
+  shown.set(id, key);
+  $(id).replaceChildren(...[nodes()].flat(Infinity).filter(Boolean));
+}
+
+function show() {
+  const { status, events } = state;
+  document.title = tabTitle(status);
+  $("site").textContent = status.site;
+  $("contact").textContent = "● live";
+  $("lost").hidden = true;
+  $("main").hidden = false;
+  $("main").classList.remove("old");
+  put("headline", [status.mode, status.phase, status.intent, status.services, status.upstreams, status.failback],
+    () => renderHeadline(status));
+  for (const name of ["primary", "backup"]) {
+    put(name, [status.upstreams[name], status.services, status.in_flight?.[name]], () => renderUpstream(status, name));
+  }
+  put("failback", [status.failback, status.phase], () => renderFailback(status));
+  put("replication", status.replication, () => renderReplication(status));
+  put("events", [events.length, events[0]?.id], () => renderEvents(events));
+  $("auto").disabled = status.mode === "auto";
+  $("auto").classList.toggle("quiet", status.mode === "auto");
+}
+
+// -- intents -------------------------------------------------------------------------------------------
+
+const TITLES = { forced: "Force…", drain: "Drain the primary…", paused: "Pause…" };
+
+function openIntent(mode) {
+  state.mode = mode;
+  $("intent-title").textContent = TITLES[mode];
+  $("intent-upstream").hidden = mode !== "forced";
+  $("intent-keep-field").hidden = mode === "paused";
+  $("intent-even-field").hidden = mode === "paused";
+  const active = Object.values(state.status.services).find((route) => route?.active)?.active ?? "primary";
+  const target = active === "primary" ? "backup" : "primary";
+  document.querySelector(`input[name=upstream][value=${target}]`).checked = true;
+  $("intent-for").value = "";
+  $("intent-keep").checked = false;
+  $("intent-even").checked = false;
+  $("reason-guest").append($("reason-field")); // one text box: what was written before stays
+  $("intent").showModal();
+  $("reason").focus();
+  foresee();
+}
+
+function wanted() {
+  const mode = state.mode;
+  const forced = document.querySelector("input[name=upstream]:checked").value;
+  return {
+    mode,
+    upstream: { forced, drain: "primary", paused: null }[mode],
+    reason: $("reason").value.trim(),
+    for_s: $("intent-for").value ? Number($("intent-for").value) : null,
+    keep_replicating: mode !== "paused" && $("intent-keep").checked,
+    even_if_down: mode !== "paused" && $("intent-even").checked,
+  };
+}
+
+function confirmLabel({ mode, upstream }) {
+  return { forced: `Confirm: force the ${upstream}`, drain: "Confirm: drain the primary", paused: "Confirm: pause" }[mode];
+}
+
+/** Ask the router what would happen, and show it; the last question wins. */
+async function foresee() {
+  const turn = ++state.dryRun;
+  const request = wanted();
+  $("intent-confirm").textContent = confirmLabel(request);
+  allow(false);
+  try {
+    const answer = await ask("PUT", "api/route", { ...request, reason: DRY_RUN_REASON, dry_run: true });
+    if (turn !== state.dryRun) return;
+    $("would").replaceChildren(renderWould(answer.would ?? []));
+    allow(true);
+  } catch (error) {
+    if (turn !== state.dryRun) return;
+    $("would").replaceChildren(h("p", { class: "refused" }, `✕ ${error.message}`));
+  }
+}
+
+function allow(allowed) {
+  state.allowed = allowed;
+  const reasoned = $("reason").value.trim() !== "";
+  $("intent-hint").hidden = reasoned;
+  $("intent-confirm").disabled = !(allowed && reasoned);
+}
+
+async function confirmIntent(event) {
+  event.preventDefault();
+  if ($("intent-confirm").disabled) return;
+  const request = wanted();
+  allow(false);
+  try {
+    const status = await ask("PUT", "api/route", request);
+    $("reason").value = "";
+    $("intent").close();
+    done(status);
+  } catch (error) {
+    $("would").replaceChildren(h("p", { class: "refused" }, `✕ ${error.message}`));
+    allow(true);
+  }
+}
+
+async function backToAuto() {
+  try {
+    const status = await ask("PUT", "api/route", { mode: "auto", reason: $("reason").value.trim() || null });
+    $("reason").value = "";
+    done(status);
+  } catch (error) {
+    $("done").textContent = `✕ ${error.message}`;
+  }
+}
+
+function done(status) {
+  const words = { auto: "the router decides again", forced: `forced to the ${status.intent.upstream}`,
+    drain: "the primary is being drained", paused: "paused" }[status.mode];
+  $("done").textContent = `✓ ${localTime(new Date().toISOString())} ${words}`;
+  state.status = status;
+  show();
+}
+
+for (const button of document.querySelectorAll("button[data-mode]")) {
+  button.addEventListener("click", () => openIntent(button.dataset.mode));
+}
+$("auto").addEventListener("click", backToAuto);
+$("intent-cancel").addEventListener("click", () => $("intent").close());
+$("intent").addEventListener("close", () => $("reason-home").append($("reason-field")));
+$("intent-form").addEventListener("submit", confirmIntent);
+$("intent-form").addEventListener("change", (event) => {
+  if (event.target !== $("reason")) foresee();
+});
+$("reason").addEventListener("input", () => allow(state.allowed));
+
+// -- token ---------------------------------------------------------------------------------------------
+
+/** Return when a token was typed in. It lives in this tab alone: never in a URL, never in a cookie. */
+function askForToken() {
+  const refused = sessionStorage.getItem(TOKEN_KEY) !== null;
+  sessionStorage.removeItem(TOKEN_KEY);
+  $("contact").textContent = "○ token needed";
+  $("token-title").textContent = refused ? "The router does not know this token" : "A token is needed";
+  $("token").value = "";
+  $("token-dialog").showModal();
+  return new Promise((resolve) => {
+    $("token-form").addEventListener("submit", () => {
+      sessionStorage.setItem(TOKEN_KEY, $("token").value.trim());
+      resolve();
+    }, { once: true });
+    $("token-dialog").addEventListener("cancel", (event) => event.preventDefault());
+  });
+}
+
+function pause(milliseconds) {
+  return new Promise((resolve) => setTimeout(resolve, milliseconds));
+}
+
+follow();
