@@ -1,0 +1,1 @@
+"""Replication: fills the archive from the primary, and brings back to the primary what it is owed."""

@@ -1,0 +1,373 @@
+"""What both sides hold, and how far the comparison has come: a SQLite file of the replicator alone.
+
+It remembers and answers; what follows from it is decided in `reconcile`. Losing the file costs a new
+inventory and nothing else: the debt is in the archive's ledger. Rows of studies that vanished on the primary
+stay, marked, because the recheck after an outage will have to tell what the last comparison still saw.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from datetime import date
+from pathlib import Path
+from typing import Any, Final
+
+import structlog
+
+from failover.durable import make_folder
+from failover.replication.proof import Refusals
+from failover.replication.reconcile import (
+    SETTLED_AFTER_S,
+    Finding,
+    Known,
+    Need,
+    PatientFacts,
+    StudyOnPrimary,
+    dicom_day,
+    parse_day,
+)
+
+_log = structlog.get_logger(__name__)
+_VERSION: Final = 1
+_SCHEMA: Final = """
+CREATE TABLE study (
+    study_instance_uid TEXT PRIMARY KEY,
+    study_date TEXT NOT NULL,
+    study_time TEXT NOT NULL,
+    facts TEXT NOT NULL,             -- the primary's, as JSON
+    instances INTEGER,               -- on the primary; NULL: not counted yet
+    counted INTEGER NOT NULL,        -- 1: by its search, 0: by our looks, because its search has no count
+    held INTEGER NOT NULL,           -- in the archive
+    missing INTEGER NOT NULL,        -- of the primary's, not in the archive
+    need INTEGER NOT NULL,           -- reconcile.Need: what is still to be fetched
+    stood_s REAL NOT NULL,           -- how long the primary's count has stood
+    brought_facts TEXT,              -- facts when the whole was last fetched
+    looked_primary INTEGER,          -- counts at which nothing was missing, instance by instance
+    looked_archive INTEGER,
+    looked_missing INTEGER,
+    looked_at_s REAL NOT NULL DEFAULT 0,  -- stood_s at that look
+    vanished INTEGER NOT NULL DEFAULT 0   -- 1: the last comparison before saw it, the last one did not
+) WITHOUT ROWID;
+CREATE INDEX study_by_date ON study (study_date, study_time);
+CREATE INDEX study_by_need ON study (need, study_date, study_time);
+CREATE TABLE day (study_date TEXT PRIMARY KEY, sweep INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE progress (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE refusal (
+    sop_instance_uid TEXT PRIMARY KEY,
+    times INTEGER NOT NULL,
+    others_taken INTEGER NOT NULL,
+    status INTEGER
+) WITHOUT ROWID;
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A study of which something has to be fetched."""
+
+    study_instance_uid: str
+    need: Need
+    facts: PatientFacts
+    count: int | None  # what the primary's search said; None: it does not count
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """The studies of the window that the primary has."""
+
+    studies: int
+    instances: int | None  # None: there is a study whose instances nobody has counted yet
+    missing: int
+    short: dict[str, int]  # studies held in part → the primary's count
+
+
+class Inventory:
+    """All calls are short and block; one process, one thread."""
+
+    def __init__(self, path: Path) -> None:
+        """Open the file, or begin a new one where it cannot be read: that costs a new inventory."""
+        make_folder(path.parent)
+        try:
+            self._db = self._open(path)
+        except sqlite3.DatabaseError as error:
+            _log.warning("inventory cannot be read, a new one begins", error=str(error))
+            for suffix in ("", "-wal", "-shm"):
+                path.with_name(path.name + suffix).unlink(missing_ok=True)
+            self._db = self._open(path)
+
+    @staticmethod
+    def _open(path: Path) -> sqlite3.Connection:
+        db = sqlite3.connect(path, isolation_level=None)
+        try:
+            db.execute("PRAGMA journal_mode = WAL")
+            db.execute("PRAGMA synchronous = NORMAL")
+            (version,) = db.execute("PRAGMA user_version").fetchone()
+            if version == 0:
+                db.executescript(f"BEGIN; {_SCHEMA} PRAGMA user_version = {_VERSION}; COMMIT;")
+            elif version != _VERSION:
+                raise sqlite3.DatabaseError(f"version {version}, this program writes {_VERSION}")
+        except BaseException:
+            db.close()
+            raise
+        return db
+
+    def close(self) -> None:
+        self._db.close()
+
+    # -- studies
+
+    def known(self, study_instance_uids: Sequence[str]) -> dict[str, Known]:
+        """Return what is remembered of each; those never seen are left out."""
+        found: dict[str, Known] = {}
+        for part in _parts(study_instance_uids):
+            rows = self._db.execute(
+                "SELECT study_instance_uid, instances, stood_s, brought_facts, looked_primary,"
+                " looked_archive, looked_missing, looked_at_s, need FROM study WHERE study_instance_uid IN ("
+                + _marks(part)
+                + ")",
+                part,
+            )
+            for uid, instances, stood_s, brought, looked_primary, looked_archive, *rest in rows:
+                missing, looked_at_s, need = rest
+                looked = (
+                    (looked_primary, looked_archive)
+                    if looked_primary is not None and looked_archive is not None
+                    else None
+                )
+                found[uid] = Known(
+                    instances, stood_s, _facts(brought), looked, missing, looked_at_s, Need(need)
+                )
+        return found
+
+    def record(self, studies: Iterable[tuple[StudyOnPrimary, int, Finding, float]]) -> None:
+        """Write down what a search showed: (study, held in the archive, finding, stood_s)."""
+        with _Transaction(self._db):
+            for study, held, finding, stood_s in studies:
+                self._db.execute(
+                    "INSERT INTO study (study_instance_uid, study_date, study_time, facts, instances,"
+                    " counted, held, missing, need, stood_s) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+                    " ON CONFLICT (study_instance_uid) DO UPDATE SET study_date = excluded.study_date,"
+                    " study_time = excluded.study_time, facts = excluded.facts,"
+                    " instances = coalesce(excluded.instances, instances), counted = excluded.counted,"
+                    " held = excluded.held,"
+                    " missing = excluded.missing, need = excluded.need, stood_s = excluded.stood_s,"
+                    " vanished = 0",
+                    (
+                        study.study_instance_uid,
+                        study.study_date,
+                        study.study_time,
+                        _facts_json(study.facts),
+                        study.instances,
+                        int(study.instances is not None),
+                        held,
+                        finding.missing,
+                        int(finding.need),
+                        stood_s,
+                    ),
+                )
+
+    def record_look(self, job: Job, *, listed: int, held: int, missing: int, whole: bool) -> None:
+        """Write down a comparison instance by instance; `whole`: all of it was fetched, with `job.facts`.
+
+        A primary whose search counts is believed for its count, so that one which lists fewer instances than
+        it counts is not looked at for ever. A count of our own that differs begins to stand anew.
+        """
+        count = listed if job.count is None else job.count
+        complete = missing == 0
+        with _Transaction(self._db):
+            self._db.execute(
+                "UPDATE study SET stood_s = CASE WHEN instances IS ? THEN stood_s ELSE 0 END, instances = ?,"
+                " held = ?, missing = ?, need = ?, looked_primary = ?, looked_archive = ?,"
+                " looked_missing = ?, looked_at_s = CASE WHEN instances IS ? THEN stood_s ELSE 0 END,"
+                " brought_facts = coalesce(?, brought_facts) WHERE study_instance_uid = ?",
+                (
+                    count,
+                    count,
+                    held,
+                    missing,
+                    int(Need.NOTHING if complete else job.need),
+                    count if complete else None,
+                    held if complete else None,
+                    missing,
+                    count,
+                    _facts_json(job.facts) if whole else None,
+                    job.study_instance_uid,
+                ),
+            )
+
+    def mark_vanished(self, day: date, seen: Iterable[str]) -> int:
+        """Mark the studies of `day` that the primary did not show; return how many are newly gone."""
+        shown = set(seen)
+        gone = [
+            uid
+            for (uid,) in self._db.execute(
+                "SELECT study_instance_uid FROM study WHERE study_date = ? AND vanished = 0",
+                (dicom_day(day),),
+            )
+            if uid not in shown
+        ]
+        with _Transaction(self._db):
+            self._db.executemany(
+                "UPDATE study SET vanished = 1, need = 0 WHERE study_instance_uid = ?",
+                [(uid,) for uid in gone],
+            )
+        return len(gone)
+
+    def unsettled(self, before: date, limit: int) -> list[str]:
+        """Return studies dated before `before` with a count that has not stood for a day, youngest first."""
+        rows = self._db.execute(
+            "SELECT study_instance_uid FROM study WHERE study_date < ? AND vanished = 0 AND stood_s < ?"
+            " ORDER BY stood_s LIMIT ?",
+            (dicom_day(before), SETTLED_AFTER_S, limit),
+        )
+        return [uid for (uid,) in rows]
+
+    def jobs(self, limit: int, leave_out: Iterable[str] = ()) -> list[Job]:
+        """Return the studies of which something has to be fetched, newest first."""
+        left_out = list(leave_out)
+        rows = self._db.execute(
+            "SELECT study_instance_uid, need, facts, instances, counted FROM study WHERE need > 0 AND vanished = 0"
+            f" AND study_instance_uid NOT IN ({_marks(left_out)})"
+            " ORDER BY study_date DESC, study_time DESC LIMIT ?",
+            (*left_out, limit),
+        )
+        return [
+            Job(uid, Need(need), _facts(facts) or PatientFacts(), instances if counted else None)
+            for uid, need, facts, instances, counted in rows
+        ]
+
+    def totals(self, first: date, last: date) -> Totals:
+        """Return the sums over the studies dated `first` to `last` that the primary has."""
+        span = (dicom_day(first), dicom_day(last))
+        where = "FROM study WHERE study_date BETWEEN ? AND ? AND vanished = 0"
+        studies, instances, uncounted, missing = self._db.execute(
+            f"SELECT count(*), coalesce(sum(instances), 0), count(*) - count(instances),"
+            f" coalesce(sum(missing), 0) {where}",
+            span,
+        ).fetchone()
+        short = dict(
+            self._db.execute(
+                f"SELECT study_instance_uid, instances {where} AND held > 0 AND missing > 0"
+                " AND instances IS NOT NULL",
+                span,
+            ).fetchall()
+        )
+        return Totals(studies, None if uncounted else instances, missing, short)
+
+    def absent_days(self, first: date, last: date) -> set[date]:
+        """Return the days with a study of the primary of which the archive holds nothing."""
+        rows = self._db.execute(
+            "SELECT DISTINCT study_date FROM study WHERE study_date BETWEEN ? AND ? AND vanished = 0"
+            " AND held = 0",
+            (dicom_day(first), dicom_day(last)),
+        )
+        return {day for (text,) in rows if (day := parse_day(text)) is not None}
+
+    def on_primary(self, limit: int) -> list[str]:
+        """Return the newest studies that the primary has: what is owed of these is sent first."""
+        rows = self._db.execute(
+            "SELECT study_instance_uid FROM study WHERE vanished = 0"
+            " ORDER BY study_date DESC, study_time DESC LIMIT ?",
+            (limit,),
+        )
+        return [uid for (uid,) in rows]
+
+    # -- the sweep
+
+    def swept_days(self) -> set[date]:
+        """Return the days that have been compared at least once."""
+        rows = self._db.execute("SELECT study_date FROM day")
+        return {day for (text,) in rows if (day := parse_day(text)) is not None}
+
+    def next_days(self, window: Sequence[date], count: int) -> list[date]:
+        """Return the `count` days of `window` compared longest ago; never is longest, newest first."""
+        turns: dict[str, int] = dict(self._db.execute("SELECT study_date, sweep FROM day").fetchall())
+        order = sorted(window, key=lambda day: (turns.get(dicom_day(day), 0), -day.toordinal()))
+        return order[:count]
+
+    def record_swept(self, day: date) -> None:
+        """Write down that `day` has been compared just now."""
+        with _Transaction(self._db):
+            (last,) = self._db.execute("SELECT coalesce(max(sweep), 0) FROM day").fetchone()
+            self._db.execute(
+                "INSERT INTO day VALUES (?, ?) ON CONFLICT (study_date) DO UPDATE SET sweep = excluded.sweep",
+                (dicom_day(day), last + 1),
+            )
+
+    def forget_before(self, first: date) -> list[str]:
+        """Drop days and studies that have left the window; return the studies."""
+        old = "study_date < ? AND study_date <> ''"
+        with _Transaction(self._db):
+            self._db.execute("DELETE FROM day WHERE study_date < ?", (dicom_day(first),))
+            rows = self._db.execute(
+                f"DELETE FROM study WHERE {old} RETURNING study_instance_uid", (dicom_day(first),)
+            ).fetchall()
+        return [uid for (uid,) in rows]
+
+    @property
+    def first_inventory_done(self) -> bool:
+        """Whether each day of the window has been compared at least once, ever."""
+        return bool(self._db.execute("SELECT 1 FROM progress WHERE name = 'first_inventory'").fetchall())
+
+    def record_first_inventory(self) -> None:
+        with _Transaction(self._db):
+            self._db.execute("INSERT OR REPLACE INTO progress VALUES ('first_inventory', 'done')")
+
+    # -- refusals
+
+    def refused(self, sop_instance_uid: str, status: int) -> Refusals:
+        """Count a refusal for good, and return where the object stands now."""
+        with _Transaction(self._db):
+            self._db.execute(
+                "INSERT INTO refusal VALUES (?, 1, 0, ?)"
+                " ON CONFLICT (sop_instance_uid) DO UPDATE SET times = times + 1, status = excluded.status",
+                (sop_instance_uid, status),
+            )
+        return Refusals(
+            *self._db.execute(
+                "SELECT times, others_taken FROM refusal WHERE sop_instance_uid = ?", (sop_instance_uid,)
+            ).fetchone()
+        )
+
+    def taken(self, sop_instance_uids: Sequence[str]) -> None:
+        """Write down that the primary took these: every refused other one has been outlived by them."""
+        if not sop_instance_uids:
+            return
+        with _Transaction(self._db):
+            self._db.executemany(
+                "DELETE FROM refusal WHERE sop_instance_uid = ?", [(uid,) for uid in sop_instance_uids]
+            )
+            self._db.execute("UPDATE refusal SET others_taken = others_taken + ?", (len(sop_instance_uids),))
+
+
+class _Transaction:
+    """BEGIN … COMMIT, or ROLLBACK when the block raises."""
+
+    def __init__(self, db: sqlite3.Connection) -> None:
+        self._db = db
+
+    def __enter__(self) -> None:
+        self._db.execute("BEGIN IMMEDIATE")
+
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
+        self._db.execute("COMMIT" if kind is None else "ROLLBACK")
+
+
+def _marks(items: Sequence[Any]) -> str:
+    return ", ".join("?" * len(items))
+
+
+def _parts(items: Sequence[str], size: int = 500) -> Iterable[Sequence[str]]:
+    # SQLite allows 999 variables in old builds.
+    return (items[start : start + size] for start in range(0, len(items), size))
+
+
+def _facts_json(facts: PatientFacts) -> str:
+    return json.dumps(asdict(facts), ensure_ascii=False)
+
+
+def _facts(text: str | None) -> PatientFacts | None:
+    return PatientFacts(**json.loads(text)) if text else None

@@ -1,0 +1,174 @@
+"""Sends the primary what it is owed and proves that it is there.
+
+The archive's ledger is the only truth of what is owed; this keeps in memory when an object is asked for or
+tried again, and in the inventory how often it was refused. The rules are in `proof`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import structlog
+
+from failover.clients.stored import Stored
+from failover.clock import Clock
+from failover.metrics import ReplicatorMetrics
+from failover.model import DebtState
+from failover.replication.archive_side import ArchiveSide, OwedObject
+from failover.replication.inventory import Inventory
+from failover.replication.proof import StoreHealth, again_after_s, is_permanent, next_question_s
+from failover.replication.ways import BATCH, Way
+
+_log = structlog.get_logger(__name__)
+# Entries of the ledger looked at in one turn; those that wait for their next try are among them.
+_LOOK_AT: Final = 500
+# Studies that the primary also has, told to the ledger so that split studies are made whole first.
+_STUDIES_FIRST: Final = 500
+
+
+@dataclass(slots=True)
+class _Waiting:
+    """When an object is due again, and how often that was so."""
+
+    times: int
+    due_s: float
+
+
+class Payback:
+    """Each turn is short; the worker calls them one after the other."""
+
+    def __init__(
+        self, archive: ArchiveSide, inventory: Inventory, metrics: ReplicatorMetrics, clock: Clock
+    ) -> None:
+        self._archive, self._inventory, self._metrics, self._clock = archive, inventory, metrics, clock
+        self.health = StoreHealth()
+        self._failures: dict[str, _Waiting] = {}
+        self._questions: dict[str, _Waiting] = {}
+
+    async def send(self, way: Way, limit: int = BATCH) -> int:
+        """Send up to `limit` owed objects that are due; return how many were accepted.
+
+        Raises UpstreamError when the primary cannot be reached, ControlError.
+        """
+        entries = await self._archive.ledger(
+            DebtState.OWED, _LOOK_AT, studies_first=self._inventory.on_primary(_STUDIES_FIRST)
+        )
+        self._forget(self._failures, entries if len(entries) < _LOOK_AT else None)
+        now_s = self._clock.monotonic()
+        due = [e for e in entries if self._due(self._failures, e.sop_instance_uid, now_s)][:limit]
+        due = [entry for entry in due if entry.path.is_file()]  # it may have been moved this moment
+        if not due:
+            return 0
+        try:
+            answers = await way.send(due)
+        except Exception:
+            self.health.failed()
+            for entry in due:
+                self._put_off(entry)
+            raise
+        via = "stow" if way.name == "web" else "store"
+        # What was sent and not answered may be there: it is asked for like one that was accepted.
+        sent = [e for e in due if e.sop_instance_uid not in answers or answers[e.sop_instance_uid].accepted]
+        await self._archive.mark((entry.sop_instance_uid for entry in sent), DebtState.SENT)
+        for entry in sent:
+            self._ask_from_now(entry)
+        accepted = [entry for entry in sent if entry.sop_instance_uid in answers]
+        self._metrics.sent.labels(via).inc(len(accepted))
+        for _ in accepted:
+            self.health.accepted()
+        if len(accepted) < len(sent):
+            self.health.failed()
+        for entry in due:
+            answer = answers.get(entry.sop_instance_uid)
+            if answer is not None and not answer.accepted:
+                await self._refused(entry, answer)
+        return len(accepted)
+
+    async def prove(self, way: Way) -> int:
+        """Ask for what was sent and is due; return how many objects are proven now.
+
+        Raises UpstreamError, ControlError.
+        """
+        entries = await self._archive.ledger(DebtState.SENT, _LOOK_AT)
+        self._forget(self._questions, entries if len(entries) < _LOOK_AT else None)
+        now_s = self._clock.monotonic()
+        by_study: dict[str, list[OwedObject]] = {}
+        for entry in entries:
+            if self._due(self._questions, entry.sop_instance_uid, now_s):
+                by_study.setdefault(entry.study_instance_uid, []).append(entry)
+        proven = 0
+        for objects in by_study.values():
+            proven += await self._prove_study(way, objects)
+        return proven
+
+    async def _prove_study(self, way: Way, objects: Sequence[OwedObject]) -> int:
+        shown = await way.shown(objects)
+        await self._archive.mark(shown, DebtState.PROVEN)
+        self._inventory.taken(list(shown))
+        for uid in shown:
+            self._questions.pop(uid, None)
+            self._failures.pop(uid, None)
+            self.health.proven()
+        self._metrics.proven.inc(len(shown))
+        again = [e for e in objects if e.sop_instance_uid not in shown and self._asked_in_vain(e)]
+        if again:
+            _log.warning("objects that the primary took are not shown by it: sent again", objects=len(again))
+            await self._archive.mark((entry.sop_instance_uid for entry in again), DebtState.OWED)
+            for entry in again:
+                self._questions.pop(entry.sop_instance_uid, None)
+                self._put_off(entry)
+                self.health.failed()
+                self._metrics.failures.labels("prove").inc()
+        return len(shown)
+
+    async def _refused(self, entry: OwedObject, answer: Stored) -> None:
+        self._metrics.failures.labels("send").inc()
+        self._put_off(entry)
+        if not is_permanent(answer.failure_reason):
+            _log.warning("the primary did not take an object", reason=answer.sentence)
+            self.health.failed()
+            return
+        assert answer.failure_reason is not None
+        refusals = self._inventory.refused(entry.sop_instance_uid, answer.failure_reason)
+        _log.warning("the primary refuses an object", reason=answer.sentence, times=refusals.times)
+        if refusals.final:
+            await self._archive.mark(
+                [entry.sop_instance_uid], DebtState.REFUSED, status=answer.failure_reason
+            )
+
+    # -- who is due
+
+    @staticmethod
+    def _due(waiting: dict[str, _Waiting], uid: str, now_s: float) -> bool:
+        return uid not in waiting or waiting[uid].due_s <= now_s
+
+    @staticmethod
+    def _forget(waiting: dict[str, _Waiting], entries: Sequence[OwedObject] | None) -> None:
+        """Drop what the ledger does not list any more. None: it lists more than was looked at."""
+        if entries is not None and len(waiting) > len(entries):
+            listed = {entry.sop_instance_uid for entry in entries}
+            for uid in waiting.keys() - listed:
+                del waiting[uid]
+
+    def _put_off(self, entry: OwedObject) -> None:
+        known = self._failures.get(entry.sop_instance_uid)
+        times = (known.times if known else 0) + 1
+        self._failures[entry.sop_instance_uid] = _Waiting(
+            times, self._clock.monotonic() + again_after_s(times)
+        )
+
+    def _ask_from_now(self, entry: OwedObject) -> None:
+        wait_s = next_question_s(0) or 0.0
+        self._questions[entry.sop_instance_uid] = _Waiting(0, self._clock.monotonic() + wait_s)
+
+    def _asked_in_vain(self, entry: OwedObject) -> bool:
+        """Count the question; True when there is none left and the object is to be sent again."""
+        known = self._questions.setdefault(entry.sop_instance_uid, _Waiting(0, 0.0))
+        known.times += 1
+        wait_s = next_question_s(known.times)
+        if wait_s is None:
+            return True
+        known.due_s = self._clock.monotonic() + wait_s
+        return False

@@ -1,0 +1,80 @@
+"""What the replicator may do to the primary now, by the router's last word. Pure.
+
+In forced backup and drain the primary is not touched in any way: it may be in the middle of an upgrade, and a
+rollback would lose what was written. While it is down it is asked only whether it answers a search.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from failover.model import Mode, Phase, UpstreamName, Verdict
+
+# The router's last word counts for so long; after that nothing is sent, because an operator may have spoken.
+WORD_COUNTS_S: Final = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Word:
+    """What the router said last: the answer to its control method `route`."""
+
+    mode: Mode
+    phase: Phase
+    forced: UpstreamName | None
+    keep_replicating: bool
+    web: Verdict | None  # None: not known yet, or no such service
+    dicom: Verdict | None
+
+
+@dataclass(frozen=True, slots=True)
+class Permission:
+    touch: bool  # ask the primary anything at all
+    web: bool  # fetch and send through it
+    dicom: bool
+    send: bool  # write to it; while no service is up, one object at a time as a probe
+    reason: str
+
+    @property
+    def work(self) -> bool:
+        """Whether there is a service to fetch from or send to."""
+        return self.touch and (self.web or self.dicom)
+
+
+def parse_word(answer: Mapping[str, Any]) -> Word:
+    """Read the router's answer. Raises ValueError, KeyError, TypeError: then it said nothing."""
+    primary = answer["primary"]
+    forced = answer.get("forced")
+    return Word(
+        mode=Mode(answer["mode"]),
+        phase=Phase(answer["phase"]),
+        forced=UpstreamName(forced) if forced else None,
+        keep_replicating=bool(answer.get("keep_replicating", False)),
+        web=_verdict(primary.get("web")),
+        dicom=_verdict(primary.get("dicom")),
+    )
+
+
+def _verdict(value: object) -> Verdict | None:
+    return Verdict(str(value)) if value else None
+
+
+def permission(word: Word | None, age_s: float) -> Permission:
+    """Return what is allowed `age_s` seconds after the router's last `word`."""
+    if word is None:
+        return _nothing("the router has not spoken yet")
+    if word.mode is Mode.DRAIN and not word.keep_replicating:
+        return _nothing("the primary is drained")
+    if word.mode is Mode.FORCED and word.forced is not UpstreamName.PRIMARY and not word.keep_replicating:
+        return _nothing("forced to the backup")
+    web, dicom = word.web is Verdict.UP, word.dicom is Verdict.UP
+    if age_s > WORD_COUNTS_S:
+        return Permission(True, web, dicom, False, "the router is silent: nothing is sent")
+    if not web and not dicom:
+        return Permission(True, False, False, True, "the primary is not up")
+    return Permission(True, web, dicom, True, "allowed")
+
+
+def _nothing(reason: str) -> Permission:
+    return Permission(False, False, False, False, reason)

@@ -1,0 +1,115 @@
+"""The replicator assembled from a configuration: clients, inventory, loops and control methods.
+
+`app/replicator.py` makes one, starts it and stops it. With a foreign backup there is nothing to fill by us.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Final
+
+from prometheus_client import CollectorRegistry, generate_latest
+
+from failover.aio import cancel_and_wait, spawn
+from failover.clients.dicomweb import DicomwebClient
+from failover.clients.dimse_bulk import DimseBulk
+from failover.clock import Clock
+from failover.config.schema import Configuration
+from failover.control import ControlServer, Handler, Json, ask, socket_path
+from failover.metrics import ReplicatorMetrics
+from failover.replication.archive_side import ArchiveSide
+from failover.replication.fetch import Fetcher
+from failover.replication.inventory import Inventory
+from failover.replication.payback import Payback
+from failover.replication.ways import DicomWay, Way, WebWay
+from failover.replication.worker import Worker
+
+# Studies fetched at the same time. Orthanc has few threads, and callers come first.
+_FETCHERS: Final = 2
+
+
+class ReplicationService:
+    """The whole replicator. Needs `configuration.primary` and the embedded archive as the backup."""
+
+    def __init__(self, configuration: Configuration, clock: Clock) -> None:
+        self._configuration, self._clock = configuration, clock
+        self._metrics = ReplicatorMetrics(CollectorRegistry())
+        self._tasks: list[asyncio.Task[None]] = []
+        self._web: DicomwebClient | None = None
+        self._dimse: DimseBulk | None = None
+        self._inventory: Inventory | None = None
+        self._worker: Worker | None = None
+        self._control = ControlServer(socket_path(configuration.state_dir, "replicator"), self.handlers())
+
+    async def start(self) -> None:
+        """Open the inventory, answer on the control socket `replicator`, begin to work."""
+        state = self._configuration.state_dir
+        archive = ArchiveSide(socket_path(state, "archive"))
+        self._inventory = Inventory(state / "inventory.sqlite")
+        handover = self._configuration.archive.data_dir / "handover"
+        router = socket_path(state, "router")
+
+        async def ask_route() -> Json:
+            return await ask(router, "route", timeout_s=2.0)
+
+        fetcher = Fetcher(archive, handover, self._metrics, self._clock)
+        fetcher.clear()
+        self._worker = Worker(
+            ways=self._ways(archive),
+            ask_route=ask_route,
+            archive=archive,
+            inventory=self._inventory,
+            fetcher=fetcher,
+            payback=Payback(archive, self._inventory, self._metrics, self._clock),
+            metrics=self._metrics,
+            clock=self._clock,
+            poll_every_s=self._configuration.replication.poll_every,
+            window_length=self._configuration.window_days,
+        )
+        await self._control.start()
+        self._tasks = [
+            spawn(self._worker.hear(), name="hear the router"),
+            spawn(self._worker.look(), name="look for studies"),
+            spawn(self._worker.pay(), name="pay back"),
+            *(spawn(self._worker.fetch(), name=f"fetch {n}") for n in range(_FETCHERS)),
+        ]
+
+    async def stop(self) -> None:
+        """1. no more questions, 2. no more work, 3. close what was open. What was half done is done again."""
+        await self._control.stop()
+        if self._dimse is not None:
+            await self._dimse.close()
+        await cancel_and_wait(*self._tasks)
+        if self._web is not None:
+            await self._web.close()
+        if self._inventory is not None:
+            self._inventory.close()
+
+    def _ways(self, archive: ArchiveSide) -> list[Way]:
+        configuration = self._configuration
+        primary = configuration.primary
+        assert primary is not None, "the configuration was checked: only the archive can do without a primary"
+        ways: list[Way] = []
+        if primary.web is not None and primary.dicomweb_path is not None:
+            self._web = DicomwebClient(str(primary.web.url).rstrip("/") + primary.dicomweb_path)
+            ways.append(WebWay(self._web))
+        if primary.dicom is not None:
+            calling_ae = configuration.listen.dicom.ae_title
+            self._dimse = DimseBulk(primary.dicom.peer, calling_ae)
+            ways.append(
+                DicomWay(self._dimse, calling_ae, configuration.archive.dicom.ae_title, archive.expect_move)
+            )
+        return ways
+
+    # -- control methods
+
+    def handlers(self) -> dict[str, Handler]:
+        """`numbers` for status and metrics of the router, `metrics` for its /metrics."""
+        return {"numbers": self._answer_numbers, "metrics": self._answer_metrics}
+
+    async def _answer_numbers(self, _params: Json) -> Json:
+        assert self._worker is not None
+        return self._worker.numbers()
+
+    async def _answer_metrics(self, _params: Json) -> Json:
+        return {"text": generate_latest(self._metrics.registry).decode()}
