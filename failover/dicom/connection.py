@@ -24,6 +24,7 @@ from failover.dicom.negotiation import Rejection, provider_rejection
 from failover.errors import AssociationEnded, MalformedMessage, MalformedPdu, ProtocolError
 
 _log = structlog.get_logger(__name__)
+_REQUESTOR_CLOSE_S: Final = 2.0  # after our A-ABORT: then the connection is dropped
 _READ_BYTES: Final = 256 * 1024
 _SMALL_READ_BYTES: Final = 32 * 1024
 QUEUE_HIGH_BYTES: Final = 256 * 1024  # unread bytes at which the socket is no longer read
@@ -65,9 +66,9 @@ class Connection(asyncio.BufferedProtocol):
         self.rejection: Rejection | None = None  # what SEND_RJ sends
         self.assembler: MessageAssembler | None = None  # from the AC on
         self.cancelled: set[int] = set()
-        self.keep_cancels = False  # True: C-CANCEL is delivered like other messages too
         self.ended: str | None = None  # why nothing more comes, a sentence
         self.released = False  # the peer asked for A-RELEASE
+        self.listener: Callable[[], None] | None = None  # called when something arrived, drained or ended
         self._clock = clock
         self._artim_s = artim_s
         self._opened, self._closed = opened, closed
@@ -124,6 +125,12 @@ class Connection(asyncio.BufferedProtocol):
                 await self._wait_for_arrival()
             finally:
                 self.waiting_for_peer = False
+        return self.take()
+
+    def take(self) -> Message | Fragment | None:
+        """Return what arrived next without waiting, None when nothing did."""
+        if not self._queue:
+            return None
         item = self._queue.popleft()
         self._queued_bytes -= _size(item)
         if self._reading_paused and self._queued_bytes <= QUEUE_LOW_BYTES and self._transport is not None:
@@ -349,10 +356,8 @@ class Connection(asyncio.BufferedProtocol):
             if isinstance(item, Message):
                 if item.command.field == CommandField.C_CANCEL_RQ:
                     self.cancelled.add(item.command.message_id)
-                    if not self.keep_cancels:
-                        self._wake()
-                        continue
-                elif not item.command.is_response:
+                    continue
+                if not item.command.is_response:
                     self.cancelled.discard(item.command.message_id)
             self._queue.append(item)
             self._queued_bytes += _size(item)
@@ -393,6 +398,8 @@ class Connection(asyncio.BufferedProtocol):
                 if self.machine.state is State.AWAITING_CLOSE and self._reading_paused and self._transport:
                     self._reading_paused = False
                     self._transport.resume_reading()  # else we would not see the peer close
+                if self.machine.requestor:  # an acceptor has a reaper, a requestor only this
+                    asyncio.get_running_loop().call_later(_REQUESTOR_CLOSE_S, self.drop)
             case Effect.STOP_ARTIM:
                 self.artim_deadline_s = None
             case Effect.CLOSE:
@@ -423,11 +430,15 @@ class Connection(asyncio.BufferedProtocol):
     def _wake(self) -> None:
         if self._arrived is not None and not self._arrived.done():
             self._arrived.set_result(None)
+        if self.listener is not None:
+            self.listener()
 
     def _wake_writers(self) -> None:
         drained, self._drained = self._drained, None
         if drained is not None and not drained.done():
             drained.set_result(None)
+        if self.listener is not None:
+            self.listener()
 
 
 def _size(item: Message | Fragment) -> int:

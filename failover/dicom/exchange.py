@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 
 from failover.dicom import pdu as p
 from failover.dicom.association import State
@@ -73,6 +73,12 @@ class Association:
             self._data_set_left = not item.is_last
 
     async def data_set(self) -> AsyncIterator[p.Buffer]:
+        """Yield the bytes of the data set of the message just received, as they arrive."""
+        async for fragment in self.fragments():
+            if len(fragment.data):
+                yield fragment.data
+
+    async def fragments(self) -> AsyncIterator[Fragment]:
         """Yield the fragments of the data set of the message just received, as they arrive."""
         while self._data_set_left:
             item = await self._connection.next_item()
@@ -80,8 +86,7 @@ class Association:
                 self._connection.abort_as_provider(p.AbortReason.UNEXPECTED_PDU, "release inside a data set")
                 raise AssociationEnded("release inside a data set")
             self._data_set_left = not item.is_last
-            if len(item.data):
-                yield item.data
+            yield item
 
     async def whole_data_set(self, most_bytes: int) -> bytes:
         """Return the data set whole, for identifiers. Raises LimitExceeded beyond `most_bytes`."""
@@ -94,13 +99,27 @@ class Association:
             parts.append(bytes(part))
         return b"".join(parts)
 
+    def take(self) -> Message | Fragment | None:
+        """Return what arrived next without waiting, None when nothing did: for who listens."""
+        item = self._connection.take()
+        if isinstance(item, Message):
+            self._data_set_left = item.has_data_set
+        elif item is not None:
+            self._data_set_left = not item.is_last
+        return item
+
+    @property
+    def in_data_set(self) -> bool:
+        """Whether fragments of the data set of the last message taken are still to be taken."""
+        return self._data_set_left
+
     def cancelled(self, message_id: int) -> bool:
         """Return whether a C-CANCEL arrived for the request with this message ID."""
         return message_id in self._connection.cancelled
 
-    def keep_cancels(self) -> None:
-        """From now on `receive` returns C-CANCEL requests too."""
-        self._connection.keep_cancels = True
+    def listen(self, listener: Callable[[], None]) -> None:
+        """Call `listener` whenever something arrived, was cancelled, drained or ended."""
+        self._connection.listener = listener
 
     # -- sending ------------------------------------------------------------------------------------
 
@@ -125,6 +144,23 @@ class Association:
                 held = part
             waiting += self._cut(context_id, held or b"", is_command=False, ends=True)
             await self._connection.write_p_data(*waiting)
+
+    async def send_command(self, context_id: int, command: Command) -> None:
+        """Begin a message whose data set follows by `send_fragment`. For who sends alone: no lock is held."""
+        await self._connection.write_p_data(
+            *self._cut(context_id, command.encode(), is_command=True, ends=True)
+        )
+
+    async def send_fragment(self, context_id: int, fragment: Fragment) -> None:
+        """Go on with the message; it is cut anew where the peer takes less at a time."""
+        await self._connection.write_p_data(
+            *self._cut(context_id, fragment.data, is_command=False, ends=fragment.is_last)
+        )
+
+    @property
+    def writing_paused(self) -> bool:
+        """Whether the peer has not yet taken what was sent: the next send would wait."""
+        return self._connection.writing_paused
 
     def _cut(self, context_id: int, data: p.Buffer, *, is_command: bool, ends: bool) -> Iterator[p.Buffer]:
         """Yield headers and pieces that fit the peer's maximum length."""

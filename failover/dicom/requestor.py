@@ -90,7 +90,6 @@ async def open_association(
             return Association(connection, rq, answer, agreed)
     except TimeoutError:
         connection.abort("no A-ASSOCIATE-AC in time")
-        connection.drop()
         if connected:
             raise UpstreamTimeout(f"no A-ASSOCIATE-AC within {timeout_s:g} s") from None
         raise UpstreamUnreachable(f"no connection within {timeout_s:g} s") from None

@@ -1,0 +1,144 @@
+"""How an association is offered to upstreams, and how their answer becomes the caller's. Pure.
+
+It leaves out what we cannot promise: the asynchronous operations window is not passed on (one operation at
+a time, PS3.7 D.3.3.3). Everything else of the A-ASSOCIATE-RQ goes through unchanged but the called AE title.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+from failover.dicom.negotiation import VERIFICATION, Acceptance, Rejection
+from failover.dicom.pdu import (
+    AssociateAc,
+    AssociateRq,
+    CommonExtendedNegotiation,
+    ExtendedNegotiation,
+    ProposedContext,
+    RoleSelection,
+    UserIdentity,
+)
+from failover.model import UpstreamName
+from failover.routing.selection import Choice, Kind
+
+PATIENCE_S: Final = 1.0  # how long an upstream may take for its AC while the other one could take it
+PATIENCE_BUSY_S: Final = 3.0  # the same while it answers others: Orthanc with idle associations takes 1 s
+NEITHER_S: Final = 5.0  # how long both are asked again before the caller hears no
+AGAIN_EVERY_S: Final = 0.2
+
+_STORAGE_PREFIX: Final = "1.2.840.10008.5.1.4.1.1."
+_QUERY_PREFIXES: Final = ("1.2.840.10008.5.1.4.1.2.", "1.2.840.10008.5.1.4.31", "1.2.840.10008.5.1.4.37")
+
+
+@dataclass(frozen=True, slots=True)
+class Proposal:
+    """What is asked of an upstream."""
+
+    calling_bytes: bytes
+    contexts: tuple[ProposedContext, ...]
+    roles: tuple[RoleSelection, ...]
+    extended: tuple[ExtendedNegotiation, ...]
+    common_extended: tuple[CommonExtendedNegotiation, ...]
+    identity: UserIdentity | None
+
+
+def first_proposal(rq: AssociateRq) -> Proposal:
+    """Return what is proposed while the caller waits for its AC: all that it proposed itself."""
+    user = rq.user
+    return Proposal(
+        rq.calling_bytes, rq.contexts, user.roles, user.extended, user.common_extended, user.identity
+    )
+
+
+def later_proposal(rq: AssociateRq, agreed: AssociateAc) -> Proposal:
+    """Return what is proposed once the caller has its AC: only what it was promised, syntax by syntax."""
+    syntaxes = {result.context_id: result.transfer_syntax for result in agreed.contexts if result.accepted}
+    contexts = tuple(
+        ProposedContext(context.context_id, context.abstract_syntax, (syntaxes[context.context_id],))
+        for context in rq.contexts
+        if context.context_id in syntaxes
+    )
+    promised = {role.sop_class for role in agreed.user.roles}
+    roles = tuple(role for role in rq.user.roles if role.sop_class in promised)
+    user = rq.user
+    return Proposal(rq.calling_bytes, contexts, roles, user.extended, user.common_extended, user.identity)
+
+
+def caller_answer(answer: AssociateAc, companion: object) -> Acceptance:
+    """Return the caller's AC: contexts, syntaxes, roles, extended negotiation as the upstream gave them."""
+    return Acceptance(
+        contexts=answer.contexts,
+        roles=answer.user.roles,
+        extended=answer.user.extended,
+        identity_response=answer.user.identity_response,
+        companion=companion,
+    )
+
+
+def kind_of(rq: AssociateRq) -> Kind:
+    """Return for what an association is opened, by its abstract syntaxes: where it is offered first."""
+    syntaxes = [c.abstract_syntax for c in rq.contexts if c.abstract_syntax != VERIFICATION]
+    if not syntaxes or any(syntax.startswith(_QUERY_PREFIXES) for syntax in syntaxes):
+        return Kind.READ
+    if any(syntax.startswith(_STORAGE_PREFIX) for syntax in syntaxes):
+        return Kind.STORE
+    return Kind.OTHER
+
+
+class Refusal(StrEnum):
+    """How an upstream did not take an association."""
+
+    UNREACHABLE = "unreachable"
+    TIMED_OUT = "timed_out"
+    BROKE = "broke"  # died before its AC, or answered rubbish
+    TRANSIENT = "transient"
+    PERMANENT = "permanent"
+
+
+@dataclass(frozen=True, slots=True)
+class OfferTo:
+    upstream: UpstreamName
+
+
+@dataclass(frozen=True, slots=True)
+class PassOn:
+    """The caller gets this upstream's permanent rejection."""
+
+    upstream: UpstreamName
+
+
+@dataclass(frozen=True, slots=True)
+class AskAgain:
+    """Neither takes it now; after NEITHER_S the caller gets RJ transient 3/1."""
+
+
+def next_offer(choice: Choice, tried: Mapping[UpstreamName, Refusal]) -> OfferTo | PassOn | AskAgain:
+    """Return what follows in one round: the first, then the rescuer, then again.
+
+    A permanent rejection is an answer, unless it is the backup's while the primary is not down (DESIGN 4.1).
+    """
+    for upstream in (choice.first, choice.rescue):
+        if upstream is None:
+            continue
+        refusal = tried.get(upstream)
+        if refusal is None:
+            return OfferTo(upstream)
+        hollow = choice.provisional and upstream is UpstreamName.BACKUP
+        if refusal is Refusal.PERMANENT and not hollow:
+            return PassOn(upstream)
+    return AskAgain()
+
+
+def patience_s(choice: Choice, upstream: UpstreamName, *, answers_others: bool) -> float:
+    """Return how long to wait for this upstream's AC before the other one is asked."""
+    if choice.rescue is None or upstream is choice.rescue:
+        return NEITHER_S
+    return PATIENCE_BUSY_S if answers_others else PATIENCE_S
+
+
+def rejection_of(result: int, source: int, reason: int) -> Rejection:
+    """Return an upstream's rejection as the caller gets it."""
+    return Rejection(result, source, reason, "the upstream rejected it")

@@ -1,0 +1,208 @@
+"""The DICOM relay: callers open associations with us, we open ours with the upstream that is chosen.
+
+It admits callers, offers their A-ASSOCIATE-RQ, and runs a `Session` for each association that an upstream has
+really accepted. Health and choice come from the board; nothing here decides them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import socket
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import structlog
+
+from failover.aio import cancel_and_wait, spawn
+from failover.clock import Clock
+from failover.config.scalars import Network
+from failover.config.schema import DicomCallers, ListenDicom
+from failover.dicom.acceptor import Acceptor, Limits
+from failover.dicom.exchange import Association
+from failover.dicom.negotiation import (
+    CALLED_AE_NOT_RECOGNIZED,
+    CALLING_AE_NOT_RECOGNIZED,
+    TEMPORARY_CONGESTION,
+    Acceptance,
+    Rejection,
+)
+from failover.dicom.pdu import AssociateRq
+from failover.errors import AssociationRejected, UpstreamError
+from failover.health.passive import LiveTraffic
+from failover.metrics import RouterMetrics
+from failover.model import AeTitle, DicomPeer, Service, UpstreamName
+from failover.relay.legs import Leg, Legs, refusal_of
+from failover.relay.offer import (
+    AGAIN_EVERY_S,
+    NEITHER_S,
+    OfferTo,
+    PassOn,
+    Refusal,
+    caller_answer,
+    first_proposal,
+    kind_of,
+    later_proposal,
+    next_offer,
+    rejection_of,
+)
+from failover.relay.serving import serve_caller
+from failover.relay.session import CallerLeft, Session
+from failover.routing.board import RouteBoard
+from failover.routing.selection import choose
+from failover.spool import Spool
+
+_log = structlog.get_logger(__name__)
+
+
+class Relay:
+    """The listener on `listen.dicom`. Also what its sessions share (`session.Surroundings`)."""
+
+    def __init__(
+        self,
+        listen: ListenDicom,
+        callers: DicomCallers,
+        upstreams: Mapping[UpstreamName, DicomPeer],
+        board: RouteBoard,
+        traffic: Mapping[UpstreamName, LiveTraffic],
+        metrics: RouterMetrics,
+        clock: Clock,
+        spool: Spool | None = None,
+    ) -> None:
+        """`callers`: access.dicom; None means any. Without a `spool`, instances are kept below the system's
+        folder for temporary files."""
+        self.board = board
+        self.traffic = dict(traffic)
+        self.metrics = metrics
+        self.clock = clock
+        self.spool = spool or Spool(Path(tempfile.gettempdir()) / "failover-spool")
+        self.legs = Legs(upstreams, board, self.traffic, clock, listen.max_pdu_bytes)
+        self.last_store_on_backup_s: float | None = None  # monotonic
+        self._listen = listen
+        self._callers = callers
+        self._sessions: set[Session] = set()
+        self._acceptor = Acceptor(
+            Limits(
+                artim_s=listen.artim,
+                idle_timeout_s=listen.idle_timeout,
+                max_associations=listen.max_associations,
+                max_per_address=listen.max_per_address,
+                max_per_ae_title=listen.max_per_ae_title,
+                reserve=listen.reserve,
+                max_pdu_bytes=listen.max_pdu_bytes,
+            ),
+            self._admit,
+            self._offer,
+            self._serve,
+            clock,
+            known_ae_titles=list(callers) if isinstance(callers, dict) else (),
+            name="relay",
+        )
+        self._watcher: asyncio.Task[None] | None = None
+
+    async def start(self, sock: socket.socket) -> None:
+        """Accept callers on `sock`."""
+        self._watcher = spawn(self._watch_route(), name="relay route watcher")
+        await self._acceptor.start(sock)
+
+    async def stop(self, grace_s: float) -> None:
+        """1. accept nothing new; 2. let associations end for `grace_s`; 3. A-ABORT the rest."""
+        await self._acceptor.stop(grace_s)
+        await self.legs.wait_closed()
+        await cancel_and_wait(self._watcher)
+
+    def in_flight(self, upstream: UpstreamName) -> int:
+        """How many associations of ours are open at `upstream`."""
+        return self.legs.in_flight(upstream)
+
+    @property
+    def acceptor(self) -> Acceptor:
+        return self._acceptor
+
+    def store_kept(self, upstream: UpstreamName) -> None:
+        """A C-STORE was acknowledged by `upstream`."""
+        if upstream is UpstreamName.BACKUP:
+            self.last_store_on_backup_s = self.clock.monotonic()
+
+    # -- opening ------------------------------------------------------------------------------------
+
+    def _admit(self, rq: AssociateRq, host: str) -> Rejection | None:
+        rejection: Rejection | None = None
+        if rq.called_ae != self._listen.ae_title:
+            rejection = CALLED_AE_NOT_RECOGNIZED
+        elif isinstance(self._callers, dict) and not _is_within(
+            host, self._callers.get(AeTitle(rq.calling_ae), [])
+        ):
+            rejection = CALLING_AE_NOT_RECOGNIZED
+        if rejection is not None:
+            self.metrics.dicom_associations.labels("none", "rejected").inc()
+        return rejection
+
+    async def _offer(self, rq: AssociateRq) -> Acceptance | Rejection:
+        """Offer an association in rounds until an upstream answers it, at most NEITHER_S."""
+        kind, proposal = kind_of(rq), first_proposal(rq)
+        began_s = self.clock.monotonic()
+        tried: dict[UpstreamName, Refusal] = {}
+        rejections: dict[UpstreamName, Rejection] = {}
+        while True:
+            choice = choose(self.board.current, Service.DICOM, kind)
+            match next_offer(choice, tried):
+                case OfferTo(upstream):
+                    try:
+                        leg = await self.legs.open(upstream, proposal, choice, kind)
+                    except UpstreamError as error:
+                        tried[upstream] = refusal_of(error)
+                        if isinstance(error, AssociationRejected):
+                            rejections[upstream] = rejection_of(error.result, error.source, error.reason)
+                        _log.info("association not taken", upstream=str(upstream), why=str(error))
+                        continue
+                    if upstream is not choice.first:
+                        self.metrics.dicom_moved.labels("association").inc()
+                    self.metrics.dicom_associations.labels(str(upstream), "accepted").inc()
+                    return caller_answer(leg.association.answer, leg)
+                case PassOn(upstream):
+                    self.metrics.dicom_associations.labels(str(upstream), "refused_by_upstream").inc()
+                    return rejections[upstream]
+                case _:
+                    if self.clock.monotonic() - began_s > NEITHER_S:
+                        self.metrics.dicom_associations.labels("none", "rejected").inc()
+                        return TEMPORARY_CONGESTION
+                    await self.clock.sleep(AGAIN_EVERY_S)
+                    tried.clear()
+
+    # -- serving ------------------------------------------------------------------------------------
+
+    async def _serve(self, caller: Association) -> None:
+        leg = caller.companion
+        assert isinstance(leg, Leg)
+        rq = caller.request
+        session = Session(caller, leg, later_proposal(rq, caller.answer), kind_of(rq), self)
+        self._sessions.add(session)
+        self.metrics.dicom_open.inc()
+        try:
+            await serve_caller(session)
+            session.drop_leg()
+        except CallerLeft as left:
+            _log.info("caller left", calling=rq.calling_ae, why=str(left))
+            self.metrics.dicom_associations.labels(str(leg.upstream), "aborted").inc()
+        finally:
+            session.abort_leg()
+            self._sessions.discard(session)
+            self.metrics.dicom_open.dec()
+
+    async def _watch_route(self) -> None:
+        while True:
+            await self.board.changed.wait()
+            for session in [*self._sessions]:
+                session.nudge()
+
+
+def _is_within(host: str, networks: Sequence[Network]) -> bool:
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
+        address = address.ipv4_mapped
+    return any(address in network for network in networks)

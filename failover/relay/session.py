@@ -1,0 +1,485 @@
+"""One caller's association: operation after operation, each at the upstream that is chosen for it now.
+
+It owns the leg, waits for caller, leg and route at once, and carries an operation to another upstream when
+the first is lost or says no. How an operation is sent and answered is in `search`, `store`, `retrieve`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Final, Protocol
+
+import structlog
+
+from failover.clock import Clock
+from failover.dicom.dimse import (
+    Category,
+    Command,
+    Fragment,
+    Message,
+    Status,
+    Tag,
+    cancel_rq,
+    category,
+    response,
+)
+from failover.dicom.exchange import Association
+from failover.dicom.pdu import Buffer
+from failover.errors import AssociationEnded, LimitExceeded, UpstreamError
+from failover.health.passive import LiveTraffic, Outcome
+from failover.metrics import RouterMetrics
+from failover.model import Service, UpstreamName, Verdict
+from failover.relay.legs import Leg, Legs
+from failover.relay.offer import AGAIN_EVERY_S, NEITHER_S, Proposal
+from failover.relay.operations import Judgement, OnLoss, Operation, judge
+from failover.routing.board import RouteBoard
+from failover.routing.selection import Choice, Kind, choose
+from failover.spool import Spool
+
+_log = structlog.get_logger(__name__)
+MAX_SHORT_BYTES: Final = 4 << 20  # of an identifier or a match; a longer one ends the operation
+_CALLER_SILENT_S: Final = 300.0  # a caller that answers no sub-operation for so long is aborted
+_HOLLOW_S: Final = 30.0  # how long an operation goes back to a primary that is neither up nor down
+_LOST_TWICE: Final = 2  # an upstream that lost one operation so often is not asked a third time at once
+
+
+class LegLost(Exception):
+    """The leg died, hangs, broke the protocol, or its upstream is no longer to be waited for."""
+
+    def __init__(self, sentence: str, outcome: Outcome) -> None:
+        super().__init__(sentence)
+        self.outcome = outcome
+
+
+class CallerLeft(Exception):
+    """The caller aborted or its connection died: whatever is under way has no taker."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The final response to an operation, not yet passed on. `delivered`: what came before it."""
+
+    command: Command
+    data_set: bytes | None = None
+    delivered: int = 0
+
+
+@dataclass(slots=True)
+class Flight:
+    """One operation under way."""
+
+    policy: Operation
+    request: Message
+    token: int = 0
+    cancel_sent: bool = False
+    sent: bool = False  # a byte of it was given to an upstream
+    moved: bool = False
+    refused: dict[UpstreamName, Answer] = field(default_factory=dict)
+    lost: Counter[UpstreamName] = field(default_factory=Counter)
+
+    @property
+    def context_id(self) -> int:
+        return self.request.context_id
+
+    @property
+    def message_id(self) -> int:
+        return self.request.command.message_id
+
+
+class Surroundings(Protocol):
+    """What all sessions of a relay share."""
+
+    legs: Legs
+    board: RouteBoard
+    traffic: dict[UpstreamName, LiveTraffic]
+    metrics: RouterMetrics
+    clock: Clock
+    spool: Spool
+
+    def store_kept(self, upstream: UpstreamName) -> None:
+        """A C-STORE was acknowledged by `upstream`."""
+
+
+class Session:
+    """The life of one caller's association."""
+
+    def __init__(
+        self, caller: Association, leg: Leg | None, later: Proposal, kind: Kind, around: Surroundings
+    ) -> None:
+        self.caller = caller
+        self.leg = leg
+        self.around = around
+        self._later = later
+        self._kind = kind
+        self._nudged: asyncio.Future[None] | None = None
+        self.serve: Callable[[Message], Awaitable[None]] = _not_serving  # set by `serving`
+        caller.listen(self.nudge)
+        if leg is not None:
+            leg.association.listen(self.nudge)
+
+    # -- waiting ------------------------------------------------------------------------------------
+
+    def nudge(self) -> None:
+        """Something changed: arrived, ended, drained, or the route."""
+        if self._nudged is not None and not self._nudged.done():
+            self._nudged.set_result(None)
+
+    async def until(self, holds: Callable[[], bool]) -> None:
+        """Return once `holds()`, asked now and at each nudge."""
+        while not holds():
+            self._nudged = asyncio.get_running_loop().create_future()
+            await self._nudged
+
+    def stirs(self) -> bool:
+        """Whether something is to be done although no operation is under way."""
+        caller, leg = self.caller, self.leg
+        return (
+            caller.has_queued
+            or caller.ended is not None
+            or caller.releasing
+            or (leg is not None and (leg.association.has_queued or not leg.alive))
+            or self.misplaced()
+        )
+
+    async def pause(self, seconds: float) -> None:
+        await self.around.clock.sleep(seconds)
+        if self.caller.ended is not None:
+            raise CallerLeft(self.caller.ended)
+
+    # -- the route ----------------------------------------------------------------------------------
+
+    def choice(self, kind: Kind) -> Choice:
+        return choose(self.around.board.current, Service.DICOM, kind)
+
+    def _verdict(self, upstream: UpstreamName) -> Verdict | None:
+        return self.around.board.current.verdicts.get((upstream, Service.DICOM))
+
+    def _to_be_left(self, leg: Leg, kind: Kind) -> bool:
+        """Whether an operation under way at `leg` is to be moved: its upstream is suspect or down, and the
+        other one is better. A mere change of phase lets it end where it is."""
+        if kind is Kind.OTHER or self._verdict(leg.upstream) not in (Verdict.SUSPECT, Verdict.DOWN):
+            return False
+        first = self.choice(kind).first
+        return first is not None and first is not leg.upstream
+
+    def misplaced(self) -> bool:
+        """Whether the idle leg is where nobody serves any more: it is left at once, so that a drain ends."""
+        if self.leg is None:
+            return False
+        choice = self.choice(self._kind)
+        return choice.first is not None and choice.first is not self.leg.upstream and not choice.provisional
+
+    # -- the leg ------------------------------------------------------------------------------------
+
+    async def leg_for(self, flight: Flight) -> tuple[Leg, Choice] | None:
+        """Return a leg for this operation, opened if need be; None when nobody can be had now.
+
+        Who refused this operation, or lost it twice, is left out.
+        """
+        kind = flight.policy.kind
+        choice = self.choice(kind)
+        for upstream in (choice.first, choice.rescue):
+            if upstream is None or upstream in flight.refused or flight.lost[upstream] >= _LOST_TWICE:
+                continue
+            leg = self.leg
+            if leg is None or leg.upstream is not upstream or not leg.alive:
+                try:
+                    leg = await self.around.legs.open(upstream, self._later, choice, kind)
+                except UpstreamError as error:
+                    _log.info("leg not opened", upstream=str(upstream), why=str(error))
+                    self._raise_if_caller_left()
+                    continue
+                self.drop_leg()
+                self.leg = leg
+                leg.association.listen(self.nudge)
+            self._raise_if_caller_left()
+            if flight.context_id not in leg.association.contexts:
+                _log.info("the upstream does not take this context", upstream=str(upstream))
+                flight.refused[upstream] = Answer(_not_taken(flight))
+                continue
+            self._kind = kind
+            return leg, choice
+        return None
+
+    def drop_leg(self) -> None:
+        """Close the leg: released when it is whole, else forgotten."""
+        leg, self.leg = self.leg, None
+        if leg is None:
+            return
+        if leg.association.ended is None:
+            self.around.legs.release(leg)
+        else:
+            self.around.legs.abort(leg)
+
+    def abort_leg(self) -> None:
+        leg, self.leg = self.leg, None
+        if leg is not None:
+            self.around.legs.abort(leg)
+
+    # -- what operations use ------------------------------------------------------------------------
+
+    async def hear(self, leg: Leg, flight: Flight) -> Message | Fragment:
+        """Return the next item from the upstream; a C-CANCEL of the caller is passed on meanwhile.
+
+        Raises LegLost and CallerLeft.
+        """
+        association = leg.association
+        while True:
+            try:
+                async with asyncio.timeout(flight.policy.silent_s):
+                    await self.until(lambda: self._stirs(leg, flight))
+            except TimeoutError:
+                raise LegLost("silent for too long", Outcome.TIMED_OUT) from None
+            self._raise_if_caller_left()
+            item = association.take()
+            if item is not None:
+                self.around.traffic[leg.upstream].heard(flight.token)
+                return item
+            self._raise_if_lost(leg, flight)
+            if self._cancel_waits(flight):
+                flight.cancel_sent = True
+                await self.to_leg(leg, flight, cancel_rq(flight.message_id))
+
+    def _stirs(self, leg: Leg, flight: Flight) -> bool:
+        association = leg.association
+        return (
+            association.has_queued
+            or association.ended is not None
+            or association.releasing
+            or self.caller.ended is not None
+            or self._cancel_waits(flight)
+            or self._to_be_left(leg, flight.policy.kind)
+        )
+
+    def _cancel_waits(self, flight: Flight) -> bool:
+        return not flight.cancel_sent and self.caller.cancelled(flight.message_id)
+
+    def _raise_if_caller_left(self) -> None:
+        if self.caller.ended is not None:
+            raise CallerLeft(self.caller.ended)
+
+    def _raise_if_lost(self, leg: Leg, flight: Flight) -> None:
+        association = leg.association
+        if association.ended is not None:
+            raise LegLost(association.ended, Outcome.FAILED)
+        if association.releasing:
+            raise LegLost("released in the middle of an operation", Outcome.FAILED)
+        if self._to_be_left(leg, flight.policy.kind):
+            raise LegLost(f"the {leg.upstream} is {self._verdict(leg.upstream)}", Outcome.LEFT)
+
+    async def hear_message(self, leg: Leg, flight: Flight) -> Message:
+        """Return the next message from the upstream; what is left of a data set before it is skipped."""
+        while True:
+            item = await self.hear(leg, flight)
+            if isinstance(item, Message):
+                return item
+
+    async def hear_data_set(self, leg: Leg, flight: Flight, message: Message) -> bytes | None:
+        """Return the data set of a message just heard, whole; None when it has none."""
+        if not message.has_data_set:
+            return None
+        parts: list[bytes] = []
+        size = 0
+        while leg.association.in_data_set:
+            item = await self.hear(leg, flight)
+            if isinstance(item, Fragment):
+                parts.append(bytes(item.data))
+                size += len(item.data)
+            if size > MAX_SHORT_BYTES:
+                raise LegLost("a data set too long for its message", Outcome.FAILED)
+        return b"".join(parts)
+
+    async def to_leg(
+        self, leg: Leg, flight: Flight, command: Command, data_set: Buffer | None = None
+    ) -> None:
+        """Send the upstream a message. Raises LegLost also when it takes nothing while it is suspect."""
+        await self.until_writable(leg, flight)
+        flight.sent = True
+        try:
+            await leg.association.send(flight.context_id, command, data_set)
+        except AssociationEnded as error:
+            raise LegLost(str(error), Outcome.FAILED) from error
+
+    async def until_writable(self, leg: Leg, flight: Flight) -> None:
+        """Return when the upstream takes more. Raises LegLost, CallerLeft."""
+        association = leg.association
+        if not association.writing_paused and association.ended is None:
+            return
+        try:
+            async with asyncio.timeout(flight.policy.silent_s):
+                await self.until(
+                    lambda: (
+                        not association.writing_paused
+                        or association.ended is not None
+                        or self.caller.ended is not None
+                        or self._to_be_left(leg, flight.policy.kind)
+                    )
+                )
+        except TimeoutError:
+            raise LegLost("takes nothing", Outcome.TIMED_OUT) from None
+        self._raise_if_caller_left()
+        self._raise_if_lost(leg, flight)
+
+    async def to_caller(self, context_id: int, command: Command, data_set: Buffer | None = None) -> None:
+        """Send the caller a message. Raises CallerLeft."""
+        try:
+            await self.caller.send(context_id, command, data_set)
+        except AssociationEnded as error:
+            raise CallerLeft(str(error)) from error
+
+    async def caller_says(self) -> Message:
+        """Return the caller's next message. Raises CallerLeft, also when it says nothing for 300 s."""
+        try:
+            async with asyncio.timeout(_CALLER_SILENT_S):
+                message = await self.caller.receive()
+        except TimeoutError:
+            self.caller.abort("no response to a request of ours")
+            raise CallerLeft("no response in time") from None
+        except AssociationEnded as error:
+            raise CallerLeft(str(error)) from error
+        if message is None:
+            raise CallerLeft("released in the middle of an operation")
+        return message
+
+    async def identifier(self, message: Message) -> bytes | None:
+        """Return the caller's identifier, whole. Raises CallerLeft, LimitExceeded."""
+        if not message.has_data_set:
+            return None
+        try:
+            return await self.caller.whole_data_set(MAX_SHORT_BYTES)
+        except AssociationEnded as error:
+            raise CallerLeft(str(error)) from error
+
+    # -- carrying an operation from upstream to upstream --------------------------------------------
+
+    async def carry(self, flight: Flight, attempt: Callable[[Leg, Flight], Awaitable[Answer]]) -> None:
+        """Try `attempt` at the chosen upstream, then at the other, until there is an answer that counts;
+        pass it on. Raises CallerLeft alone."""
+        clock = self.around.clock
+        began_s = clock.monotonic()
+        hollow: Answer | None = None
+        while True:
+            found = await self.leg_for(flight)
+            if found is None:
+                waited_s = clock.monotonic() - began_s
+                if self.caller.cancelled(flight.message_id):
+                    await self._finish(flight, None, Answer(own_response(flight, Status.CANCEL)))
+                    return
+                if hollow is not None and waited_s < _HOLLOW_S:
+                    if not self.choice(flight.policy.kind).provisional:
+                        flight.refused.clear()  # the primary is down now: the backup's answer counts
+                elif flight.refused or waited_s > NEITHER_S:
+                    await self._finish(flight, *_best(flight))
+                    return
+                flight.lost.clear()
+                await self.pause(AGAIN_EVERY_S)
+                continue
+            leg, choice = found
+            traffic = self.around.traffic[leg.upstream]
+            flight.token = traffic.began(flight.policy.part, flight.policy.name)
+            outcome = Outcome.LEFT
+            try:
+                answer = await attempt(leg, flight)
+                outcome = Outcome.FAILED if flight.policy.moves(answer.command.status) else Outcome.ANSWERED
+            except LegLost as lost:
+                outcome = lost.outcome
+                if outcome is not Outcome.LEFT:
+                    self._tell_store(flight, leg, accepted=False)
+                self._log_lost(flight, leg, lost)
+                self.abort_leg()
+                flight.lost[leg.upstream] += 1
+                flight.moved = True
+                flight.cancel_sent = False
+                if flight.policy.on_loss is OnLoss.FAIL and flight.sent:
+                    answer = Answer(own_response(flight, flight.policy.lost, "the archive was lost"))
+                    await self._finish(flight, None, answer)
+                    return
+                continue
+            finally:
+                traffic.ended(flight.token, outcome)
+            if outcome is Outcome.FAILED:
+                self._tell_store(flight, leg, accepted=False)
+            elif category(answer.command.status) in (Category.SUCCESS, Category.WARNING):
+                self._tell_store(flight, leg, accepted=True)
+            judgement = judge(
+                flight.policy,
+                answer.command.status,
+                delivered=answer.delivered,
+                of_backup=leg.upstream is UpstreamName.BACKUP,
+                provisional=choice.provisional,
+            )
+            if judgement is Judgement.PASS:
+                await self._finish(flight, leg.upstream, answer)
+                return
+            if judgement is Judgement.HOLLOW:
+                hollow = answer
+            flight.refused[leg.upstream] = answer
+            flight.moved = True
+            _log.info(
+                "operation goes to the other upstream",
+                operation=flight.policy.name,
+                upstream=str(leg.upstream),
+                status=f"{answer.command.status:#06x}",
+                why=str(judgement),
+            )
+
+    def _tell_store(self, flight: Flight, leg: Leg, *, accepted: bool) -> None:
+        """Stores have no probe: they are judged from what becomes of those of callers."""
+        if flight.policy.kind is Kind.STORE:
+            caller = self.caller.request.calling_ae
+            self.around.traffic[leg.upstream].store_result(caller, accepted)
+
+    def _log_lost(self, flight: Flight, leg: Leg, lost: LegLost) -> None:
+        _log.warning(
+            "upstream lost in an operation",
+            operation=flight.policy.name,
+            upstream=str(leg.upstream),
+            why=str(lost),
+        )
+
+    async def _finish(self, flight: Flight, upstream: UpstreamName | None, answer: Answer) -> None:
+        metrics = self.around.metrics
+        name = "none" if upstream is None else str(upstream)
+        kind = category(answer.command.status)
+        metrics.dicom_operations.labels(flight.policy.name, name, str(kind)).inc()
+        if flight.moved and upstream is not None:
+            metrics.dicom_moved.labels(flight.policy.name).inc()
+        stored = flight.policy.kind is Kind.STORE and kind in (Category.SUCCESS, Category.WARNING)
+        if stored and upstream is not None:
+            self.around.store_kept(upstream)
+        await self.to_caller(flight.context_id, answer.command, answer.data_set)
+
+
+async def _not_serving(message: Message) -> None:
+    raise AssertionError("a session that nobody serves")
+
+
+def own_response(flight: Flight, status: int, comment: str | None = None) -> Command:
+    """A response that we make ourselves."""
+    return response(flight.request.command, status, {Tag.ERROR_COMMENT: comment})
+
+
+def _not_taken(flight: Flight) -> Command:
+    """The answer when the upstream of a re-opened leg does not take the operation's presentation context.
+
+    Of a C-STORE 0x0122 would say that the object is at fault, so that a modality would not try again.
+    """
+    status = flight.policy.lost if flight.policy.kind is Kind.STORE else Status.SOP_CLASS_NOT_SUPPORTED
+    return own_response(flight, status, "not taken by the archive that answers now")
+
+
+def _best(flight: Flight) -> tuple[UpstreamName | None, Answer]:
+    """Return what the caller gets when nobody had a good answer: the primary's own, else the backup's."""
+    for upstream in (UpstreamName.PRIMARY, UpstreamName.BACKUP):
+        if upstream in flight.refused:
+            return upstream, flight.refused[upstream]
+    return None, Answer(own_response(flight, flight.policy.lost, "no archive could answer"))
+
+
+def too_long(flight: Flight, error: LimitExceeded) -> Command:
+    """The answer to an operation whose identifier is beyond our limit."""
+    _log.warning("identifier too long", operation=flight.policy.name, why=str(error))
+    return own_response(flight, Status.IDENTIFIER_DOES_NOT_MATCH, "identifier too long")

@@ -1,0 +1,115 @@
+"""C-STORE: the instance goes on as it comes, is kept until it is acknowledged, and is finished elsewhere if
+need be. Success reaches the caller only from an upstream that said success.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Final
+
+import structlog
+
+from failover.dicom.dimse import Fragment
+from failover.errors import AssociationEnded, SpoolFull
+from failover.health.passive import Outcome
+from failover.relay.legs import Leg
+from failover.relay.session import Answer, CallerLeft, Flight, LegLost, Session, own_response
+from failover.spool import KeptBody
+
+_log = structlog.get_logger(__name__)
+_HOLD_S: Final = 1.0  # the last step of failback holds stores at most so long; then they go on
+_REPLAY_BYTES: Final = 128 * 1024
+
+
+class Store:
+    """One C-STORE under way: what of its data set has come, and where it has gone."""
+
+    def __init__(self, session: Session, body: KeptBody) -> None:
+        self._session = session
+        self._body = body
+        self._whole = False  # the caller's data set has come to its end
+        self._protected = True
+        body.on_change = session.nudge
+
+    async def hold(self) -> None:
+        """Wait while the route holds stores, at most 1 s."""
+        board = self._session.around.board
+        if board.current.hold_stores:
+            await board.changed.wait_until(lambda: not board.current.hold_stores, timeout_s=_HOLD_S)
+
+    async def attempt(self, leg: Leg, flight: Flight) -> Answer:
+        """Send it to one upstream, from its beginning; return the response."""
+        if not self._protected and flight.sent:
+            return Answer(own_response(flight, flight.policy.lost, "not kept, send it again"))
+        flight.sent = True
+        try:
+            await self._session.until_writable(leg, flight)
+            await leg.association.send_command(flight.context_id, flight.request.command)
+            await self._replay(leg, flight)
+            if not self._whole:
+                await self._stream(leg, flight)
+        except AssociationEnded as error:
+            raise LegLost(str(error), Outcome.FAILED) from error
+        while True:
+            message = await self._session.hear_message(leg, flight)
+            if message.command.is_response:
+                data_set = await self._session.hear_data_set(leg, flight, message)
+                return Answer(message.command, data_set)
+
+    async def _replay(self, leg: Leg, flight: Flight) -> None:
+        """Send what is kept of an earlier attempt."""
+        body, at = self._body, 0
+        while at < body.length_bytes or (self._whole and at == 0 == body.length_bytes):
+            try:
+                piece = await body.read(at, _REPLAY_BYTES)
+            except SpoolFull as error:
+                raise LegLost(f"what was kept cannot be read: {error}", Outcome.LEFT) from error
+            at += len(piece)
+            await self._session.until_writable(leg, flight)
+            is_last = self._whole and at == body.length_bytes
+            await leg.association.send_fragment(flight.context_id, Fragment(piece, is_last))
+            if is_last:
+                return
+
+    async def _stream(self, leg: Leg, flight: Flight) -> None:
+        """Send on what comes from the caller, and keep it."""
+        session = self._session
+        fragments = session.caller.fragments()
+        while True:
+            try:
+                fragment = await anext(fragments, None)
+            except AssociationEnded as error:
+                raise CallerLeft(str(error)) from error
+            if fragment is None:
+                return
+            await self._keep(fragment)
+            await session.until_writable(leg, flight)
+            await leg.association.send_fragment(flight.context_id, fragment)
+
+    async def _keep(self, fragment: Fragment) -> None:
+        self._whole = fragment.is_last
+        if not self._protected:
+            return
+        try:
+            self._body.append(bytes(fragment.data))
+        except SpoolFull as error:
+            self._protected = False
+            self._body.close()
+            _log.warning("instance goes on unprotected", why=str(error))
+            return
+        if self._body.busy:  # the disk is behind: the caller waits
+            await self._session.until(lambda: not self._body.busy or self._body.failed)
+
+
+async def relay_store(session: Session, flight: Flight) -> None:
+    """Carry one C-STORE. Raises CallerLeft."""
+    body = session.around.spool.open()
+    store = Store(session, body)
+    try:
+        await store.hold()
+        await session.carry(flight, store.attempt)
+        with contextlib.suppress(AssociationEnded):
+            async for _ in session.caller.fragments():
+                pass  # nobody took it: what still comes has no use
+    finally:
+        body.close()
