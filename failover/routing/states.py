@@ -26,6 +26,7 @@ class Cause(StrEnum):
     FORCED_BACKUP = "forced_backup"
     FORCED_PRIMARY = "forced_primary"
     DRAINED = "drained"
+    STARTED_OWING = "started_owing"
 
 
 CAUSES: Final[Mapping[Cause, str]] = {
@@ -37,6 +38,7 @@ CAUSES: Final[Mapping[Cause, str]] = {
     Cause.FORCED_BACKUP: "an operator forced the backup",
     Cause.FORCED_PRIMARY: "an operator forced the primary",
     Cause.DRAINED: "an operator drains the primary",
+    Cause.STARTED_OWING: "the router began without a readable state, and something is owed to the primary",
 }
 
 
@@ -63,6 +65,11 @@ TRANSITIONS: Final[Mapping[tuple[Phase, Cause], Edge]] = {
     ),
     (Phase.ON_PRIMARY, Cause.DRAINED): Edge(
         Phase.ON_BACKUP, "drain_primary", "an operator drains the primary; new work goes to the backup"
+    ),
+    (Phase.ON_PRIMARY, Cause.STARTED_OWING): Edge(
+        Phase.ON_BACKUP,
+        "started_owing",
+        "started without a readable state while the archive owes the primary objects; the backup serves",
     ),
     (Phase.ON_BACKUP, Cause.HOLD_DOWN_OVER): Edge(
         Phase.FAILING_BACK,
