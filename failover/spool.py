@@ -98,7 +98,7 @@ class KeptBody:
         self._pending_bytes = 0
         self._writing = False
         self._descriptor: int | None = None
-        self._on_disk_bytes = 0  # written and readable
+        self.on_disk_bytes = 0  # written and readable
         self._closed = False
         self.length_bytes = 0
         self.failed = False
@@ -170,7 +170,7 @@ class KeptBody:
             for _ in range(count):
                 place, data = self._pending.popleft()
                 self._pending_bytes -= len(data)
-                self._on_disk_bytes = place + len(data)
+                self.on_disk_bytes = place + len(data)
             if self._pending:
                 self._write_on()
         if self.on_change is not None:
@@ -183,7 +183,6 @@ class KeptBody:
         """
         if offset >= self.length_bytes:
             return b""
-        pieces: list[tuple[int, bytes]] | deque[tuple[int, bytes]]
         if self._chunks is not None:
             place = 0
             for chunk in self._chunks:
@@ -197,13 +196,13 @@ class KeptBody:
         return None
 
     async def read(self, offset: int, limit: int) -> bytes:
-        """Return up to `limit` bytes at `offset`; b"" beyond the end. Raises SpoolFull when they were lost."""
+        """Return up to `limit` bytes at `offset`; b"" beyond the end. Raises SpoolFull if they were lost."""
         data = self.read_now(offset, limit)
         if data is not None:
             return data
         if self._descriptor is None:
             raise SpoolFull("the body was closed")
-        limit = min(limit, self._on_disk_bytes - offset)
+        limit = min(limit, self.on_disk_bytes - offset)
         try:
             return await asyncio.get_running_loop().run_in_executor(
                 self._spool.executor, os.pread, self._descriptor, limit, offset

@@ -5,19 +5,39 @@ Who answers a request is decided in `retry` (pure) and carried out by `exchange`
 
 from __future__ import annotations
 
+import asyncio
 import socket
 from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Final
 
+import structlog
+
+from failover.aio import Signal, cancel_and_wait, spawn
 from failover.clock import Clock
 from failover.config.schema import ListenWeb
 from failover.health.passive import LiveTraffic
 from failover.metrics import RouterMetrics
 from failover.model import UpstreamName
+from failover.proxy import rewrite
+from failover.proxy.answer import HeldBytes
+from failover.proxy.caller import CallerConnection, Phase
+from failover.proxy.classify import Asked
+from failover.proxy.exchange import Exchange
+from failover.proxy.pool import Pool
+from failover.proxy.rewrite import Reach
 from failover.proxy.upstreams import WebUpstream
 from failover.routing.board import RouteBoard
 from failover.spool import Spool
 
 __all__ = ["Proxy", "WebUpstream"]
+
+_log = structlog.get_logger(__name__)
+
+# Time-outs are looked at this often; a timer of its own for each request would cost more than it tells.
+SWEEP_S: Final = 0.25
+# Connections taken from the backlog at one wake-up, so that a flood of them does not starve the others.
+ACCEPTS: Final = 64
 
 
 class Proxy:
@@ -34,16 +54,179 @@ class Proxy:
         clock: Clock,
         spool: Spool,
     ) -> None:
+        self.listen = listen
+        self.upstreams = upstreams
+        self.board = board
+        self.traffic = traffic
+        self.admits = admits
+        self.metrics = metrics
+        self.clock = clock
+        self.spool = spool
+        self.scheme = b"http"
+        self.prefix = _callers_prefix(upstreams)
+        """The callers' DICOMweb prefix: the primary's, else the backup's. None: there is no DICOMweb."""
+        self.pools = {name: Pool(one, listen.max_head_bytes, clock) for name, one in upstreams.items()}
+        self.flights = dict.fromkeys(UpstreamName, 0)
+        self.held = HeldBytes()
+        self.stopping = False
         self.last_store_on_backup_s: float | None = None
+        """Monotonic time of the last STOW that the backup acknowledged."""
+        self._callers: set[CallerConnection] = set()
+        self._gone = Signal()
+        self._sock: socket.socket | None = None
+        self._accepting = False
+        self._tasks: list[asyncio.Task[None]] = []
+        for name in upstreams:
+            metrics.http_in_flight.labels(name.value).set_function(partial(self.in_flight, name))
+        metrics.http_connections.set_function(lambda: len(self._callers))
+
+    # -- life
 
     async def start(self, sock: socket.socket) -> None:
         """Serve callers on `sock`, a listening socket, until `stop`."""
-        raise NotImplementedError
+        sock.setblocking(False)
+        self._sock = sock
+        self._tasks = [
+            spawn(self._watch_route(), name="proxy route"),
+            spawn(self._sweep(), name="proxy sweep"),
+        ]
+        self._accept_on()
 
     async def stop(self, grace_s: float) -> None:
         """Accept nothing new, let requests end for `grace_s` seconds, then break what is left."""
-        raise NotImplementedError
+        self.stopping = True
+        self._accept_off()  # 1. accept nothing new; whoever waits in the backlog is the next process's
+        for caller in list(self._callers):
+            if caller.phase is Phase.IDLE:
+                caller.close()  # 2. who asks for nothing goes at once
+        # 3. let requests end; each answer says `Connection: close` now
+        await self._gone.wait_until(lambda: not self._busy(), timeout_s=grace_s)
+        left = list(self._callers)
+        for caller in left:
+            caller.abort()  # 4. break what is left, and say so
+        if left:
+            _log.warning("requests broken at stop", connections=len(left))
+        await self._gone.wait_until(lambda: not self._callers, timeout_s=1.0)
+        for pool in self.pools.values():
+            pool.close()  # 5. nobody asks any more
+        await cancel_and_wait(*self._tasks)
+        if self._sock is not None:
+            self._sock.close()
+            self._sock = None
 
     def in_flight(self, upstream: UpstreamName) -> int:
-        """How many requests are at `upstream` now."""
-        raise NotImplementedError
+        """How many requests, answers and tunnels are at `upstream` now."""
+        return self.flights[upstream]
+
+    def _busy(self) -> bool:
+        return any(caller.phase is not Phase.LINGER for caller in self._callers)
+
+    # -- accepting
+
+    def _accept_on(self) -> None:
+        if self._sock is not None and not self._accepting and not self.stopping:
+            self._accepting = True
+            asyncio.get_running_loop().add_reader(self._sock.fileno(), self._accept)
+
+    def _accept_off(self) -> None:
+        if self._sock is not None and self._accepting:
+            self._accepting = False
+            asyncio.get_running_loop().remove_reader(self._sock.fileno())
+
+    def _accept(self) -> None:
+        """Take callers out of the backlog; beyond max_connections they wait in it."""
+        sock = self._sock
+        for _ in range(ACCEPTS):
+            if sock is None or self.stopping:
+                return
+            if len(self._callers) >= self.listen.max_connections:
+                self._accept_off()
+                return
+            try:
+                accepted, _ = sock.accept()
+            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+                return
+            except OSError as error:
+                # No descriptors left, most likely: the sweep tries again.
+                _log.error("cannot accept", error=error.strerror)
+                self._accept_off()
+                return
+            accepted.setblocking(False)
+            spawn(self._serve(accepted), name="proxy accept")
+
+    async def _serve(self, accepted: socket.socket) -> None:
+        try:
+            await asyncio.get_running_loop().connect_accepted_socket(lambda: CallerConnection(self), accepted)
+        except OSError:
+            accepted.close()
+
+    def caller_came(self, caller: CallerConnection) -> None:
+        self._callers.add(caller)
+        if self.stopping:
+            caller.close()
+
+    def caller_went(self, caller: CallerConnection) -> None:
+        self._callers.discard(caller)
+        self._gone.fire()
+        if not self._accepting:
+            self._accept_on()
+
+    # -- watching
+
+    async def _watch_route(self) -> None:
+        while True:
+            await self.board.changed.wait()
+            for caller in list(self._callers):
+                if caller.exchange is not None:
+                    caller.exchange.route_changed()
+
+    async def _sweep(self) -> None:
+        while True:
+            await self.clock.sleep(SWEEP_S)
+            now_s = self.clock.monotonic()
+            for caller in list(self._callers):
+                caller.sweep(now_s)
+            for pool in self.pools.values():
+                pool.sweep(now_s)
+            if len(self._callers) < self.listen.max_connections:
+                self._accept_on()
+            if self.stopping:
+                self._gone.fire()
+
+    # -- what exchanges ask and tell
+
+    def reach(self, asked: Asked) -> dict[UpstreamName, Reach]:
+        return {name: rewrite.reach(asked, one) for name, one in self.upstreams.items()}
+
+    def count(
+        self, exchange: Exchange, at: UpstreamName | None, status: int, body_bytes: int, *, broken: bool
+    ) -> None:
+        """One request has ended. No path and no query in the log: they hold UIDs and names."""
+        took_s = self.clock.monotonic() - exchange.started_s
+        upstream = "none" if at is None else at.value
+        route = exchange.asked.route.value
+        self.metrics.http_requests.labels(upstream, route, str(status)).inc()
+        self.metrics.http_duration.labels(upstream, route).observe(took_s)
+        _log.info(
+            "request",
+            method=exchange.head.method.decode("ascii"),
+            route=route,
+            status=status,
+            upstream=upstream,
+            took_ms=round(took_s * 1000, 1),
+            bytes=body_bytes,
+            caller=exchange.caller.address,
+            broken=broken,
+        )
+
+    def count_refused(self, status: int) -> None:
+        """A message that could not be read."""
+        self.metrics.http_requests.labels("none", "other", str(status)).inc()
+
+
+def _callers_prefix(upstreams: Mapping[UpstreamName, WebUpstream]) -> bytes | None:
+    for name in (UpstreamName.PRIMARY, UpstreamName.BACKUP):
+        one = upstreams.get(name)
+        if one is not None and one.dicomweb_path is not None:
+            return one.dicomweb_path.rstrip("/").encode()
+    return None

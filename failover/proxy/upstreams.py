@@ -1,4 +1,4 @@
-"""What the proxy is told about an upstream: where it is and what it can do, never which product it is. Pure."""
+"""What the proxy is told about an upstream: where it is, what it can do, never which product it is. Pure."""
 
 from __future__ import annotations
 
@@ -22,4 +22,6 @@ class WebUpstream:
     has_viewer: bool = False
     """Whether pages that it cannot serve are sent to our viewer below `/.failover/` by 302."""
     is_archive: bool = False
-    """Whether it is our archive: it is told the callers' prefix, and gets nothing but DICOMweb and its pages."""
+    """Whether it is our archive: it is told the callers' prefix, and gets DICOMweb and its pages alone."""
+    pass_credentials: bool = False
+    """Whether a foreign backup gets the callers' Cookie and Authorization, and may set cookies."""

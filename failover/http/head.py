@@ -1,0 +1,257 @@
+"""HTTP/1 heads: one strict reading of each, or none. Pure.
+
+llhttp (httptools) splits a head into its fields; what it lets through and a second parser could read in
+another way is refused here (RFC 9112): HTTP/0.9 and 2.0, no Host or two, Transfer-Encoding in 1.0 or
+together with Content-Length, odd or repeated Content-Length, bare CR or LF, obs-fold, control bytes, two
+spaces in the first line, CONNECT, TRACE. What follows a head is the affair of `framing`.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import Final
+
+import httptools
+
+from failover.errors import LimitExceeded, MalformedHead
+
+Header = tuple[bytes, bytes, bytes]
+"""Name in lower case, name as it came, value without the white space around it."""
+
+END_OF_HEAD: Final = b"\r\n\r\n"
+# Each field costs a call; no browser or PACS sends more than some fifty.
+MAX_FIELDS: Final = 256
+# A length has at most 18 digits: below 2**63 in every implementation that may read it after us.
+_LENGTH: Final = re.compile(rb"[0-9]{1,18}")
+_TOKEN: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+_TARGET: Final = re.compile(rb"[!-~]+")
+_HOST: Final = re.compile(rb"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~!$&'()*+,;=%-]+)(:[0-9]{1,5})?")
+_STATUS_LINE: Final = re.compile(rb"HTTP/1\.([01]) ([1-5][0-9]{2})(?: ([\t -~\x80-\xff]*))?")
+# Every byte that may stand in a head; CR and LF are judged apart.
+_ALLOWED: Final = bytes([9, 10, 13, *range(32, 127), *range(128, 256)])
+_REFUSED_METHODS: Final = {b"CONNECT": 405, b"TRACE": 405}
+
+
+@dataclass(slots=True)
+class Fields:
+    """What the fields of a head say about the message and the connection."""
+
+    headers: list[Header] = field(default_factory=list)
+    content_length: int | None = None
+    chunked: bool = False
+    connection: frozenset[bytes] = frozenset()
+    """The options of `Connection`, in lower case: they name further hop-by-hop fields."""
+    upgrade: bytes | None = None
+
+    def first(self, name: bytes) -> bytes | None:
+        """Return the value of the first field called `name` (lower case)."""
+        for key, _, value in self.headers:
+            if key == name:
+                return value
+        return None
+
+    def every(self, name: bytes) -> list[bytes]:
+        """Return the values of all fields called `name` (lower case)."""
+        return [value for key, _, value in self.headers if key == name]
+
+
+@dataclass(slots=True)
+class RequestHead(Fields):
+    method: bytes = b""
+    target: bytes = b""
+    """Origin-form (`/path?query`), or `*`."""
+    minor_version: int = 1
+    host: bytes | None = None
+    expects_continue: bool = False
+
+    @property
+    def keep_alive(self) -> bool:
+        """Whether the caller wants to send another request. HTTP/1.0 callers get one answer each."""
+        return self.minor_version == 1 and b"close" not in self.connection
+
+    @property
+    def wants_websocket(self) -> bool:
+        """Any other upgrade, h2c above all, is ignored: RFC 9110 7.8 allows it, and nothing is smuggled."""
+        return (
+            self.upgrade is not None
+            and self.upgrade.lower() == b"websocket"
+            and self.method == b"GET"
+            and b"upgrade" in self.connection
+        )
+
+
+@dataclass(slots=True)
+class AnswerHead(Fields):
+    status: int = 0
+    reason: bytes = b""
+    minor_version: int = 1
+
+    @property
+    def keep_alive(self) -> bool:
+        if self.minor_version == 0:
+            return b"keep-alive" in self.connection and b"close" not in self.connection
+        return b"close" not in self.connection
+
+
+def head_end(buffer: bytes | bytearray, searched: int, max_bytes: int) -> int:
+    """Return where the head in `buffer` ends, -1 when it is not whole yet.
+
+    The first `searched` bytes are known not to hold the end. Raises LimitExceeded beyond `max_bytes`, and
+    MalformedHead as soon as a head cannot become a good one (a bare LF where a line should end).
+    """
+    end = buffer.find(END_OF_HEAD, max(0, searched - 3))
+    if end < 0:
+        if len(buffer) > max_bytes:
+            raise LimitExceeded(f"a head of more than {max_bytes} bytes")
+        if buffer.count(b"\n") != buffer.count(b"\r\n"):
+            raise MalformedHead("a line that ends with a bare LF")
+        return -1
+    if end + 4 > max_bytes:
+        raise LimitExceeded(f"a head of more than {max_bytes} bytes")
+    return end + 4
+
+
+def parse_request(raw: bytes) -> RequestHead:
+    """Return the head in `raw`, which ends with the empty line. Raises MalformedHead."""
+    line = _first_line(raw)
+    parts = line.split(b" ")
+    if len(parts) != 3:
+        raise MalformedHead("not a request line of method, target and version")
+    method, target, version = parts
+    if version not in (b"HTTP/1.1", b"HTTP/1.0"):
+        known = re.fullmatch(rb"HTTP/[0-9]\.[0-9]", version)
+        raise MalformedHead("not HTTP/1.1 or 1.0", status=505 if known else 400)
+    if not _TOKEN.fullmatch(method) or not _TARGET.fullmatch(target):
+        raise MalformedHead("not a method and a target")
+    if method in _REFUSED_METHODS:
+        raise MalformedHead("this method is not served here", status=_REFUSED_METHODS[method])
+    head = RequestHead(method=method, target=target, minor_version=version[7] - 48)
+    try:
+        _feed(httptools.HttpRequestParser(_Collector(head.headers)), raw)
+    except httptools.HttpParserInvalidMethodError:
+        # llhttp knows a fixed list of methods; the name was judged above, its fields are read under another.
+        head.headers.clear()
+        _feed(httptools.HttpRequestParser(_Collector(head.headers)), b"POST" + raw[len(method) :])
+    _read_fields(head)
+    _read_host(head)
+    _read_target(head)
+    if head.minor_version == 0 and head.chunked:
+        # RFC 9112 6.1: a 1.0 message with Transfer-Encoding has framing that cannot be trusted.
+        raise MalformedHead("Transfer-Encoding in HTTP/1.0")
+    expect = head.first(b"expect")
+    if expect is not None:
+        if expect.lower() != b"100-continue":
+            raise MalformedHead("an expectation other than 100-continue", status=417)
+        head.expects_continue = head.minor_version == 1
+    return head
+
+
+def parse_answer(raw: bytes) -> AnswerHead:
+    """Return the head in `raw`, which ends with the empty line. Raises MalformedHead."""
+    match = _STATUS_LINE.fullmatch(_first_line(raw))
+    if match is None:
+        raise MalformedHead("not a status line of HTTP/1.1 or 1.0")
+    head = AnswerHead(status=int(match[2]), reason=match[3] or b"", minor_version=match[1][0] - 48)
+    _feed(httptools.HttpResponseParser(_Collector(head.headers)), raw)
+    _read_fields(head)
+    if head.minor_version == 0 and head.chunked:
+        raise MalformedHead("Transfer-Encoding in HTTP/1.0")
+    return head
+
+
+class _Collector:
+    """What httptools calls for each field."""
+
+    __slots__ = ("_headers",)
+
+    def __init__(self, headers: list[Header]) -> None:
+        self._headers = headers
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        # llhttp leaves the white space behind a value (RFC 9112 5.1: not part of it).
+        self._headers.append((name.lower(), name, value.rstrip(b" \t")))
+
+
+def _first_line(raw: bytes) -> bytes:
+    """Check every byte and every line end of `raw`; return its first line. Raises MalformedHead."""
+    if raw.translate(None, _ALLOWED):
+        raise MalformedHead("a control byte in the head")
+    ends = raw.count(b"\r\n")
+    if raw.count(b"\n") != ends or raw.count(b"\r") != ends:
+        raise MalformedHead("a bare CR or LF in the head")
+    if b"\n " in raw or b"\n\t" in raw:
+        raise MalformedHead("a folded field line (obs-fold)")
+    if ends > MAX_FIELDS + 2:
+        raise MalformedHead(f"more than {MAX_FIELDS} fields", status=431)
+    return raw[: raw.index(b"\r\n")]
+
+
+def _feed(parser: httptools.HttpRequestParser | httptools.HttpResponseParser, raw: bytes) -> None:
+    try:
+        parser.feed_data(raw)
+    except httptools.HttpParserUpgrade:
+        pass  # what follows the head is ours to read
+    except httptools.HttpParserInvalidMethodError:
+        raise
+    except httptools.HttpParserError as error:
+        raise MalformedHead(f"a head that cannot be read: {error}") from error
+
+
+_KEEP: Final = frozenset(
+    (b"connection", b"content-length", b"transfer-encoding", b"upgrade", b"host", b"expect")
+)
+
+
+def _read_fields(head: Fields) -> None:
+    options: list[bytes] = []
+    encodings: list[bytes] = []
+    for key, _, value in head.headers:
+        if key not in _KEEP:
+            continue
+        if key == b"connection":
+            options += [option.strip().lower() for option in value.split(b",")]
+        elif key == b"content-length":
+            if head.content_length is not None or not _LENGTH.fullmatch(value):
+                raise MalformedHead("Content-Length must be one whole number")
+            head.content_length = int(value)
+        elif key == b"transfer-encoding":
+            encodings.append(value.lower())
+        elif key == b"upgrade":
+            head.upgrade = value if head.upgrade is None else head.upgrade + b", " + value
+    if options:
+        head.connection = frozenset(options)
+    if encodings:
+        if head.content_length is not None:
+            raise MalformedHead("both Transfer-Encoding and Content-Length")
+        if encodings != [b"chunked"]:
+            raise MalformedHead("a transfer coding other than chunked", status=501)
+        head.chunked = True
+
+
+def _read_host(head: RequestHead) -> None:
+    hosts = head.every(b"host")
+    if len(hosts) > 1 or (not hosts and head.minor_version == 1):
+        raise MalformedHead("there must be one Host")
+    if hosts:
+        if not _HOST.fullmatch(hosts[0]):
+            raise MalformedHead("a Host that is none")
+        head.host = hosts[0]
+
+
+def _read_target(head: RequestHead) -> None:
+    """Bring absolute-form (RFC 9112 3.2.2) to origin-form; it must name the same authority as Host."""
+    target = head.target
+    if target.startswith(b"/"):
+        if b"#" in target:
+            raise MalformedHead("a fragment in the target")
+        return
+    if target == b"*" and head.method == b"OPTIONS":
+        return
+    match = re.match(rb"(?i)https?://([^/?#@]+)(/[^#]*|\?[^#]*)?$", target)
+    if match is None:
+        raise MalformedHead("a target that is neither a path nor a URL")
+    if head.host is not None and match[1].lower() != head.host.lower():
+        raise MalformedHead("target and Host name different authorities")
+    rest = match[2] or b"/"
+    head.target = rest if rest.startswith(b"/") else b"/" + rest

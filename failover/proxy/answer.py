@@ -1,0 +1,131 @@
+"""One answer of an upstream on its way to the caller: held until it is whole, then passed on, or streamed.
+
+Writes the caller's side of the framing: a length where it is known, chunks for HTTP/1.1, else the end of the
+connection.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from failover.http.framing import LAST_CHUNK, answer_has_body, chunk
+from failover.http.head import AnswerHead, RequestHead
+from failover.proxy import rewrite
+from failover.proxy.hold import HOLD_TOTAL_BYTES, Delivery, Plan
+from failover.proxy.retry import Judgement
+from failover.proxy.upstreams import WebUpstream
+
+if TYPE_CHECKING:
+    from failover.proxy.caller import CallerConnection
+
+
+class HeldBytes:
+    """What all held answers take together."""
+
+    __slots__ = ("total",)
+
+    def __init__(self) -> None:
+        self.total = 0
+
+
+class Answer:
+    __slots__ = (
+        "_chunked", "_held", "_held_bytes", "_room", "begun", "body_bytes", "close", "head", "judgement",
+        "plan", "upstream",
+    )  # fmt: skip
+
+    def __init__(
+        self, head: AnswerHead, upstream: WebUpstream, judgement: Judgement, plan: Plan, room: HeldBytes
+    ) -> None:
+        self.head = head
+        self.upstream = upstream
+        self.judgement = judgement
+        self.plan = plan
+        self.begun = False
+        """A byte of it went to the caller: there is no way back."""
+        self.close = False
+        """The caller's connection ends with it."""
+        self.body_bytes = 0
+        self._chunked = False
+        self._room = room
+        self._held: list[bytes] = []
+        self._held_bytes = 0
+
+    @property
+    def held(self) -> bool:
+        return not self.begun and self.plan.delivery is Delivery.HOLD
+
+    def hold(self, data: bytes) -> bool:
+        """Keep `data`. False when there is no room for more: it must stream (`data` is kept nevertheless)."""
+        self._held.append(data)
+        self._held_bytes += len(data)
+        self._room.total += len(data)
+        return self._held_bytes <= self.plan.limit_bytes and self._room.total <= HOLD_TOTAL_BYTES
+
+    @property
+    def over_total(self) -> bool:
+        return self._room.total > HOLD_TOTAL_BYTES
+
+    @property
+    def body(self) -> bytes:
+        return self._held[0] if len(self._held) == 1 else b"".join(self._held)
+
+    def forget(self) -> None:
+        """Give the room of what is held back."""
+        self._room.total -= self._held_bytes
+        self._held.clear()
+        self._held_bytes = 0
+
+    # -- to the caller
+
+    def pass_whole(self, caller: CallerConnection, request: RequestHead, *, keep: bool) -> None:
+        """Write head and held body at once: it is all of the answer."""
+        body = self.body
+        self.forget()
+        head = self._caller_head(request, len(body), keep=keep)
+        self.begun = True
+        self.body_bytes = len(body)
+        caller.write(head + body if len(body) < 65536 else head)
+        if len(body) >= 65536:
+            caller.write(body)
+
+    def begin(self, caller: CallerConnection, request: RequestHead, *, keep: bool) -> None:
+        """Write the head, and what was held; the rest follows by `data` and `end`."""
+        held = self.body
+        self.forget()
+        head = self._caller_head(request, None, keep=keep)
+        self.begun = True
+        caller.write(head)
+        if held:
+            self.data(caller, held)
+
+    def data(self, caller: CallerConnection, data: bytes) -> None:
+        self.body_bytes += len(data)
+        if self._chunked:
+            caller.write_pieces(chunk(data))
+        else:
+            caller.write(data)
+
+    def end(self, caller: CallerConnection) -> None:
+        if self._chunked:
+            caller.write(LAST_CHUNK)
+
+    def _caller_head(self, request: RequestHead, whole: int | None, *, keep: bool) -> bytes:
+        head = self.head
+        framing = b""
+        if not answer_has_body(head, request.method):
+            if request.method == b"HEAD" and head.content_length is not None:
+                framing = b"Content-Length: %d\r\n" % head.content_length
+        elif whole is not None:
+            framing = b"Content-Length: %d\r\n" % whole
+        elif head.content_length is not None:
+            framing = b"Content-Length: %d\r\n" % head.content_length
+        elif request.minor_version == 1:
+            self._chunked = True
+            framing = b"Transfer-Encoding: chunked\r\n"
+        else:
+            keep = False
+        self.close = not keep
+        if not keep:
+            framing += b"Connection: close\r\n"
+        return rewrite.answer_head(head, self.upstream, framing)

@@ -1,0 +1,329 @@
+"""One caller's connection: requests read strictly, one after the other, each handed to an exchange.
+
+Pipelined requests wait in the buffer and are served in order. A message that has no single strict reading is
+answered 400 and ends the connection. Why a `BufferedProtocol`: see `upstream`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from enum import IntEnum
+from typing import TYPE_CHECKING, Any, Final
+
+from failover.errors import LimitExceeded, MalformedHead, ProtocolError
+from failover.http.forwarded import forwarded_fields, is_trusted, origin
+from failover.http.framing import BodyReader, request_body
+from failover.http.head import RequestHead, head_end, parse_request
+from failover.model import UpstreamName
+from failover.proxy import rewrite
+from failover.proxy.exchange import Exchange, Stage
+from failover.proxy.upstream import READ_BUFFER, WRITE_HIGH_BYTES, WRITE_LOW_BYTES, UpstreamConnection
+
+if TYPE_CHECKING:
+    from failover.proxy.server import Proxy
+
+# Requests that a caller sends before it has its answers; then it is not read any more.
+PIPELINE_BYTES: Final = 64 * 1024
+# How long a caller may take to close after its last answer; what it still sends is thrown away.
+LINGER_S: Final = 2.0
+
+
+class Phase(IntEnum):
+    IDLE = 0  # between two requests
+    HEAD = 1  # a head has begun
+    EXCHANGE = 2
+    LINGER = 3  # the last answer is out; what still comes is thrown away
+    CLOSING = 4  # closed, but the last bytes are not out yet
+
+
+class CallerConnection(asyncio.BufferedProtocol):
+    __slots__ = (
+        "_admitted", "_buffer", "_forwarded", "_forwarded_host", "_proxy", "_reader", "_searched", "_since_s",
+        "_trusted", "address", "bound", "closed", "ended", "exchange", "phase", "reading_paused", "stirred",
+        "transport", "write_paused",
+    )  # fmt: skip
+
+    def __init__(self, proxy: Proxy) -> None:
+        self._proxy = proxy
+        self.transport: Any = None
+        self.address = ""
+        """Of the caller of the present request; behind a trusted proxy not that of the connection."""
+        self.bound: dict[UpstreamName, UpstreamConnection] = {}
+        """Connections to upstreams that carried this caller's NTLM or Negotiate."""
+        self.exchange: Exchange | None = None
+        self.phase = Phase.HEAD
+        self.closed = False
+        self.ended = False
+        """It sends nothing more (it closed its side)."""
+        self.reading_paused = False
+        self.write_paused = False
+        self.stirred = True
+        """Something moved since the last sweep."""
+        self._since_s = 0.0
+        self._buffer = b""
+        self._searched = 0
+        self._reader: BodyReader | None = None
+        self._trusted = False
+        self._admitted: bool | None = None
+        self._forwarded = b""
+        self._forwarded_host: bytes | None = b""
+
+    # -- what asyncio calls
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = transport
+        self.transport.set_write_buffer_limits(high=WRITE_HIGH_BYTES, low=WRITE_LOW_BYTES)
+        peer = transport.get_extra_info("peername")
+        self.address = str(peer[0]) if isinstance(peer, tuple) else "unknown"
+        sock = transport.get_extra_info("socket")
+        if sock is not None and isinstance(peer, tuple):
+            # A caller that vanished without a word is noticed by the kernel.
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        self._trusted = is_trusted(self.address, self._proxy.listen.trusted_proxies)
+        self._since_s = self._proxy.clock.monotonic()
+        self._proxy.caller_came(self)
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return READ_BUFFER
+
+    def buffer_updated(self, nbytes: int) -> None:
+        phase = self.phase
+        if phase >= Phase.LINGER:
+            return
+        data = bytes(READ_BUFFER[:nbytes])
+        self.stirred = True
+        if phase is not Phase.EXCHANGE:
+            self._buffer = self._buffer + data if self._buffer else data
+            self._next()
+            return
+        exchange = self.exchange
+        assert exchange is not None
+        if exchange.stage is Stage.TUNNEL:
+            exchange.from_caller(data)
+        elif self._reader is not None:
+            self._read_body(exchange, self._reader, data)
+        else:
+            self._buffer += data
+            if len(self._buffer) > PIPELINE_BYTES:
+                self.pause_reading()
+
+    def eof_received(self) -> bool:
+        self.ended = True
+        # A caller may close its side and still wait for its answer, but not stop inside its request.
+        return self.phase is Phase.EXCHANGE and self._reader is None and not self._is_tunnel()
+
+    def _is_tunnel(self) -> bool:
+        return self.exchange is not None and self.exchange.stage is Stage.TUNNEL
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self.closed = True
+        self._proxy.caller_went(self)
+        exchange, self.exchange = self.exchange, None
+        if exchange is not None:
+            exchange.caller_left()
+        for connection in self.bound.values():
+            connection.drop()
+        self.bound.clear()
+
+    def pause_writing(self) -> None:
+        self.write_paused = True
+        if self.exchange is not None:
+            self.exchange.caller_paused()
+
+    def resume_writing(self) -> None:
+        self.write_paused = False
+        self.stirred = True
+        if self.exchange is not None:
+            self.exchange.caller_writable()
+
+    # -- requests
+
+    def _next(self) -> None:
+        """Take the next head out of the buffer, if it is whole."""
+        if self.closed or self.phase > Phase.HEAD:
+            return
+        proxy = self._proxy
+        if self.phase is Phase.IDLE:
+            # RFC 9112 2.2: an empty line before a request is no error.
+            if self._buffer.startswith(b"\r\n"):
+                self._buffer = self._buffer[2:]
+            if not self._buffer:
+                return
+            self.phase = Phase.HEAD
+            self._since_s = proxy.clock.monotonic()
+        try:
+            end = head_end(self._buffer, self._searched, proxy.listen.max_head_bytes)
+            if end < 0:
+                self._searched = len(self._buffer)
+                return
+            head = parse_request(self._buffer[:end])
+        except LimitExceeded as error:
+            self._refuse(431, str(error))
+            return
+        except MalformedHead as error:
+            self._refuse(error.status, str(error))
+            return
+        rest = self._buffer[end:]
+        self._buffer, self._searched = b"", 0
+        self._begin(head, rest)
+
+    def _begin(self, head: RequestHead, rest: bytes) -> None:
+        proxy = self._proxy
+        now_s = proxy.clock.monotonic()
+        self.phase, self._since_s, self.stirred = Phase.EXCHANGE, now_s, False
+        reader = request_body(head)
+        forwarded = self._who(head)
+        if self._admitted is None:
+            self._admitted = proxy.admits(self.address)
+        exchange = Exchange(
+            proxy, self, head, reader, forwarded, admitted=self._admitted, started_s=now_s
+        )  # fmt: skip
+        self.exchange = exchange
+        if reader.ended:
+            self._reader = None
+            self._buffer = rest
+        else:
+            self._reader = reader
+        exchange.begin()
+        if rest and self._reader is reader and self.exchange is exchange and not self.closed:
+            self._read_body(exchange, reader, rest)
+
+    def _who(self, head: RequestHead) -> bytes:
+        """Return the lines that tell the upstream who the caller is; the same ones for the same Host."""
+        if self._trusted:
+            source = origin(head, self._peer(), self._proxy.scheme, self._proxy.listen.trusted_proxies)
+            self.address = source.address
+            self._admitted = None
+            return forwarded_fields(source)
+        if head.host != self._forwarded_host or not self._forwarded:
+            self._forwarded_host = head.host
+            self._forwarded = forwarded_fields(origin(head, self.address, self._proxy.scheme, ()))
+        return self._forwarded
+
+    def _peer(self) -> str:
+        peer = self.transport.get_extra_info("peername")
+        return str(peer[0]) if isinstance(peer, tuple) else "unknown"
+
+    def _read_body(self, exchange: Exchange, reader: BodyReader, data: bytes) -> None:
+        try:
+            payload = reader.feed(data)
+        except ProtocolError as error:
+            exchange.caller_left()
+            self.exchange = None
+            self._refuse(400, str(error))
+            return
+        if reader.ended:
+            self._reader = None
+            self._buffer = reader.rest
+        if payload:
+            exchange.body_data(payload)
+        if reader.ended and self.exchange is exchange:
+            exchange.body_ended()
+
+    def _refuse(self, status: int, sentence: str) -> None:
+        """Answer a message that cannot be read, and end the connection (RFC 9112 2.2, 6.3)."""
+        self._proxy.count_refused(status)
+        self.write(rewrite.own_answer(status, sentence, close=True, head_only=False, location=None))
+        self._linger()
+
+    # -- what the exchange does
+
+    def write(self, data: bytes) -> None:
+        if not self.closed:
+            self.transport.write(data)
+
+    def write_pieces(self, pieces: tuple[bytes, ...]) -> None:
+        if not self.closed:
+            self.transport.writelines(pieces)
+
+    def pause_reading(self) -> None:
+        if not self.reading_paused and not self.closed:
+            self.reading_paused = True
+            self.transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        if self.reading_paused and not self.closed:
+            self.reading_paused = False
+            self.stirred = True
+            self.transport.resume_reading()
+
+    def take_buffer(self) -> bytes:
+        """Return what came behind the request; it belongs to the tunnel that begins."""
+        data, self._buffer = self._buffer, b""
+        return data
+
+    def bind(self, upstream: UpstreamName, connection: UpstreamConnection) -> None:
+        """Keep a connection that carried this caller's NTLM or Negotiate for its next request."""
+        previous = self.bound.get(upstream)
+        if previous is not None:
+            previous.drop()
+        connection.reused = True
+        if self.closed:
+            connection.drop()
+        else:
+            self.bound[upstream] = connection
+
+    def exchange_ended(self, *, close: bool) -> None:
+        """The answer is out. The next request, or the end."""
+        self.exchange = None
+        if self.closed:
+            return
+        if close or self.ended or self._reader is not None:
+            self._linger()
+            return
+        self.phase, self._since_s = Phase.IDLE, self._proxy.clock.monotonic()
+        self.resume_reading()
+        if self._buffer:
+            # Not from here: answers of our own would nest as deep as requests are pipelined.
+            asyncio.get_running_loop().call_soon(self._next)
+
+    def abort(self) -> None:
+        """End at once; what was not sent is lost. The exchange hears of it by `connection_lost`."""
+        if not self.closed:
+            self.transport.abort()
+
+    def _linger(self) -> None:
+        # Closing while bytes of the caller are unread would send a reset, which can destroy our last answer.
+        self.phase, self._since_s = Phase.LINGER, self._proxy.clock.monotonic()
+        self._reader, self._buffer = None, b""
+        if self.closed:
+            return
+        if self.ended or not self.transport.can_write_eof():
+            self.close()
+        else:
+            self.transport.write_eof()
+            self.resume_reading()
+
+    def close(self) -> None:
+        """End when what was written is out."""
+        self.phase, self._since_s = Phase.CLOSING, self._proxy.clock.monotonic()
+        if not self.closed:
+            self.transport.close()
+
+    def sweep(self, now_s: float) -> None:
+        """Time-outs, looked at four times a second."""
+        listen, phase = self._proxy.listen, self.phase
+        if phase is Phase.EXCHANGE:
+            if self.stirred:
+                self.stirred, self._since_s = False, now_s
+            elif self.exchange is not None:
+                self.exchange.sweep(now_s - self._since_s)
+            return
+        idle_s = now_s - self._since_s
+        if phase is Phase.IDLE:
+            if idle_s > listen.keep_alive:
+                self.close()
+        elif phase is Phase.HEAD:
+            if idle_s > listen.head_timeout:
+                if self._buffer:
+                    self._refuse(408, "the head took too long")
+                else:
+                    self.close()
+        elif phase is Phase.LINGER:
+            if idle_s > LINGER_S and not self.write_paused:
+                self.close()
+            elif idle_s > listen.body_idle:
+                self.abort()
+        elif idle_s > listen.body_idle:
+            self.abort()

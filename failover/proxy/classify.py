@@ -1,0 +1,105 @@
+"""What a request is: search, retrieve, store, page or other; what may be done with it. Pure.
+
+Reads method, path and Accept alone; DICOMweb is what lies below the callers' prefix (PS3.18 6.1, 10).
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+from failover.http.head import RequestHead
+from failover.model import Part
+from failover.routing.selection import Kind
+
+OURS: Final = b"/.failover/"
+_SAFE: Final = frozenset((b"GET", b"HEAD", b"OPTIONS"))
+# A path that a server may read in another way than we do: it never counts as DICOMweb or as ours.
+_DOTTED: Final = re.compile(rb"(?i)/(\.|%2e){1,2}(/|$)|%2f|%5c|\\")
+_LEVELS: Final = frozenset((b"studies", b"series", b"instances"))
+_RENDERED: Final = frozenset((b"rendered", b"thumbnail"))
+
+
+class WebRoute(StrEnum):
+    """The `route` label of the metrics, and the kind whose usual duration is learnt."""
+
+    QIDO = "qido"
+    WADO = "wado"
+    RENDERED = "rendered"
+    STOW = "stow"
+    PAGE = "page"
+    OTHER = "other"
+
+
+PARTS: Final = {
+    WebRoute.QIDO: Part.QUERY,
+    WebRoute.WADO: Part.RETRIEVE,
+    WebRoute.RENDERED: Part.RETRIEVE,
+    WebRoute.STOW: Part.STORE,
+    WebRoute.PAGE: Part.REACH,
+    WebRoute.OTHER: Part.REACH,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What a request asks for."""
+
+    route: WebRoute
+    kind: Kind
+    path: bytes
+    """The target without its query."""
+    below_prefix: bytes | None = None
+    """What follows the callers' DICOMweb prefix, query included; None: it is no DICOMweb."""
+    ours: bool = False
+    """Below `/.failover/`: always for our archive."""
+    upgrade: bool = False
+
+    @property
+    def retrieve(self) -> bool:
+        return self.route in (WebRoute.WADO, WebRoute.RENDERED)
+
+
+def classify(head: RequestHead, prefix: bytes | None) -> Asked:
+    """Return what `head` asks for; `prefix` is the callers' DICOMweb prefix without a slash at its end."""
+    target, method = head.target, head.method
+    path = target.partition(b"?")[0]
+    safe = method in _SAFE
+    kind = Kind.READ if safe else Kind.OTHER
+    if head.wants_websocket:
+        # A tunnel cannot be repeated: what its first bytes did is unknown.
+        return Asked(WebRoute.OTHER, Kind.OTHER, path, upgrade=True)
+    plain = _DOTTED.search(path) is None
+    if plain and path.startswith(OURS):
+        return Asked(WebRoute.PAGE, kind, path, ours=True)
+    if prefix is not None and plain and path.startswith(prefix):
+        below = path[len(prefix) :]
+        if not below or below.startswith(b"/"):
+            route = _dicomweb(method, [step for step in below.split(b"/") if step])
+            if route is WebRoute.STOW:
+                kind = Kind.STORE
+            return Asked(route, kind, path, below_prefix=target[len(prefix) :])
+    if method in (b"GET", b"HEAD") and b"text/html" in (head.first(b"accept") or b"").lower():
+        return Asked(WebRoute.PAGE, kind, path)
+    return Asked(WebRoute.OTHER, kind, path)
+
+
+def _dicomweb(method: bytes, steps: list[bytes]) -> WebRoute:
+    """PS3.18 table 10.1-1: studies, studies/{uid}/series, studies/{uid}/series/{uid}/instances, and below."""
+    if not steps:
+        return WebRoute.OTHER
+    if method == b"POST":
+        return WebRoute.STOW if steps[0] == b"studies" and len(steps) <= 2 else WebRoute.OTHER
+    if method not in (b"GET", b"HEAD"):
+        return WebRoute.OTHER
+    if steps[-1] in _RENDERED:
+        return WebRoute.RENDERED
+    if len(steps) == 1:
+        return WebRoute.QIDO if steps[0] in _LEVELS else WebRoute.OTHER
+    if steps[0] != b"studies":
+        return WebRoute.OTHER
+    if len(steps) in (3, 5) and steps[-1] in _LEVELS:
+        return WebRoute.QIDO
+    return WebRoute.WADO

@@ -1,0 +1,185 @@
+"""How a request looks to an upstream, and its answer to the caller. Pure.
+
+The caller's URL space is the primary's. Heads are written anew: framing, hop-by-hop fields and what
+`Connection` names are never copied (RFC 9110 7.6.1); who the caller is we say ourselves.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Final
+
+from failover.http.head import AnswerHead, RequestHead
+from failover.model import UpstreamName
+from failover.proxy.classify import Asked
+from failover.proxy.upstreams import WebUpstream
+from failover.routing.selection import Kind
+
+VIEWER: Final = b"/.failover/"
+
+
+class Reach(StrEnum):
+    """What asking an upstream for something leads to."""
+
+    ASK = "ask"
+    VIEWER = "viewer"  # a page that it cannot serve: 302 to our viewer
+    NEVER = "never"  # it cannot have it, or must not get it
+
+
+def reach(asked: Asked, upstream: WebUpstream) -> Reach:
+    """Return whether `upstream` may get the request at all."""
+    if asked.ours:
+        return Reach.ASK if upstream.is_archive else Reach.NEVER
+    if upstream.is_archive:
+        if asked.below_prefix is not None and asked.kind is not Kind.OTHER:
+            return Reach.ASK
+    elif (asked.kind is not Kind.OTHER or upstream.takes_unsafe) and (
+        asked.below_prefix is None or upstream.dicomweb_path is not None
+    ):
+        return Reach.ASK
+    if upstream.has_viewer and asked.below_prefix is None and asked.route == "page":
+        return Reach.VIEWER
+    return Reach.NEVER
+
+
+def target(asked: Asked, head: RequestHead, upstream: WebUpstream) -> bytes:
+    """Return the target as `upstream` knows it: the callers' DICOMweb prefix becomes its own."""
+    if upstream.name is UpstreamName.PRIMARY or asked.below_prefix is None or upstream.dicomweb_path is None:
+        return head.target
+    return upstream.dicomweb_path.rstrip("/").encode() + asked.below_prefix
+
+
+# -- requests ---------------------------------------------------------------------------------------
+
+_HOP_BY_HOP: Final = frozenset(
+    (
+        b"connection", b"keep-alive", b"proxy-connection", b"te", b"trailer", b"transfer-encoding",
+        b"content-length", b"upgrade", b"http2-settings", b"proxy-authenticate", b"proxy-authorization",
+    )
+)  # fmt: skip
+_NOT_TO_UPSTREAM: Final = _HOP_BY_HOP | {b"expect", b"forwarded", b"x-real-ip"}
+# The validators and ranges of one system mean nothing to the other (DESIGN 4.2): it answers whole.
+_OF_THE_PRIMARY: Final = frozenset(
+    (b"range", b"if-range", b"if-match", b"if-none-match", b"if-modified-since", b"if-unmodified-since")
+)
+_SECRETS: Final = frozenset((b"cookie", b"authorization"))
+_CRLF: Final = b"\r\n"
+
+
+def request_head(
+    head: RequestHead,
+    asked: Asked,
+    upstream: WebUpstream,
+    forwarded: bytes,
+    prefix: bytes | None,
+    framing: bytes,
+) -> bytes:
+    """Return the whole head for `upstream`.
+
+    `forwarded` are the finished lines that say who the caller is, `prefix` the callers' DICOMweb prefix,
+    `framing` the finished line of Content-Length or Transfer-Encoding, or nothing.
+    """
+    dropped = _NOT_TO_UPSTREAM
+    if upstream.name is not UpstreamName.PRIMARY and not asked.ours:
+        dropped = dropped | _OF_THE_PRIMARY
+        if not upstream.is_archive and not upstream.pass_credentials:
+            dropped = dropped | _SECRETS
+    lines = [b"%b %b HTTP/1.1\r\n" % (head.method, target(asked, head, upstream))]
+    connection = head.connection
+    for key, name, value in head.headers:
+        if key in dropped or key in connection or key.startswith((b"x-forwarded-", b"x-failover-")):
+            continue
+        if b"_" in key and _is_twin(key):
+            continue
+        lines.append(b"%b: %b\r\n" % (name, value))
+    if head.host is None:
+        # HTTP/1.0 may come without Host, 1.1 may not go on without (RFC 9112 3.2).
+        lines.append(b"Host: %b\r\n" % _authority(upstream))
+    lines.append(forwarded)
+    if upstream.is_archive:
+        lines.append(b"X-Failover-Via: router\r\n")
+        if prefix is not None:
+            lines.append(b"X-Failover-Prefix: %b\r\n" % (prefix or b"/"))
+    if asked.upgrade:
+        lines.append(b"Connection: Upgrade\r\nUpgrade: websocket\r\n")
+    lines.append(framing)
+    lines.append(_CRLF)
+    return b"".join(lines)
+
+
+def _is_twin(key: bytes) -> bool:
+    """Whether `key` becomes a field of ours where `_` and `-` are the same (CGI, WSGI)."""
+    twin = key.replace(b"_", b"-")
+    return twin in _NOT_TO_UPSTREAM or twin == b"host" or twin.startswith((b"x-forwarded-", b"x-failover-"))
+
+
+def _authority(upstream: WebUpstream) -> bytes:
+    host = f"[{upstream.host}]" if ":" in upstream.host else upstream.host
+    return f"{host}:{upstream.port}".encode()
+
+
+def binds_connection(head: RequestHead | AnswerHead) -> bool:
+    """Whether a connection that carried `head` belongs to one caller alone from now on.
+
+    NTLM and Negotiate (RFC 4559) authenticate the connection, not the request.
+    """
+    for key, _, value in head.headers:
+        if key in (b"authorization", b"www-authenticate", b"proxy-authenticate"):
+            scheme = value.lstrip()[:9].lower()
+            if scheme.startswith((b"ntlm", b"negotiate")):
+                return True
+    return False
+
+
+# -- answers ----------------------------------------------------------------------------------------
+
+# Alt-Svc would lead callers past the router.
+_NOT_TO_CALLER: Final = (_HOP_BY_HOP - {b"proxy-authenticate"}) | {b"alt-svc"}
+_UPSTREAM_LINES: Final = {name: b"X-Failover-Upstream: %b\r\n" % name.encode() for name in UpstreamName}
+
+
+def answer_head(answer: AnswerHead, upstream: WebUpstream, framing: bytes) -> bytes:
+    """Return the whole head for the caller; `framing` as in `request_head`, with Connection."""
+    lines = [b"HTTP/1.1 %d %b\r\n" % (answer.status, answer.reason)]
+    connection = answer.connection
+    foreign = upstream.name is not UpstreamName.PRIMARY and not upstream.is_archive
+    for key, name, value in answer.headers:
+        if key in _NOT_TO_CALLER or key in connection or key.startswith(b"x-failover-"):
+            continue
+        if foreign and key == b"set-cookie" and not upstream.pass_credentials:
+            continue
+        lines.append(b"%b: %b\r\n" % (name, value))
+    lines.append(_UPSTREAM_LINES[upstream.name])
+    lines.append(framing)
+    lines.append(_CRLF)
+    return b"".join(lines)
+
+
+_REASONS: Final = {
+    302: b"Found", 400: b"Bad Request", 403: b"Forbidden", 404: b"Not Found", 405: b"Method Not Allowed",
+    408: b"Request Timeout", 413: b"Content Too Large", 417: b"Expectation Failed",
+    431: b"Request Header Fields Too Large", 501: b"Not Implemented", 502: b"Bad Gateway",
+    503: b"Service Unavailable", 504: b"Gateway Timeout", 505: b"HTTP Version Not Supported",
+}  # fmt: skip
+# A killed archive is back within 3 s, a suspicion is decided within 5 s.
+_RETRY_AFTER_S: Final = 5
+
+
+def own_answer(status: int, sentence: str, *, close: bool, head_only: bool, location: bytes | None) -> bytes:
+    """Return an answer of the router itself, whole. `sentence` goes to the caller: no patient data."""
+    body = f"{sentence}\n".encode()
+    lines = [
+        b"HTTP/1.1 %d %b\r\n" % (status, _REASONS[status]),
+        b"X-Failover-Upstream: none\r\nCache-Control: no-store\r\n",
+        b"Content-Type: text/plain; charset=utf-8\r\nContent-Length: %d\r\n" % len(body),
+    ]
+    if status == 503:
+        lines.append(b"Retry-After: %d\r\n" % _RETRY_AFTER_S)
+    if location is not None:
+        lines.append(b"Location: %b\r\n" % location)
+    if close:
+        lines.append(b"Connection: close\r\n")
+    lines.append(_CRLF)
+    if not head_only:
+        lines.append(body)
+    return b"".join(lines)

@@ -1,0 +1,54 @@
+"""Whether the answer to a store says that anything was stored. Pure.
+
+PS3.18 10.5.3: ReferencedSOPSequence names what was stored, FailedSOPSequence what was not. A 2xx that names
+no instance in either is a failure: Orthanc answers so on a full disk. 202 and 409 mean what they say.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Final
+
+REFERENCED: Final = "00081199"
+FAILED: Final = "00081198"
+_REFERENCED_UID: Final = "00081155"
+# In the XML model (PS3.19 A.1) an item's attributes stand inside the sequence's element.
+_XML: Final = re.compile(
+    rb"""<DicomAttribute\b[^>]*\btag\s*=\s*["'](?:00081199|00081198)["'][^>]*>.{0,400}?<Item\b.*?"""
+    rb"""\btag\s*=\s*["']00081155["'][^>]*>.{0,200}?<Value\b[^>]*>\s*[0-9]""",
+    re.DOTALL,
+)
+
+
+def acknowledges_nothing(status: int, body: bytes) -> bool:
+    """Whether the whole answer to a store is a failure in the clothes of a success."""
+    if not 200 <= status < 300 or status == 202:
+        return False
+    stripped = body.lstrip(b"\xef\xbb\xbf \t\r\n")
+    if stripped.startswith((b"{", b"[")):
+        return not _json_names(stripped)
+    return _XML.search(stripped) is None
+
+
+def _json_names(body: bytes) -> bool:
+    try:
+        answer = json.loads(body)
+    except (ValueError, RecursionError):
+        return False
+    answers = answer if isinstance(answer, list) else [answer]
+    return any(
+        _names(one.get(tag)) for one in answers if isinstance(one, dict) for tag in (REFERENCED, FAILED)
+    )
+
+
+def _names(sequence: object) -> bool:
+    items = sequence.get("Value") if isinstance(sequence, dict) else None
+    if not isinstance(items, list):
+        return False
+    for item in items:
+        uid = item.get(_REFERENCED_UID) if isinstance(item, dict) else None
+        values = uid.get("Value") if isinstance(uid, dict) else None
+        if isinstance(values, list) and any(isinstance(value, str) and value for value in values):
+            return True
+    return False

@@ -1,0 +1,223 @@
+"""One connection to an upstream: answers are read strictly and told to the exchange as they come.
+
+A `BufferedProtocol` on purpose: every read lands in one shared buffer and is copied once, at its real size.
+With `Protocol`, asyncio makes a new 256 KB buffer for each read, which is mapped and faulted anew each time;
+128 KiB stays below the size at which malloc does so for the copy. (uvloop gives a class that inherits from
+both protocols `data_received` and never the buffer, so it inherits from this one alone.)
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+from failover.errors import ProtocolError
+from failover.http.framing import BodyReader, NoBody, UntilClose, answer_body
+from failover.http.head import AnswerHead, head_end, parse_answer
+
+if TYPE_CHECKING:
+    from failover.proxy.pool import Pool
+
+READ_BYTES: Final = 128 * 1024
+# One loop, one thread: what was read is copied out before anything else can be read.
+READ_BUFFER: Final = memoryview(bytearray(READ_BYTES))
+# Above it the writer is asked to pause; below the second it may go on.
+WRITE_HIGH_BYTES: Final = 256 * 1024
+WRITE_LOW_BYTES: Final = 64 * 1024
+
+
+class Asker(Protocol):
+    """Who waits for the answer on a connection."""
+
+    def answer_began(self, head: AnswerHead) -> None: ...
+    def answer_data(self, data: bytes) -> None: ...
+    def answer_unfinished(self) -> None: ...
+    def answer_ended(self) -> None: ...
+    def switched(self, head: AnswerHead, rest: bytes) -> None: ...
+    def upstream_failed(self, error: Exception | None) -> None: ...
+    def upstream_writable(self) -> None: ...
+
+
+class Tunnelled(Protocol):
+    """What takes the bytes of a connection that speaks another protocol now."""
+
+    def from_upstream(self, data: bytes) -> None: ...
+    def upstream_ended(self) -> None: ...
+    def upstream_writable(self) -> None: ...
+
+
+class UpstreamConnection(asyncio.BufferedProtocol):
+    __slots__ = (
+        "_head_bytes", "_max_head_bytes", "_method", "_reader", "_reading_paused", "_searched", "answered",
+        "asker", "bound", "closed", "idle_since_s", "pool", "reusable", "reused", "transport", "tunnel",
+        "write_paused",
+    )  # fmt: skip
+
+    def __init__(self, pool: Pool, max_head_bytes: int) -> None:
+        self.pool = pool
+        self.transport: Any = None
+        self.asker: Asker | None = None
+        self.tunnel: Tunnelled | None = None
+        self.closed = False
+        self.bound = False
+        """It carried NTLM or Negotiate: one caller's alone."""
+        self.reused = False
+        self.reusable = False
+        self.answered = False
+        """A byte of the answer to the present request has come."""
+        self.write_paused = False
+        self.idle_since_s = 0.0
+        self._reading_paused = False
+        self._max_head_bytes = max_head_bytes
+        self._head_bytes = b""
+        self._searched = 0
+        self._method = b""
+        self._reader: BodyReader | None = None
+
+    # -- what the exchange does
+
+    def ask(self, asker: Asker, method: bytes) -> None:
+        """The next answer on this connection is for `asker`, who asked by `method`."""
+        self.asker = asker
+        self._method = method
+        self._reader = None
+        self.answered = False
+
+    def write(self, data: bytes) -> None:
+        if not self.closed:
+            self.transport.write(data)
+
+    def write_pieces(self, pieces: tuple[bytes, ...]) -> None:
+        if not self.closed:
+            self.transport.writelines(pieces)
+
+    def pause_reading(self) -> None:
+        if not self._reading_paused and not self.closed:
+            self._reading_paused = True
+            self.transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        if self._reading_paused and not self.closed:
+            self._reading_paused = False
+            self.transport.resume_reading()
+
+    def drop(self) -> None:
+        """Nobody waits for its answer any more: it cannot be used again."""
+        self.asker = self.tunnel = None
+        if not self.closed:
+            self.closed = True
+            self.transport.abort()
+
+    # -- what asyncio calls
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = transport
+        self.transport.set_write_buffer_limits(high=WRITE_HIGH_BYTES, low=WRITE_LOW_BYTES)
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return READ_BUFFER
+
+    def buffer_updated(self, nbytes: int) -> None:
+        data = bytes(READ_BUFFER[:nbytes])
+        if self.tunnel is not None:
+            self.tunnel.from_upstream(data)
+            return
+        if self.asker is None:
+            # An answer that nobody asked for could be read as that to the next request.
+            self.drop()
+            return
+        self.answered = True
+        try:
+            if self._reader is None:
+                self._read_head(data)
+            else:
+                self._read_body(self._reader, data)
+        except ProtocolError as error:
+            self._fail(error)
+
+    def _read_head(self, data: bytes) -> None:
+        if self._head_bytes:
+            data = self._head_bytes + data
+        end = head_end(data, self._searched, self._max_head_bytes)
+        if end < 0:
+            self._head_bytes, self._searched = data, len(data)
+            return
+        self._head_bytes, self._searched = b"", 0
+        head = parse_answer(data[:end] if end < len(data) else data)
+        rest = data[end:]
+        asker = self.asker
+        assert asker is not None
+        if head.status < 200:
+            if head.status == 101:
+                self.reusable = False
+                asker.switched(head, rest)
+            elif rest:
+                # 100, 102, 103: the caller had its 100 from us, the rest is advice.
+                self._read_head(rest)
+            return
+        reader = answer_body(head, self._method)
+        self._reader = reader
+        self.reusable = head.keep_alive and not isinstance(reader, UntilClose)
+        asker.answer_began(head)
+        if self.asker is not asker:
+            return  # it went elsewhere
+        if reader.ended:
+            self._end(reader, rest)
+        elif rest:
+            self._read_body(reader, rest)
+        if self.asker is asker and not reader.ended:
+            asker.answer_unfinished()
+
+    def _read_body(self, reader: BodyReader, data: bytes) -> None:
+        asker = self.asker
+        payload = reader.feed(data)
+        if payload and asker is not None:
+            asker.answer_data(payload)
+            if self.asker is not asker:
+                return
+        if reader.ended:
+            self._end(reader, reader.rest)
+
+    def _end(self, reader: BodyReader, rest: bytes) -> None:
+        if rest:
+            self.reusable = False
+        asker = self.asker
+        if asker is not None:
+            asker.answer_ended()
+
+    def _fail(self, error: Exception | None) -> None:
+        asker = self.asker
+        self.drop()
+        if asker is not None:
+            asker.upstream_failed(error)
+
+    def eof_received(self) -> bool:
+        return False  # close; `connection_lost` tells what it means
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self.closed = True
+        tunnel, asker, reader = self.tunnel, self.asker, self._reader
+        self.pool.lost(self)
+        if tunnel is not None:
+            self.tunnel = None
+            tunnel.upstream_ended()
+        elif asker is not None:
+            if error is None and isinstance(reader, UntilClose):
+                reader.finish()
+                asker.answer_ended()
+            else:
+                self.asker = None
+                asker.upstream_failed(error)
+
+    def pause_writing(self) -> None:
+        self.write_paused = True
+
+    def resume_writing(self) -> None:
+        self.write_paused = False
+        if self.tunnel is not None:
+            self.tunnel.upstream_writable()
+        elif self.asker is not None:
+            self.asker.upstream_writable()
+
+
+__all__ = ["READ_BUFFER", "NoBody", "UpstreamConnection"]
