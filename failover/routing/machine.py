@@ -277,7 +277,7 @@ def _primary_lost(state: State, service: Service, now: Now) -> bool:
         return False
     if backup is None or backup.verdict is not Verdict.UP:
         return False
-    together = backup.returned_s is not None and backup.returned_s > primary.since_s
+    together = backup.returned_s is not None and backup.returned_s >= primary.since_s
     return not together or now.s - backup.since_s >= COMMON_CAUSE_S
 
 
