@@ -29,6 +29,7 @@ _READ_BYTES: Final = 256 * 1024
 _SMALL_READ_BYTES: Final = 32 * 1024
 QUEUE_HIGH_BYTES: Final = 256 * 1024  # unread bytes at which the socket is no longer read
 QUEUE_LOW_BYTES: Final = 64 * 1024
+_WRITES_PER_TURN: Final = 16  # messages or fragments sent before other tasks get their turn
 _ITEM_BYTES: Final = 128  # what a queued message or fragment costs besides its bytes
 _QUICKACK: Final = getattr(socket, "TCP_QUICKACK", None)
 _threads = threading.local()
@@ -83,6 +84,7 @@ class Connection(asyncio.BufferedProtocol):
         self._queued_bytes = 0
         self._reading_paused = False
         self._writing_paused = False
+        self._writes = 0
         self._arrived: asyncio.Future[None] | None = None
         self._drained: asyncio.Future[None] | None = None
         self._gone: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -154,6 +156,9 @@ class Connection(asyncio.BufferedProtocol):
         if self._transport is not None:
             self.last_moved_s = self._clock.monotonic()
             self._transport.writelines(chunks)
+        self._writes += 1
+        if self._writes % _WRITES_PER_TURN == 0:
+            await asyncio.sleep(0)  # a long answer must not keep the loop to itself: others, and C-CANCEL
 
     async def drain(self) -> None:
         """Return when the peer has taken enough. Raises AssociationEnded."""

@@ -75,8 +75,10 @@ class Flight:
     request: Message
     token: int = 0
     cancel_sent: bool = False
+    unkept: bool = False  # what it carries is not kept (any more), so that no other upstream can get it
     sent: bool = False  # a byte of it was given to an upstream
     moved: bool = False
+    hollow: bool = False  # the backup's answer did not count, because the primary was not down
     refused: dict[UpstreamName, Answer] = field(default_factory=dict)
     lost: Counter[UpstreamName] = field(default_factory=Counter)
 
@@ -157,13 +159,18 @@ class Session:
     def _verdict(self, upstream: UpstreamName) -> Verdict | None:
         return self.around.board.current.verdicts.get((upstream, Service.DICOM))
 
-    def _to_be_left(self, leg: Leg, kind: Kind) -> bool:
+    def _to_be_left(self, leg: Leg, flight: Flight) -> bool:
         """Whether an operation under way at `leg` is to be moved: its upstream is suspect or down, and the
         other one is better. A mere change of phase lets it end where it is."""
+        kind = flight.policy.kind
         if kind is Kind.OTHER or self._verdict(leg.upstream) not in (Verdict.SUSPECT, Verdict.DOWN):
             return False
-        first = self.choice(kind).first
-        return first is not None and first is not leg.upstream
+        choice = self.choice(kind)
+        if choice.first is None or choice.first is leg.upstream:
+            return False
+        if choice.first in flight.refused:  # it had its say: only what did not count may count now
+            return flight.hollow and not choice.provisional
+        return True
 
     def misplaced(self) -> bool:
         """Whether the idle leg is where nobody serves any more: it is left at once, so that a drain ends."""
@@ -234,14 +241,14 @@ class Session:
             except TimeoutError:
                 raise LegLost("silent for too long", Outcome.TIMED_OUT) from None
             self._raise_if_caller_left()
+            if self._cancel_waits(flight) and association.ended is None:
+                flight.cancel_sent = True
+                await self.to_leg(leg, flight, cancel_rq(flight.message_id))
             item = association.take()
             if item is not None:
                 self.around.traffic[leg.upstream].heard(flight.token)
                 return item
             self._raise_if_lost(leg, flight)
-            if self._cancel_waits(flight):
-                flight.cancel_sent = True
-                await self.to_leg(leg, flight, cancel_rq(flight.message_id))
 
     def _stirs(self, leg: Leg, flight: Flight) -> bool:
         association = leg.association
@@ -251,7 +258,7 @@ class Session:
             or association.releasing
             or self.caller.ended is not None
             or self._cancel_waits(flight)
-            or self._to_be_left(leg, flight.policy.kind)
+            or self._to_be_left(leg, flight)
         )
 
     def _cancel_waits(self, flight: Flight) -> bool:
@@ -267,7 +274,7 @@ class Session:
             raise LegLost(association.ended, Outcome.FAILED)
         if association.releasing:
             raise LegLost("released in the middle of an operation", Outcome.FAILED)
-        if self._to_be_left(leg, flight.policy.kind):
+        if self._to_be_left(leg, flight):
             raise LegLost(f"the {leg.upstream} is {self._verdict(leg.upstream)}", Outcome.LEFT)
 
     async def hear_message(self, leg: Leg, flight: Flight) -> Message:
@@ -315,7 +322,7 @@ class Session:
                         not association.writing_paused
                         or association.ended is not None
                         or self.caller.ended is not None
-                        or self._to_be_left(leg, flight.policy.kind)
+                        or self._to_be_left(leg, flight)
                     )
                 )
         except TimeoutError:
@@ -360,7 +367,6 @@ class Session:
         pass it on. Raises CallerLeft alone."""
         clock = self.around.clock
         began_s = clock.monotonic()
-        hollow: Answer | None = None
         while True:
             found = await self.leg_for(flight)
             if found is None:
@@ -368,9 +374,10 @@ class Session:
                 if self.caller.cancelled(flight.message_id):
                     await self._finish(flight, None, Answer(own_response(flight, Status.CANCEL)))
                     return
-                if hollow is not None and waited_s < _HOLLOW_S:
+                if flight.hollow and waited_s < _HOLLOW_S:
                     if not self.choice(flight.policy.kind).provisional:
                         flight.refused.clear()  # the primary is down now: the backup's answer counts
+                        flight.hollow = False
                 elif flight.refused or waited_s > NEITHER_S:
                     await self._finish(flight, *_best(flight))
                     return
@@ -393,7 +400,7 @@ class Session:
                 flight.lost[leg.upstream] += 1
                 flight.moved = True
                 flight.cancel_sent = False
-                if flight.policy.on_loss is OnLoss.FAIL and flight.sent:
+                if flight.sent and (flight.policy.on_loss is OnLoss.FAIL or flight.unkept):
                     answer = Answer(own_response(flight, flight.policy.lost, "the archive was lost"))
                     await self._finish(flight, None, answer)
                     return
@@ -414,8 +421,7 @@ class Session:
             if judgement is Judgement.PASS:
                 await self._finish(flight, leg.upstream, answer)
                 return
-            if judgement is Judgement.HOLLOW:
-                hollow = answer
+            flight.hollow = flight.hollow or judgement is Judgement.HOLLOW
             flight.refused[leg.upstream] = answer
             flight.moved = True
             _log.info(

@@ -13,7 +13,7 @@ from failover.dicom.dimse import Fragment
 from failover.errors import AssociationEnded, SpoolFull
 from failover.health.passive import Outcome
 from failover.relay.legs import Leg
-from failover.relay.session import Answer, CallerLeft, Flight, LegLost, Session, own_response
+from failover.relay.session import Answer, CallerLeft, Flight, LegLost, Session
 from failover.spool import KeptBody
 
 _log = structlog.get_logger(__name__)
@@ -28,7 +28,6 @@ class Store:
         self._session = session
         self._body = body
         self._whole = False  # the caller's data set has come to its end
-        self._protected = True
         body.on_change = session.nudge
 
     async def hold(self) -> None:
@@ -39,8 +38,6 @@ class Store:
 
     async def attempt(self, leg: Leg, flight: Flight) -> Answer:
         """Send it to one upstream, from its beginning; return the response."""
-        if not self._protected and flight.sent:
-            return Answer(own_response(flight, flight.policy.lost, "not kept, send it again"))
         flight.sent = True
         try:
             await self._session.until_writable(leg, flight)
@@ -63,6 +60,7 @@ class Store:
             try:
                 piece = await body.read(at, _REPLAY_BYTES)
             except SpoolFull as error:
+                flight.unkept = True
                 raise LegLost(f"what was kept cannot be read: {error}", Outcome.LEFT) from error
             at += len(piece)
             await self._session.until_writable(leg, flight)
@@ -82,18 +80,18 @@ class Store:
                 raise CallerLeft(str(error)) from error
             if fragment is None:
                 return
-            await self._keep(fragment)
+            await self._keep(flight, fragment)
             await session.until_writable(leg, flight)
             await leg.association.send_fragment(flight.context_id, fragment)
 
-    async def _keep(self, fragment: Fragment) -> None:
+    async def _keep(self, flight: Flight, fragment: Fragment) -> None:
         self._whole = fragment.is_last
-        if not self._protected:
+        if flight.unkept:
             return
         try:
             self._body.append(bytes(fragment.data))
         except SpoolFull as error:
-            self._protected = False
+            flight.unkept = True
             self._body.close()
             _log.warning("instance goes on unprotected", why=str(error))
             return
