@@ -18,6 +18,7 @@ from pydicom.filebase import DicomBytesIO
 from pydicom.filereader import read_dataset
 from pydicom.filewriter import write_dataset
 
+from failover.aio import Signal
 from failover.clock import SystemClock
 from failover.dicom.acceptor import Acceptance, Acceptor, Limits
 from failover.dicom.dimse import CommandField, Message, Tag, response, store_rq
@@ -74,6 +75,7 @@ class FakeUpstream:
         self.syntaxes: dict[str, Sequence[str]] = {}  # of an abstract syntax; default both little endian
         self.responses_to_events: list[int] = []
         self.cancelled = 0
+        self.changed = Signal()  # at each A-ASSOCIATE-RQ and each operation
         self._port = port
         self._acceptor: Acceptor | None = None
 
@@ -105,6 +107,7 @@ class FakeUpstream:
 
     async def _accept(self, rq: AssociateRq) -> Acceptance:
         self.requests.append(rq)
+        self.changed.fire()
         if self.silent_opening:
             await asyncio.Event().wait()
         contexts = choose_contexts(rq, lambda uid: self.syntaxes.get(uid, (EXPLICIT_LITTLE, IMPLICIT_LITTLE)))
@@ -119,6 +122,7 @@ class FakeUpstream:
                 self.responses_to_events.append(message.command.status)
                 continue
             self.asked.append(name)
+            self.changed.fire()
             fault = self.faults[name].popleft() if self.faults[name] else None
             if fault == "hang":
                 await asyncio.Event().wait()

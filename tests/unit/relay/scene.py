@@ -10,7 +10,7 @@ from pathlib import Path
 
 from prometheus_client import CollectorRegistry
 
-from failover.clock import SystemClock
+from failover.clock import Clock, SystemClock
 from failover.config.schema import DicomCallers, ListenDicom
 from failover.dicom.exchange import Association
 from failover.dicom.negotiation import propose
@@ -55,6 +55,16 @@ def route(
         exists=frozenset({(PRIMARY, Service.DICOM), (BACKUP, Service.DICOM)}),
         hold_stores=hold_stores,
     )
+
+
+class FastClock(SystemClock):
+    """Ten seconds pass in one: for limits of seconds that a test has to sit out."""
+
+    def monotonic(self) -> float:
+        return super().monotonic() * 10
+
+    async def sleep(self, seconds: float) -> None:
+        await super().sleep(seconds / 10)
 
 
 @dataclass
@@ -104,11 +114,12 @@ async def scene(
     callers: DicomCallers = None,
     listen: ListenDicom | None = None,
     spool: Spool | None = None,
+    clock: Clock | None = None,
 ) -> AsyncIterator[Scene]:
     one, two = primary or FakeUpstream("ORTHANC"), backup or FakeUpstream("MINIPACS")
     await one.start()
     await two.start()
-    clock = SystemClock()
+    clock = clock or SystemClock()
     metrics = RouterMetrics(CollectorRegistry())
     board = RouteBoard(route())
     kept = spool or Spool(tmp_path / "spool")

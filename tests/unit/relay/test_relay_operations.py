@@ -20,7 +20,17 @@ from failover.dicom.exchange import Association
 from failover.model import Phase, Verdict
 from failover.spool import Spool
 from tests.fakes.upstream import CT, FakeUpstream, decoded, encoded, study
-from tests.unit.relay.scene import BACKUP, COMMITMENT, ECHO, ID, PRIMARY, STUDY_FIND, STUDY_GET, scene
+from tests.unit.relay.scene import (
+    BACKUP,
+    COMMITMENT,
+    ECHO,
+    ID,
+    PRIMARY,
+    STUDY_FIND,
+    STUDY_GET,
+    FastClock,
+    scene,
+)
 
 STUDIES = [study(f"1.2.{number}") for number in range(5)]
 
@@ -362,7 +372,7 @@ async def test_a_cancel_follows_the_operation(tmp_path: Path) -> None:
 
 
 async def test_neither_can_take_it_and_the_operation_ends_with_a_status(tmp_path: Path) -> None:
-    async with scene(tmp_path) as stage:
+    async with scene(tmp_path, clock=FastClock()) as stage:
         caller = await stage.open()
         await stage.primary.kill()
         await stage.backup.kill()
