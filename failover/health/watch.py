@@ -9,6 +9,7 @@ associations of ours).
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
@@ -36,6 +37,10 @@ AT_ONCE_TIMES: Final = 3  # or so many times the slowest of its kind
 AT_ONCE_PROBES: Final = 2
 # Orthanc with its four DICOM threads busy answers an echo after 0.9 to 1.1 s, and is not dead.
 CROWDED_S: Final = 1.5
+# A PACS whose last answers were all slow is slow, not dead, and is given time; one that stalls now and
+# then is not.
+STEADY: Final = 3
+STEADY_TIMES: Final = 1.5
 _FAILURE_PAUSE_S: Final = 1.0
 _QUIET_S: Final = 10.0
 _NEVER_S: Final = float("-inf")
@@ -58,6 +63,7 @@ class Scheduled:
     began_s: float = _NEVER_S
     slowest: RecentSlowest = field(default_factory=RecentSlowest)
     slowest_crowded: RecentSlowest = field(default_factory=RecentSlowest)
+    last_took_s: deque[float] = field(default_factory=lambda: deque(maxlen=STEADY))
 
 
 @dataclass(slots=True)
@@ -215,14 +221,16 @@ class ServiceWatch:
         return scheduled, wait_s
 
     def _limit_s(self, scheduled: Scheduled) -> float:
+        """How long a probe may take: its time-out, longer when it is known to be steadily slow."""
         plan = scheduled.plan
-        if not plan.follows_measured:
-            return plan.timeout_s
-        slowest_s = scheduled.slowest.slowest_s(self._clock.monotonic())
         most_s = max(plan.timeout_s, self._policy.fail_after_s)
-        if slowest_s is None:
-            return most_s
-        return min(most_s, max(plan.timeout_s, AT_ONCE_TIMES * slowest_s))
+        if plan.follows_measured:
+            slowest_s = scheduled.slowest.slowest_s(self._clock.monotonic())
+            wanted_s = most_s if slowest_s is None else AT_ONCE_TIMES * slowest_s
+        else:
+            steady = len(scheduled.last_took_s) == STEADY
+            wanted_s = STEADY_TIMES * min(scheduled.last_took_s) if steady else 0.0
+        return min(most_s, max(plan.timeout_s, wanted_s))
 
     def _limit_at_once_s(self, scheduled: Scheduled) -> float:
         now_s = self._clock.monotonic()
@@ -231,7 +239,7 @@ class ServiceWatch:
         if scheduled.plan.few_slots and self._traffic.waiting() >= CROWD and alone:
             crowded_s = scheduled.slowest_crowded.slowest_s(now_s)
             limit_s = max(limit_s, CROWDED_S if crowded_s is None else AT_ONCE_TIMES * crowded_s)
-        return min(scheduled.plan.timeout_s, limit_s)
+        return min(self._limit_s(scheduled), limit_s)
 
     async def _ask_at_once(self, why: str, pacing: _Pacing) -> None:
         scheduled = self._probes[Part.REACH]
@@ -311,6 +319,7 @@ class ServiceWatch:
     def _passed(self, asked: _Asked, reason: str) -> bool:
         now_s, part = self._clock.monotonic(), asked.part
         took_s = now_s - asked.began_s
+        asked.scheduled.last_took_s.append(took_s)
         asked.scheduled.slowest.learn(took_s, now_s)
         if asked.crowded:
             asked.scheduled.slowest_crowded.learn(took_s, now_s)
