@@ -119,7 +119,7 @@ def _upstream_table(status: Json) -> Table:
         table.add_column(heading, overflow="fold")
     for service in _SERVICES:
         route = status["services"].get(service)
-        if not route:
+        if not route or route.get("active") is None:
             continue
         active = str(route["active"])
         cells: list[RenderableType] = [Text(service, "bold")]
@@ -133,8 +133,8 @@ def _upstream_table(status: Json) -> Table:
 
 
 def _verdict_cell(health: Json | None) -> Text:
-    if not health:
-        return Text("–  none", "dim")
+    if not health or health.get("reason") == "not configured":
+        return Text("– none", "dim")
     sign, word, style = _VERDICTS.get(health.get("verdict"), _VERDICTS[None])
     text = Text(f"{sign} {word}", style)
     if health.get("verdict") != "up" and health.get("reason"):

@@ -72,8 +72,8 @@ def _sentence(tree: Tree, path: KeyPath, kind: str, error: Mapping[str, Any]) ->
         return f"must be {context['expected'].replace(chr(39), '')}, is {shown(value)}"
     if kind in _BOUNDS:
         return _bound_sentence(kind, context, value)
-    if kind == "string_too_short":
-        return "must not be empty"
+    if kind == "string_too_long":
+        return f"must have at most {context['max_length']} characters, has {len(str(value))}"
     if isinstance(value, dict | list) and "must be" not in error["msg"]:
         return f"must be a single value, is {shown(value)}"
     return _own_words(error)

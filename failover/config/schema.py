@@ -11,7 +11,7 @@ import socket
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, model_validator
 
 from failover.config.scalars import (
     Ae,
@@ -224,7 +224,9 @@ class MoveDestination(Block):
 
 class Archive(Block):
     data_dir: FilePath = Field(
-        Path("./data/archive"), validate_default=True, description="its instances and index"
+        Path("./data/archive"),
+        validate_default=True,
+        description="its instances and index; default: the folder `archive` in state_dir",
     )
     web: ArchiveWeb = Field(default_factory=ArchiveWeb)
     dicom: ArchiveDicom = Field(default_factory=ArchiveDicom)
@@ -341,6 +343,16 @@ class Configuration(Block):
     health: Health = Field(default_factory=Health)
     policy: Policy = Field(default_factory=Policy)
     replication: Replication = Field(default_factory=Replication)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _put_the_archive_below_state_dir(cls, given: object) -> object:
+        if not isinstance(given, dict):
+            return given
+        archive, state_dir = given.get("archive", {}), given.get("state_dir", "./data")
+        if not isinstance(archive, dict) or "data_dir" in archive or not isinstance(state_dir, str | Path):
+            return given
+        return {**given, "archive": {**archive, "data_dir": Path(state_dir, "archive")}}
 
     @property
     def backup_upstream(self) -> Upstream:

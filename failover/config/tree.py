@@ -99,9 +99,7 @@ def read_tree(text: str) -> Tree:
         tree.problems = [_not_yaml(error, text)]
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
-        tree.problems = [
-            Problem(line, (), f"not YAML: the character {ord(error.character):#04x} is not allowed")
-        ]
+        tree.problems = [Problem(line, (), f"not YAML: the character {error.character:#04x} is not allowed")]
     except TooMuch as error:
         tree.problems = [Problem(error.line, (), "nested too deeply, or far too long for a configuration")]
     except RecursionError:

@@ -142,7 +142,6 @@ function openIntent(mode) {
   state.mode = mode;
   $("intent-title").textContent = TITLES[mode];
   $("intent-upstream").hidden = mode !== "forced";
-  $("intent-keep-field").hidden = mode === "paused";
   $("intent-even-field").hidden = mode === "paused";
   const active = Object.values(state.status.services).find((route) => route?.active)?.active ?? "primary";
   const target = active === "primary" ? "backup" : "primary";
@@ -159,12 +158,14 @@ function openIntent(mode) {
 function wanted() {
   const mode = state.mode;
   const forced = document.querySelector("input[name=upstream]:checked").value;
+  const untouched = mode === "drain" || (mode === "forced" && forced === "backup");
+  $("intent-keep-field").hidden = !untouched; // else replication goes on anyway
   return {
     mode,
     upstream: { forced, drain: "primary", paused: null }[mode],
     reason: $("reason").value.trim(),
     for_s: $("intent-for").value ? Number($("intent-for").value) : null,
-    keep_replicating: mode !== "paused" && $("intent-keep").checked,
+    keep_replicating: untouched && $("intent-keep").checked,
     even_if_down: mode !== "paused" && $("intent-even").checked,
   };
 }

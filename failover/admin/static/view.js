@@ -108,9 +108,7 @@ export function renderUpstream(status, name) {
 }
 
 function renderHealth(health, inFlight, service) {
-  if (!health || (health.verdict === null && health.up === null && !health.reason)) {
-    return h("span", { class: "faint" }, health ? "○ not known yet" : "– has none");
-  }
+  if (!health || health.reason === "not configured") return h("span", { class: "faint" }, "– not configured");
   const { sign, word } = VERDICTS[health.verdict] ?? VERDICTS.unknown;
   const parts = Object.entries(health.parts ?? {}).filter(([, part]) => verdictOf(part) !== "up");
   const noun = service === "web" ? ["request", "requests"] : ["association", "associations"];

@@ -1,0 +1,148 @@
+"""What several keys together make wrong, unsafe or unwise."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from textwrap import dedent
+
+import pytest
+
+from failover.config import checks
+from failover.config.load import parse
+from failover.config.schema import Configuration
+from failover.errors import ConfigurationError
+
+
+def read(text: str, *, folder: Path = Path("/nowhere"), archive_alone: bool = False) -> Configuration:
+    return parse(dedent(text), name="f.yaml", folder=folder, archive_alone=archive_alone)
+
+
+def problems(text: str, *, folder: Path = Path("/nowhere"), archive_alone: bool = False) -> list[str]:
+    with pytest.raises(ConfigurationError) as caught:
+        read(text, folder=folder, archive_alone=archive_alone)
+    return caught.value.problems
+
+
+PRIMARY = "primary: {web: {url: http://127.0.0.1:8042}, dicom: {host: localhost, port: 4242, ae_title: P}}\n"
+
+
+def test_the_example_of_the_contract_is_fine() -> None:
+    configuration = read(PRIMARY)
+    assert checks.problems(configuration) == []
+    assert checks.advice(configuration) == []
+
+
+@pytest.mark.parametrize(
+    ("line", "sentence"),
+    [
+        (
+            "listen: {admin: {host: 0.0.0.0}}",
+            "listen.admin.host: beyond loopback needs listen.admin.token_file",
+        ),
+        ("listen: {admin: {host: '::'}}", "listen.admin.host: beyond loopback needs listen.admin.token_file"),
+        (
+            "listen: {web: {host: 10.1.2.3}}",
+            "listen.web.host: beyond loopback needs access.web: whom the archive may answer",
+        ),
+        (
+            "listen: {dicom: {host: pacs.example}}",
+            "listen.dicom.host: beyond loopback needs access.dicom (`any` must be written out)",
+        ),
+        ("archive: {web: {host: 10.1.2.3}}", "archive.web.host: beyond loopback needs archive.access"),
+        ("archive: {dicom: {host: 10.1.2.3}}", "archive.dicom.host: beyond loopback needs archive.access"),
+    ],
+)
+def test_a_door_beyond_loopback_needs_its_guard(line: str, sentence: str) -> None:
+    assert problems(PRIMARY + line) == [f"f.yaml:2: {sentence}"]
+
+
+def test_a_door_with_its_guard_is_fine() -> None:
+    read(PRIMARY + "listen: {web: {host: 0.0.0.0}}\naccess: {web: {addresses: [10.0.0.0/8]}}")
+    read(PRIMARY + "listen: {dicom: {host: 0.0.0.0}}\naccess: {dicom: any}")
+    read(PRIMARY + "archive: {web: {host: 0.0.0.0}, access: {web: {addresses: [10.0.0.0/8]}}}")
+
+
+@pytest.mark.parametrize(
+    ("line", "sentence"),
+    [
+        ("listen: {admin: {port: 8080}}", "listen.admin.port: is the port of listen.web too: 8080"),
+        ("archive: {web: {port: 8080}}", "archive.web.port: is the port of listen.web too: 8080"),
+        ("archive: {dicom: {port: 11112}}", "archive.dicom.port: is the port of listen.dicom too: 11112"),
+        (
+            "listen: {admin: {host: localhost, port: 8080}}",
+            "listen.admin.port: is the port of listen.web too: 8080",
+        ),
+    ],
+)
+def test_our_own_listeners_do_not_collide(line: str, sentence: str) -> None:
+    assert problems(PRIMARY + line) == [f"f.yaml:2: {sentence}"]
+
+
+def test_one_port_on_two_addresses_is_fine() -> None:
+    read(PRIMARY + "listen: {admin: {host: 127.0.0.2, port: 8080}}")
+    read(PRIMARY + "archive: {web: {port: 8080}}\nbackup: {web: {url: http://other}}")  # no archive then
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("primary: {web: {url: http://localhost:8080}}", "primary.web.url: is our own listen.web"),
+        ("primary: {web: {url: 'http://[::1]:8043'}}", "primary.web.url: is our own archive.web"),
+        (
+            "primary: {dicom: {host: localhost, port: 11112, ae_title: A}}",
+            "primary.dicom.port: is our own listen.dicom",
+        ),
+        (
+            "primary: {web: {url: http://a:81}}\nbackup: {web: {url: http://a:81}}",
+            "backup.web.url: is primary.web.url too: primary and backup must be two systems",
+        ),
+    ],
+)
+def test_no_request_goes_round_in_a_circle(text: str, sentence: str) -> None:
+    (line,) = problems(text)
+    assert line.split(": ", 1)[1] == sentence
+
+
+def test_another_machine_may_use_our_ports() -> None:
+    read(
+        "primary: {web: {url: http://pacs.example:8080}, "
+        "dicom: {host: pacs.example, port: 11112, ae_title: PACS}}"
+    )
+
+
+def test_the_archive_alone_needs_no_primary() -> None:
+    configuration = read("listen: {admin: {host: 0.0.0.0}}\n", archive_alone=True)
+    assert configuration.primary is None
+    assert problems("archive: {web: {host: 0.0.0.0}}", archive_alone=True) == [
+        "f.yaml:1: archive.web.host: beyond loopback needs archive.access"
+    ]
+
+
+def test_files_that_cannot_serve_are_told(tmp_path: Path) -> None:
+    (tmp_path / "data").write_text("a file")
+    (tmp_path / "tokens").write_text("alice short\n")
+    text = PRIMARY + "listen: {admin: {token_file: tokens}}\n"
+    assert problems(text, folder=tmp_path) == [
+        f"f.yaml:1: state_dir: must be a folder, {tmp_path}/data is none",
+        f"f.yaml:2: listen.admin.token_file: {tmp_path}/tokens:"
+        " line 1: the token must have at least 16 characters",
+    ]
+    (tmp_path / "data").unlink()
+    assert problems(PRIMARY + "listen: {admin: {token_file: none}}\n", folder=tmp_path) == [
+        f"f.yaml:2: listen.admin.token_file: {tmp_path}/none: cannot be read: No such file or directory"
+    ]
+
+
+def test_what_is_unwise_runs_and_is_told() -> None:
+    configuration = read(
+        PRIMARY
+        + "health: {interval: 100ms, timeout: 2s}\npolicy: {fail_after: 2s}\n"
+        + "listen: {dicom: {max_associations: 5}}\nreplication: {window_days: 365}\n"
+    )
+    assert [".".join(key) for key, _ in checks.advice(configuration)] == [
+        "health.fast_interval",
+        "health.timeout",
+        "health.dicom.timeout",
+        "listen.dicom.reserve",
+        "replication.window_days",
+    ]
