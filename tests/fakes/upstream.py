@@ -21,7 +21,7 @@ from pydicom.filewriter import write_dataset
 from failover.aio import Signal
 from failover.clock import SystemClock
 from failover.dicom.acceptor import Acceptance, Acceptor, Limits
-from failover.dicom.dimse import CommandField, Message, Tag, response, store_rq
+from failover.dicom.dimse import Command, CommandField, Message, Tag, response, store_rq
 from failover.dicom.exchange import Association
 from failover.dicom.negotiation import (
     EXPLICIT_LITTLE,
@@ -68,6 +68,7 @@ class FakeUpstream:
         self.instances: dict[str, bytes] = {}  # what C-GET sends, by SOP instance UID
         self.stored: dict[str, bytes] = {}
         self.asked: list[str] = []
+        self.commands: list[Command] = []
         self.requests: list[AssociateRq] = []
         self.faults: Mapping[str, deque[Fault]] = defaultdict(deque)
         self.rejection: Rejection | None = None
@@ -122,6 +123,7 @@ class FakeUpstream:
                 self.responses_to_events.append(message.command.status)
                 continue
             self.asked.append(name)
+            self.commands.append(message.command)
             self.changed.fire()
             fault = self.faults[name].popleft() if self.faults[name] else None
             if fault == "hang":
@@ -210,5 +212,5 @@ class FakeUpstream:
         await association.send(message.context_id, event, raw)
 
 
-def _announced(number: int, uid: str):  # type: ignore[no-untyped-def]
+def _announced(number: int, uid: str) -> Command:
     return store_rq(number, CT, uid)
