@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from failover.audit.events import EventKind
 from failover.errors import Refused, Unprocessable
 from failover.model import Mode, Phase, UpstreamName, Verdict
 from failover.routing.gate import gate, live_numbers
@@ -82,7 +83,7 @@ def would(
 ) -> list[str]:
     """Return what `wish` would do, as sentences. `commands` are those of its step."""
     lines = [_first_line(wish)]
-    moves = [c for c in commands if isinstance(c, Audit) and c.service is not None and c.to != c.from_]
+    moves = [c for c in commands if isinstance(c, Audit) and c.kind is EventKind.TRANSITION]
     lines += [f"{move.service}: {move.from_} -> {move.to}: {move.reason}" for move in moves]
     if not moves:
         lines.append("no service changes its phase now")
