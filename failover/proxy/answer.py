@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from failover.http.framing import LAST_CHUNK, answer_has_body, chunk
 from failover.http.head import AnswerHead, RequestHead
 from failover.proxy import rewrite
-from failover.proxy.hold import HOLD_TOTAL_BYTES, Delivery, Plan
+from failover.proxy.hold import HOLD_TOTAL_BYTES, Plan
 from failover.proxy.retry import Judgement
 from failover.proxy.upstreams import WebUpstream
 
@@ -52,8 +52,8 @@ class Answer:
         self._held_bytes = 0
 
     @property
-    def held(self) -> bool:
-        return not self.begun and self.plan.delivery is Delivery.HOLD
+    def is_event_stream(self) -> bool:
+        return (self.head.first(b"content-type") or b"").lower().startswith(b"text/event-stream")
 
     def hold(self, data: bytes) -> bool:
         """Keep `data`. False when there is no room for more: it must stream (`data` is kept nevertheless)."""

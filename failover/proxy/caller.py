@@ -295,6 +295,11 @@ class CallerConnection(asyncio.BufferedProtocol):
             self.transport.write_eof()
             self.resume_reading()
 
+    @property
+    def asks_nothing(self) -> bool:
+        """Not a byte of a request is here."""
+        return self.phase <= Phase.HEAD and not self._buffer
+
     def close(self) -> None:
         """End when what was written is out."""
         self.phase, self._since_s = Phase.CLOSING, self._proxy.clock.monotonic()

@@ -97,7 +97,7 @@ class Proxy:
         self.stopping = True
         self._accept_off()  # 1. accept nothing new; whoever waits in the backlog is the next process's
         for caller in list(self._callers):
-            if caller.phase is Phase.IDLE:
+            if caller.asks_nothing:
                 caller.close()  # 2. who asks for nothing goes at once
         # 3. let requests end; each answer says `Connection: close` now
         await self._gone.wait_until(lambda: not self._busy(), timeout_s=grace_s)

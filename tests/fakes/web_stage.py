@@ -88,8 +88,9 @@ async def web_stage(folder: Path, *, foreign_backup: bool = False, **listen: obj
             takes_unsafe=not ours, has_viewer=ours, is_archive=ours,
         ),
     }  # fmt: skip
+    traffic = {name: LiveTraffic(clock) for name in UpstreamName}
     proxy = Proxy(
-        ListenWeb.model_validate(listen), upstreams, board, {name: LiveTraffic(clock) for name in UpstreamName},
+        ListenWeb.model_validate(listen), upstreams, board, traffic,
         admitted.__contains__, metrics, clock, spool,
     )  # fmt: skip
     port = sock.getsockname()[1]

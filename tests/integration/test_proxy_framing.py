@@ -1,0 +1,356 @@
+"""Bytes through the proxy: bodies both ways, pipelining, HEAD, old HTTP, tunnels, limits, the end."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from failover.model import Phase, Verdict
+from tests.fakes.backend import Received, Talk, always, answer
+from tests.fakes.web_stage import PRIMARY, Stage, web_stage
+
+pytestmark = pytest.mark.integration
+
+
+@pytest.fixture
+async def stage(tmp_path: Path) -> AsyncIterator[Stage]:
+    async with web_stage(tmp_path) as stage:
+        yield stage
+
+
+async def test_chunked_both_ways(stage: Stage) -> None:
+    async def echo(received: Received, talk: Talk) -> None:
+        await talk.send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+        for place in range(0, len(received.body), 7):
+            piece = received.body[place : place + 7]
+            await talk.send(b"%x\r\n%b\r\n" % (len(piece), piece))
+        await talk.send(b"0\r\n\r\n")
+
+    stage.primary.script = echo
+    caller = await stage.caller()
+    await caller.send(b"POST /echo HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n")
+    for piece in (b"one ", b"two ", b"three"):
+        await caller.send(b"%x\r\n%b\r\n" % (len(piece), piece))
+    await caller.send(b"0\r\n\r\n")
+    answered = await caller.answer("POST")
+    assert answered.body == b"one two three"
+    assert stage.primary.requests[0].header("Transfer-Encoding") == "chunked"
+
+
+async def test_64_mb_stream_with_flat_memory(stage: Stage) -> None:
+    block, count = os.urandom(256 * 1024), 256
+
+    async def stream(_: Received, talk: Talk) -> None:
+        await talk.send(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % (len(block) * count))
+        for _ in range(count):
+            await talk.send(block)
+
+    stage.primary.script = stream
+    before = psutil.Process().memory_info().rss
+    caller = await stage.caller()
+    await caller.send(b"GET /dicom-web/studies/1.2 HTTP/1.1\r\nHost: a\r\n\r\n")
+    head = await caller.head()
+    assert head.header("Content-Length") == str(len(block) * count)
+    highest = 0
+    for _ in range(count):
+        assert await caller.reader.readexactly(len(block)) == block
+        highest = max(highest, psutil.Process().memory_info().rss)
+    assert highest - before < 24 * 2**20
+
+
+async def test_a_caller_that_does_not_read_stops_the_upstream(stage: Stage) -> None:
+    sent = 0
+
+    async def stream(_: Received, talk: Talk) -> None:
+        nonlocal sent
+        await talk.send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+        while sent < 200 * 2**20:
+            await talk.send(b"10000\r\n" + b"x" * 65536 + b"\r\n")
+            sent += 65536
+
+    stage.primary.script = stream
+    caller = await stage.caller()
+    caller.writer.transport.pause_reading()  # type: ignore[attr-defined]
+    await caller.send(b"GET /dicom-web/studies/1.2 HTTP/1.1\r\nHost: a\r\n\r\n")
+    (exchange_owner,) = await _callers(stage)
+    while not exchange_owner.write_paused:
+        await _turn()
+    before = -1
+    while sent != before:
+        before = sent
+        await asyncio.wait_for(asyncio.shield(_some_turns()), 5)
+    assert sent < 40 * 2**20
+    caller.close()
+    while stage.proxy.in_flight(PRIMARY):
+        await _turn()
+
+
+async def _callers(stage: Stage) -> list:  # type: ignore[type-arg]
+    while not stage.proxy._callers:
+        await _turn()
+    return list(stage.proxy._callers)
+
+
+async def _turn() -> None:
+    await asyncio.get_running_loop().run_in_executor(None, lambda: None)
+
+
+async def _some_turns() -> None:
+    for _ in range(200):
+        await _turn()
+
+
+async def test_pipelined_requests_are_answered_in_order(stage: Stage) -> None:
+    async def name_it(received: Received, talk: Talk) -> None:
+        await talk.send(answer(received.target.encode()))
+
+    stage.primary.script = name_it
+    caller = await stage.caller()
+    await caller.send(
+        b"".join(b"GET /dicom-web/studies/%d HTTP/1.1\r\nHost: a\r\n\r\n" % n for n in range(50))
+    )
+    for n in range(50):
+        assert (await caller.answer()).body == b"/dicom-web/studies/%d" % n
+
+
+async def test_a_body_and_the_next_request_in_one_write(stage: Stage) -> None:
+    caller = await stage.caller()
+    await caller.send(
+        b"POST /x HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabcGET /y HTTP/1.1\r\nHost: a\r\n\r\n"
+    )
+    assert (await caller.answer("POST")).status == 200
+    assert (await caller.answer()).status == 200
+    assert [(r.target, r.body) for r in stage.primary.requests] == [("/x", b"abc"), ("/y", b"")]
+
+
+async def test_head_has_a_length_and_no_body(stage: Stage) -> None:
+    stage.primary.script = always(b"HTTP/1.1 200 OK\r\nContent-Length: 12345\r\n\r\n")
+    caller = await stage.caller()
+    for _ in range(2):
+        answered = await caller.ask("/dicom-web/studies/1.2", method="HEAD")
+        assert (answered.status, answered.header("Content-Length")) == (200, "12345")
+
+
+@pytest.mark.parametrize("status", ["204 No Content", "304 Not Modified"])
+async def test_these_have_no_body(stage: Stage, status: str) -> None:
+    stage.primary.script = always(f"HTTP/1.1 {status}\r\nETag: x\r\n\r\n".encode())
+    caller = await stage.caller()
+    for _ in range(2):
+        answered = await caller.ask("/thing")
+        assert (answered.status, answered.header("ETag")) == (int(status[:3]), "x")
+        assert answered.header("Transfer-Encoding") is None
+
+
+async def test_body_until_close_reaches_the_caller_in_chunks(stage: Stage) -> None:
+    async def old(_: Received, talk: Talk) -> None:
+        await talk.send(b"HTTP/1.0 200 OK\r\n\r\nall of ")
+        await talk.send(b"it")
+        talk.close()
+
+    stage.primary.script = old
+    caller = await stage.caller()
+    answered = await caller.ask("/thing")
+    assert answered.body == b"all of it"
+    assert (await caller.ask("/thing")).body == b"all of it"
+
+
+async def test_http_1_0_caller_gets_its_answer_and_the_end(stage: Stage) -> None:
+    stage.primary.script = always(
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n"
+    )
+    caller = await stage.caller()
+    await caller.send(b"GET /thing HTTP/1.0\r\n\r\n")
+    answered = await caller.answer()
+    assert (answered.status, answered.body) == (200, b"abc")
+    assert answered.header("Transfer-Encoding") is None
+    assert await caller.ended() == b""
+    assert stage.primary.requests[0].header("Host") == f"127.0.0.1:{stage.primary.port}"
+
+
+async def test_broken_stream_never_looks_whole(stage: Stage) -> None:
+    async def half(_: Received, talk: Talk) -> None:
+        await talk.send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+        await talk.send(b"200000\r\n" + b"x" * 0x200000 + b"\r\n")
+        talk.die()
+
+    stage.primary.script = half
+    answered = await stage.ask("/dicom-web/studies/1.2")
+    assert answered.status == 200
+    assert not answered.whole
+
+
+async def test_websocket_is_a_tunnel_and_ends_with_1012(stage: Stage) -> None:
+    async def switch(received: Received, talk: Talk) -> None:
+        assert received.header("Upgrade") == "websocket"
+        assert received.header("Sec-WebSocket-Key") == "abc"
+        await talk.send(
+            b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            b"Sec-WebSocket-Accept: x\r\n\r\n"
+        )
+        while data := await talk.reader.read(65536):
+            if b"die" in data:
+                talk.die()
+                return
+            await talk.send(b"\x82" + bytes([len(data)]) + data)
+
+    stage.primary.script = switch
+    caller = await stage.caller()
+    await caller.send(
+        b"GET /ws HTTP/1.1\r\nHost: a\r\nConnection: keep-alive, Upgrade\r\nUpgrade: websocket\r\n"
+        b"Sec-WebSocket-Key: abc\r\n\r\nearly"
+    )
+    head = await caller.head()
+    assert (head.status, head.header("Sec-WebSocket-Accept")) == (101, "x")
+    assert head.header("Upgrade") == "websocket"
+    assert await caller.reader.readexactly(7) == b"\x82\x05early"
+    await caller.send(b"more")
+    assert await caller.reader.readexactly(6) == b"\x82\x04more"
+    assert stage.proxy.in_flight(PRIMARY) == 1
+    await caller.send(b"die")
+    assert await caller.ended() == b"\x88\x02\x03\xf4"
+    assert stage.proxy.in_flight(PRIMARY) == 0
+
+
+async def test_websocket_is_closed_when_its_upstream_is_down(stage: Stage) -> None:
+    async def switch(_: Received, talk: Talk) -> None:
+        await talk.send(
+            b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n"
+        )
+        await talk.reader.read()
+
+    stage.primary.script = switch
+    caller = await stage.caller()
+    await caller.send(b"GET /ws HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
+    assert (await caller.head()).status == 101
+    stage.phase(Phase.ON_BACKUP, primary=Verdict.DOWN)
+    assert await caller.ended() == b"\x88\x02\x03\xf4"
+
+
+async def test_h2c_is_ignored_and_never_passed_on(stage: Stage) -> None:
+    answered = await stage.ask(
+        "/x",
+        "Connection: Upgrade, HTTP2-Settings",
+        "Upgrade: h2c",
+        "HTTP2-Settings: AAMAAABkAAQCAAAAAAIAAAAA",
+    )
+    assert answered.status == 200
+    received = stage.primary.requests[0]
+    assert received.header("Upgrade") is None
+    assert received.header("HTTP2-Settings") is None
+    assert received.header("Connection") is None
+
+
+async def test_101_unasked_is_a_502_for_what_may_not_be_repeated(stage: Stage) -> None:
+    stage.primary.script = always(
+        b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n"
+    )
+    assert (await stage.ask("/x", method="POST", body=b"y")).status == 502
+
+
+async def test_ntlm_binds_the_upstream_connection_to_one_caller(stage: Stage) -> None:
+    async def challenge(received: Received, talk: Talk) -> None:
+        if received.header("Authorization") is None:
+            await talk.send(answer(b"", "401 Unauthorized", "WWW-Authenticate: NTLM"))
+        else:
+            await talk.send(answer(b"secret"))
+
+    stage.primary.script = challenge
+    first, second = await stage.caller(), await stage.caller()
+    assert (await first.ask("/x")).status == 401
+    assert (await first.ask("/x", "Authorization: NTLM abc", method="POST", body=b"1")).status == 200
+    assert (await first.ask("/x", "Authorization: NTLM abc")).status == 200
+    await second.ask("/x")
+    assert [r.connection for r in stage.primary.requests] == [1, 1, 1, 2]
+
+
+async def test_early_answer_ends_the_callers_connection(stage: Stage) -> None:
+    stage.primary.read_bodies = False
+
+    async def refuse(_: Received, talk: Talk) -> None:
+        await talk.send(answer(b"too big", "413 Content Too Large"))
+
+    stage.primary.script = refuse
+    caller = await stage.caller()
+    await caller.send(b"POST /x HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000\r\n\r\nabc")
+    answered = await caller.answer("POST")
+    assert (answered.status, answered.body) == (413, b"too big")
+    assert answered.header("Connection") == "close"
+    assert await caller.ended() == b""
+
+
+async def test_hop_by_hop_fields_and_what_connection_names_never_pass(stage: Stage) -> None:
+    stage.primary.script = always(
+        answer(b"x", "200 OK", "Connection: X-Inner", "X-Inner: 1", "Keep-Alive: timeout=5", "Alt-Svc: h3",
+               "X-Failover-Upstream: forged")
+    )  # fmt: skip
+    answered = await stage.ask(
+        "/x", "Connection: X-Mine", "X-Mine: 1", "TE: trailers", "X-Forwarded-For: 6.6.6.6",
+        "X_Forwarded_For: 6.6.6.6", "Forwarded: for=6.6.6.6", "X-Failover-Via: router",
+    )  # fmt: skip
+    assert answered.upstream == "primary"
+    assert {"connection", "x-inner", "keep-alive", "alt-svc"}.isdisjoint(
+        k.lower() for k, _ in answered.headers
+    )
+    received = {name.lower(): value for name, value in stage.primary.requests[0].headers}
+    assert {"connection", "x-mine", "te", "x_forwarded_for", "x-failover-via"}.isdisjoint(received)
+    assert received["x-forwarded-for"] == "127.0.0.1"
+
+
+async def test_limits_by_phase(tmp_path: Path) -> None:
+    async with web_stage(
+        tmp_path, head_timeout="300ms", body_idle="300ms", answer_timeout="300ms", keep_alive="300ms"
+    ) as stage:
+        slow_head = await stage.caller()
+        await slow_head.send(b"GET / HTTP/1.1\r\nHost: a\r\n")
+        slow_body = await stage.caller()
+        await slow_body.send(b"POST /x HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\nabc")
+        idle = await stage.caller()
+        assert (await idle.ask("/x")).status == 200
+        assert (await slow_head.answer()).status == 408
+        assert (await slow_body.answer()).status == 408
+        assert await idle.ended() == b""
+
+        async def silent(_: Received, talk: Talk) -> None:
+            await talk.reader.read()
+
+        stage.primary.script = silent
+        answered = await stage.ask("/x", method="POST", body=b"y")
+        assert (answered.status, answered.upstream) == (504, "none")
+
+
+async def test_more_callers_than_allowed_wait_in_the_backlog(tmp_path: Path) -> None:
+    async with web_stage(tmp_path, max_connections="2") as stage:
+        first, second = await stage.caller(), await stage.caller()
+        assert (await first.ask("/x")).status == 200
+        assert (await second.ask("/x")).status == 200
+        third = await stage.caller()
+        await third.send(b"GET /x HTTP/1.1\r\nHost: a\r\n\r\n")
+        assert (await second.ask("/x")).status == 200
+        assert len(stage.primary.requests) == 3
+        first.close()
+        assert (await third.answer()).status == 200
+
+
+async def test_stop_lets_requests_end(stage: Stage) -> None:
+    going = asyncio.Event()
+
+    async def slow(_: Received, talk: Talk) -> None:
+        await going.wait()
+        await talk.send(answer(b"done"))
+
+    stage.primary.script = slow
+    busy, idle = await stage.caller(), await stage.caller()
+    await busy.send(b"GET /x HTTP/1.1\r\nHost: a\r\n\r\n")
+    await stage.primary.received()
+    stop = asyncio.ensure_future(stage.proxy.stop(10))  # noqa: TID251
+    going_idle = await idle.ended()
+    going.set()
+    answered = await busy.answer()
+    assert (answered.body, answered.header("Connection"), going_idle) == (b"done", "close", b"")
+    await stop
+    assert stage.proxy._callers == set()
