@@ -40,6 +40,8 @@ MOST_STREAMS: Final = 100
 
 # The page asks for the token itself, and whether we live is no secret.
 WITHOUT_TOKEN: Final = frozenset({"/-/healthy", "/-/ready", *page.FILES})
+# Who asks, put there by the guard.
+ACTOR: Final = web.RequestKey("actor", str)
 ACTOR_HEADER: Final = "X-Failover-Actor"
 _METRICS_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 SECURITY_HEADERS: Final = {
@@ -94,11 +96,11 @@ class _Api:
 
     async def route(self, request: web.Request) -> web.Response:
         wanted = parse_route_request(await request.read())
-        return web.json_response(await self._operations.change_route(wanted, request["actor"]))
+        return web.json_response(await self._operations.change_route(wanted, request[ACTOR]))
 
     async def decisions(self, request: web.Request) -> web.Response:
         wanted = parse_decision_request(await request.read())
-        return web.json_response(await self._operations.decide(wanted, request["actor"]))
+        return web.json_response(await self._operations.decide(wanted, request[ACTOR]))
 
     async def events(self, request: web.Request) -> web.Response:
         return web.json_response(self._operations.events(_since(request) or 0))
@@ -173,7 +175,7 @@ def _guard(tokens: Tokens | None, listen: ListenAdmin) -> Middleware:
                 answer = _error(401, "a token is needed: Authorization: Bearer …")
                 answer.headers["WWW-Authenticate"] = 'Bearer realm="failover"'
                 return answer
-        request["actor"] = actor_of(token_name, request.headers.get(ACTOR_HEADER))
+        request[ACTOR] = actor_of(token_name, request.headers.get(ACTOR_HEADER))
         return await handler(request)
 
     return guard
