@@ -236,6 +236,7 @@ class Connection(asyncio.BufferedProtocol):
         if self.ended is None:
             self.ended = why
         self._wake()
+        self._wake_writers()
 
     # -- asyncio.BufferedProtocol -------------------------------------------------------------------
 
