@@ -8,6 +8,7 @@ changes.
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Awaitable, Callable
 from typing import Protocol
 
@@ -66,4 +67,4 @@ class EchoProbe:
 
 def said(error: OSError) -> str:
     """Return what the operating system says, short and without addresses."""
-    return (error.strerror or type(error).__name__).lower() if error.errno else "no connection"
+    return os.strerror(error.errno).lower() if error.errno else "no connection"

@@ -196,9 +196,11 @@ def _down(health: Health, part: Part, why: str, now_s: float) -> Health:
 def _while_down(health: Health, policy: VerdictPolicy) -> Health:
     waiting = [part for part in _ORDER if part in health.probed and health.parts[part].passed < policy.rise]
     if waiting:
-        first = health.parts[waiting[0]]
-        why = f"{first.passed} of {policy.rise} good in a row" if first.passed else first.reason
-        return replace(health, reason=f"{waiting[0]}: {why}")
+        # What failed last is what keeps it down; else the first that has not passed often enough.
+        part = next((part for part in waiting if health.parts[part].failed), waiting[0])
+        state = health.parts[part]
+        why = f"{state.passed} of {policy.rise} good in a row" if state.passed else state.reason
+        return replace(health, reason=f"{part}: {why}")
     if _is(health, Part.STORE, Verdict.DOWN):
         return replace(health, reason=f"store: {health.parts[Part.STORE].reason}")
     return replace(
