@@ -163,7 +163,8 @@ def _settled(health: Health, now_s: float, policy: VerdictPolicy) -> Health:
     if suspect:
         return _while_suspect(health, suspect[0], now_s, policy)
     if any(health.parts[part].verdict is None for part in health.probed):
-        return health
+        # No suspicion is left, and it was never up: as unknown as before.
+        return replace(health, verdict=None, reason="not every part was probed yet", suspect_since_s=None)
     return replace(health, verdict=Verdict.UP, reason=_good_sentence(health), suspect_since_s=None)
 
 
