@@ -26,12 +26,13 @@ from failover.health.passive import LiveTraffic
 from failover.health.plan import existing
 from failover.health.report import Report
 from failover.metrics import RouterMetrics
-from failover.model import Mode, Part, Service, UpstreamName, Verdict
+from failover.model import Part, Service, UpstreamName, Verdict
 from failover.routing import wishes
 from failover.routing.board import RouteBoard
-from failover.routing.gate import gate, live_numbers
+from failover.routing.gate import live_numbers
+from failover.routing.gauges import show_numbers, show_standing
 from failover.routing.machine import first_state, step
-from failover.routing.route import route_of, service_route, whole_phase
+from failover.routing.route import route_of, whole_phase
 from failover.routing.selection import Route
 from failover.routing.snapshot import status_of
 from failover.routing.state import (
@@ -154,7 +155,7 @@ class Controller:
             "started",
             f"{self._began}; mode {intent.mode}, phase {whole_phase(self._state, self._rules)}",
         )
-        self._show_metrics()
+        show_standing(self._metrics, self._state, self._rules)
         self._tasks = [
             spawn(self._carry_out_batches(), name="controller"),
             spawn(self._tick(), name="controller tick"),
@@ -281,7 +282,7 @@ class Controller:
             self._batches.append(_Batch(commands, saved(self._state, now), done))
             self._wanted.fire()
         if commands:
-            self._show_metrics()
+            show_standing(self._metrics, self._state, self._rules)
             self.changed.fire()
         return done
 
@@ -385,7 +386,7 @@ class Controller:
             )
         )
         self._forgive_stores(now_s)
-        self._show_numbers()
+        show_numbers(self._metrics, self._state, self._rules, now_s)
 
     def _forgive_stores(self, now_s: float) -> None:
         """`store` is down until one is proven; when nothing is owed, none can be."""
@@ -401,31 +402,3 @@ class Controller:
 
     def _state_recovered(self) -> None:
         self._trail.add(EventKind.STATE, "state_persisted", "the routing state is on disk again")
-
-    # -- metrics ------------------------------------------------------------------------------------
-
-    def _show_metrics(self) -> None:
-        state, metrics = self._state, self._metrics
-        for name, service in self._rules.exists:
-            verdict = state.verdict(name, service)
-            known = verdict is not None
-            metrics.upstream_up.set(float(verdict is not Verdict.DOWN) if known else None, name, service)
-            metrics.upstream_suspect.set(float(verdict is Verdict.SUSPECT) if known else None, name, service)
-        for service in Service:
-            if any((name, service) in self._rules.exists for name in UpstreamName):
-                active = service_route(state, self._rules, service).reads
-                for name in UpstreamName:
-                    metrics.active_upstream.set(float(name is active), service, name)
-        for mode in Mode:
-            metrics.mode.labels(mode).set(float(mode is state.intent.mode))
-
-    def _show_numbers(self) -> None:
-        metrics, now_s = self._metrics, self._clock.monotonic()
-        metrics.failback_allowed.set(float(gate(self._state, self._rules, now_s).allowed))
-        numbers = live_numbers(self._state, now_s) or Numbers()
-        metrics.lag_objects.set(numbers.lag_objects)
-        metrics.lag_seconds.set(numbers.lag_s)
-        metrics.pending.set(numbers.pending_to_backup, "to_backup")
-        metrics.pending.set(numbers.pending_to_primary, "to_primary")
-        metrics.refused.set(numbers.refused)
-        metrics.coverage.set(numbers.coverage_ratio)
