@@ -1,7 +1,7 @@
 """The relay beside HAProxy and nginx in TCP mode: C-STORE of 520 KB, set-up of associations, memory.
 
 The upstream is an SCP that throws away, the load an SCU that stores as fast as it is answered; both are ours
-and run as processes of their own. The product runs as `failover run` has it; the CPU of all its processes counts.
+and processes of their own. The product runs as `failover run` has it; the CPU of all its processes counts.
 HAProxy and nginx pass bytes on; the relay knows messages.
 """
 

@@ -1,0 +1,59 @@
+"""What the router asks of the other two: what is owed and pending, their metrics, whether they live."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Final
+
+from failover.control import Json, ask, socket_path
+from failover.errors import ControlError
+from failover.metrics import RouterMetrics
+from failover.routing.states import Numbers
+
+# Stores may be held while the answer is awaited, and a scrape must not wait for the dead.
+LIMIT_S: Final = 1.0
+OTHERS: Final = ("archive", "replicator")
+
+
+class Others:
+    """Archive and replicator, as the router knows them. With a foreign backup there are none."""
+
+    def __init__(self, state_dir: Path, metrics: RouterMetrics, *, present: bool) -> None:
+        self._sockets = {name: socket_path(state_dir, name) for name in OTHERS} if present else {}
+        self._metrics = metrics
+
+    async def numbers(self) -> Numbers | None:
+        """Return what they report, None when the ledger does not answer: then nobody knows what is owed."""
+        ledger, progress = await asyncio.gather(
+            self._ask("archive", "ledger.numbers"), self._ask("replicator", "numbers")
+        )
+        if ledger is None:
+            return None
+        known = progress or {}
+        return Numbers(
+            lag_objects=ledger["lag_objects"],
+            lag_s=ledger["lag_s"],
+            owed_older_than_10_s=ledger["owed_older_than_10_s"],
+            pending_to_backup=known.get("pending_to_backup"),
+            pending_to_primary=ledger["pending_to_primary"],
+            refused=ledger["refused"],
+            coverage_ratio=known.get("coverage_ratio"),
+        )
+
+    async def metrics_text(self) -> bytes:
+        """Return the metrics of those that live, in Prometheus' text format; a dead one is absent."""
+        answers = await asyncio.gather(*(self._ask(name, "metrics") for name in self._sockets))
+        return b"".join(str(answer["text"]).encode() for answer in answers if answer is not None)
+
+    async def _ask(self, component: str, method: str) -> Json | None:
+        path = self._sockets.get(component)
+        if path is None:
+            return None
+        try:
+            answer = await ask(path, method, timeout_s=LIMIT_S)
+        except ControlError:
+            self._metrics.component_up.labels(component).set(0)
+            return None
+        self._metrics.component_up.labels(component).set(1)
+        return answer

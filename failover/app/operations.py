@@ -1,0 +1,74 @@
+"""What the admin API may ask of the router: reads the controller, hands wishes to it, joins the metrics."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from prometheus_client import generate_latest
+
+from failover.admin.requests import DecisionRequest, RouteRequest
+from failover.aio import Signal
+from failover.app.numbers import Others
+from failover.audit.trail import Trail
+from failover.metrics import RouterMetrics
+from failover.routing.controller import Controller
+from failover.routing.states import Decision, Wish
+
+Json = dict[str, Any]
+
+
+class RouterOperations:
+    """`failover.admin.operations.Operations` on the controller, the trail and the other processes."""
+
+    def __init__(
+        self,
+        controller: Controller,
+        trail: Trail,
+        others: Others,
+        metrics: RouterMetrics,
+        listening: Callable[[], bool],
+    ) -> None:
+        self.changed: Signal = controller.changed
+        self._controller = controller
+        self._trail = trail
+        self._others = others
+        self._metrics = metrics
+        self._listening = listening
+
+    def status(self) -> Json:
+        return self._controller.snapshot()
+
+    async def change_route(self, request: RouteRequest, actor: str) -> Json:
+        wish = Wish(
+            mode=request.mode,
+            upstream=request.upstream,
+            reason=request.reason or "",
+            for_s=request.for_s,
+            even_if_down=request.even_if_down,
+            keep_replicating=request.keep_replicating,
+            grace_s=request.grace_s,
+        )
+        would = await self._controller.set_intent(wish, actor, dry_run=request.dry_run)
+        return self._answer(would, dry_run=request.dry_run)
+
+    async def decide(self, request: DecisionRequest, actor: str) -> Json:
+        would = await self._controller.decide(
+            Decision(request.decision), request.reason, actor, dry_run=request.dry_run
+        )
+        return self._answer(would, dry_run=request.dry_run)
+
+    def _answer(self, would: list[str], *, dry_run: bool) -> Json:
+        return {**self.status(), "would": would} if dry_run else self.status()
+
+    def events(self, since: int) -> list[Json]:
+        return [event.as_json() for event in self._trail.events(since)]
+
+    async def metrics(self) -> bytes:
+        theirs = await self._others.metrics_text()
+        return generate_latest(self._metrics.registry) + theirs
+
+    def not_ready(self) -> str | None:
+        if not self._listening():
+            return "the listeners are not open yet"
+        return self._controller.not_ready()

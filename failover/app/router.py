@@ -1,0 +1,209 @@
+"""`failover router`: proxy, relay, health checks, routing and admin API in one process."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import socket
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Final
+from urllib.parse import urlsplit
+
+import structlog
+from aiohttp import web
+from prometheus_client import CollectorRegistry
+
+from failover.admin.api import admin_app
+from failover.aio import cancel_and_wait, spawn
+from failover.app import listeners, process
+from failover.app.numbers import Others
+from failover.app.operations import RouterOperations
+from failover.audit.trail import Trail
+from failover.clock import Clock, SystemClock
+from failover.config import Configuration
+from failover.config.scalars import Network
+from failover.config.schema import LOOPBACK, Upstream
+from failover.control import ControlServer, Json, socket_path
+from failover.durable import make_folder
+from failover.health.checker import Checker, traffic_of
+from failover.metrics import RouterMetrics
+from failover.model import DicomPeer, Service, UpstreamName
+from failover.proxy.server import Proxy, WebUpstream
+from failover.relay.server import Relay
+from failover.routing.controller import TRAIL_FILE, Controller, Hooks
+from failover.spool import Spool
+
+_log = structlog.get_logger(__name__)
+
+PRIMARY, BACKUP = UpstreamName.PRIMARY, UpstreamName.BACKUP
+NUMBERS_EVERY_S: Final = 1.0
+# How long requests and associations may take to end at a stop; the supervisor kills after 6 s.
+GRACE_S: Final = 4.0
+
+
+def run(config_path: Path) -> int:
+    """Route until SIGTERM; return the exit code. Raises ConfigurationError, PortTaken."""
+    return process.run("router", config_path, _serve)
+
+
+async def _serve(configuration: Configuration, stop: asyncio.Event) -> int:
+    opened = listeners.inherited() or listeners.open_all(configuration)
+    router = Router(configuration, SystemClock())
+    await router.start(opened)
+    await stop.wait()
+    await router.stop()
+    return 0
+
+
+class Router:
+    """The parts of the router, put together. `start` once, `stop` once."""
+
+    def __init__(self, configuration: Configuration, clock: Clock) -> None:
+        self._configuration = configuration
+        self._clock = clock
+        self._metrics = RouterMetrics(CollectorRegistry())
+        self._listening = False
+        state_dir = configuration.state_dir
+        make_folder(state_dir)
+        traffic = traffic_of(configuration, clock)
+        self._spool = Spool(state_dir / "spool")
+        self._others = Others(state_dir, self._metrics, present=configuration.backup == "embedded")
+        self._trail = Trail(state_dir / TRAIL_FILE, clock)
+        self._controller = Controller(configuration, traffic, self._trail, self._metrics, clock)
+        self._checker = Checker(configuration, traffic, self._metrics, clock, self._controller.heard)
+        self._proxy = Proxy(
+            configuration.listen.web,
+            web_upstreams(configuration),
+            self._controller.board,
+            {name: lives for (name, service), lives in traffic.items() if service is Service.WEB},
+            admits_of(configuration),
+            self._metrics,
+            clock,
+            self._spool,
+        )
+        self._relay = Relay(
+            configuration.listen.dicom,
+            configuration.access.dicom or "any",  # left out: then we listen on loopback alone
+            dicom_upstreams(configuration),
+            self._controller.board,
+            {name: lives for (name, service), lives in traffic.items() if service is Service.DICOM},
+            self._metrics,
+            clock,
+            self._spool,
+        )
+        self._admin = web.AppRunner(
+            admin_app(
+                RouterOperations(
+                    self._controller, self._trail, self._others, self._metrics, lambda: self._listening
+                ),
+                configuration.listen.admin,
+            ),
+            access_log=None,
+        )
+        self._control = ControlServer(socket_path(state_dir, "router"), {"route": self._route})
+        self._numbers: asyncio.Task[None] | None = None
+
+    async def start(self, opened: dict[str, socket.socket]) -> None:
+        """Serve on the three listening sockets."""
+        self._metrics.component_up.labels("router").set(1)
+        self._trail.start()
+        self._controller.start(
+            Hooks(
+                ask_numbers=self._others.numbers,
+                in_flight=self._in_flight,
+                last_store_on_backup_s=self._last_store_on_backup_s,
+                nothing_to_prove=self._checker.nothing_to_prove,
+            )
+        )
+        self._checker.start()
+        self._numbers = spawn(self._ask_numbers(), name="ask numbers")
+        await self._control.start()
+        await self._admin.setup()
+        await web.SockSite(self._admin, opened["admin"]).start()
+        await self._proxy.start(opened["web"])
+        await self._relay.start(opened["dicom"])
+        self._listening = True
+
+    async def stop(self) -> None:
+        """End in order: traffic first, what decides next, what records last."""
+        self._listening = False
+        await asyncio.gather(  # 1. accept nothing new, let requests and associations finish
+            self._proxy.stop(GRACE_S), self._relay.stop(GRACE_S)
+        )
+        await cancel_and_wait(self._numbers)
+        await self._checker.stop()  # 2. no verdict moves anything any more
+        await self._admin.cleanup()
+        await self._control.stop()
+        await self._controller.stop()  # 3. the state is on disk
+        await self._trail.stop()  # 4. and so is the trail, which tells of all this
+        self._spool.close()
+
+    async def _route(self, _: Json) -> Json:
+        return self._controller.replicator_route()
+
+    async def _ask_numbers(self) -> None:
+        while True:
+            self._controller.replication_heard(await self._others.numbers())
+            await self._clock.sleep(NUMBERS_EVERY_S)
+
+    def _in_flight(self, upstream: UpstreamName, service: Service) -> int:
+        carrier = self._proxy if service is Service.WEB else self._relay
+        return carrier.in_flight(upstream)
+
+    def _last_store_on_backup_s(self) -> float | None:
+        times = [self._proxy.last_store_on_backup_s, self._relay.last_store_on_backup_s]
+        return max((at_s for at_s in times if at_s is not None), default=None)
+
+
+def _upstreams(configuration: Configuration) -> dict[UpstreamName, Upstream]:
+    assert configuration.primary is not None, "the configuration was checked: a router needs a primary"
+    return {PRIMARY: configuration.primary, BACKUP: configuration.backup_upstream}
+
+
+def web_upstreams(configuration: Configuration) -> dict[UpstreamName, WebUpstream]:
+    """Return what the proxy is told: where each web side is and what it can do."""
+    embedded = configuration.backup == "embedded"
+    found = {}
+    for name, upstream in _upstreams(configuration).items():
+        if upstream.web is None:
+            continue
+        parts = urlsplit(upstream.web.url)
+        archive = embedded and name is BACKUP
+        found[name] = WebUpstream(
+            name=name,
+            host=parts.hostname or "",
+            port=parts.port or 0,
+            tls=parts.scheme == "https",
+            dicomweb_path=upstream.dicomweb_path,
+            takes_unsafe=not archive,
+            has_viewer=archive,
+            is_archive=archive,
+        )
+    return found
+
+
+def dicom_upstreams(configuration: Configuration) -> dict[UpstreamName, DicomPeer]:
+    """Return what the relay is told: where each DICOM side is, and its AE title."""
+    return {
+        name: upstream.dicom.peer
+        for name, upstream in _upstreams(configuration).items()
+        if upstream.dicom is not None
+    }
+
+
+def admits_of(configuration: Configuration) -> Callable[[str], bool]:
+    """Return whether the archive may answer a caller at this address through the router (`access.web`)."""
+    access = configuration.access.web
+    networks: Sequence[Network] = LOOPBACK if access is None else access.addresses
+
+    def admits(host: str) -> bool:
+        try:
+            address = ipaddress.ip_address(host.partition("%")[0])
+        except ValueError:
+            return False
+        if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
+            address = address.ipv4_mapped
+        return any(address in network for network in networks)
+
+    return admits
