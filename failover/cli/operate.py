@@ -24,7 +24,6 @@ from failover.cli.options import (
 )
 from failover.cli.router_client import Denied, RouterClient, Unreachable, find_router
 from failover.cli.watching import print_events, show, updates, wait, watch_status
-from failover.clock import SystemClock
 
 # How often a drain is looked at.
 _LOOK_S: Final = 0.25
@@ -239,6 +238,7 @@ def _a_sentence_at_the_end() -> Iterator[None]:
 def _wait_until_empty(router: RouterClient, answer: dict[str, Any], grace_s: float) -> dict[str, Any]:
     """Return the status once nothing is in flight at the primary, or the last one after the grace."""
     from failover.cli.views import in_flight
+    from failover.clock import SystemClock
 
     clock = SystemClock()
     until = clock.monotonic() + grace_s + _AFTER_GRACE_S

@@ -1,0 +1,132 @@
+"""`failover import`: what is sent, how the archive's answer is read, and how the command ends."""
+
+from __future__ import annotations
+
+import email
+import email.policy
+import json
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+from typer.testing import Result
+
+from failover.cli.stow import batches, is_part10
+
+Failover = Callable[..., Result]
+
+
+class Archive(ThreadingHTTPServer):
+    """A STOW listener that keeps what it gets, and refuses objects that contain `refuse`."""
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Stow)
+        self.kept: list[bytes] = []
+        self.requests: list[tuple[str, str | None]] = []
+        threading.Thread(target=self.serve_forever, daemon=True).start()
+
+
+class _Stow(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: Archive
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        self.server.requests.append((self.path, self.headers["X-Failover-Origin"]))
+        head = f"Content-Type: {self.headers['Content-Type']}\r\n\r\n".encode()
+        message = email.message_from_bytes(head + body, policy=email.policy.HTTP)
+        parts = [part.get_payload(decode=True) for part in message.iter_parts()]
+        good = [part for part in parts if b"refuse" not in part]
+        self.server.kept += good
+        failed = [{"00081197": {"vr": "US", "Value": [0xC000]}}] * (len(parts) - len(good))
+        answer = {
+            "00081199": {"vr": "SQ", "Value": [{}] * len(good)},
+            "00081198": {"vr": "SQ", "Value": failed},
+        }
+        content = json.dumps(answer).encode()
+        self.send_response(200 if not failed else 202 if good else 409)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class names it
+        """Say nothing."""
+
+
+@pytest.fixture
+def archive(tmp_path: Path) -> Iterator[Archive]:
+    server = Archive()
+    (tmp_path / "failover.yaml").write_text(f"archive: {{web: {{port: {server.server_port}}}}}\n")
+    yield server
+    server.shutdown()
+    server.server_close()
+
+
+def part10(path: Path, content: bytes) -> bytes:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    whole = bytes(128) + b"DICM" + content
+    path.write_bytes(whole)
+    return whole
+
+
+def test_folders_are_sent_and_other_files_left_out(
+    failover: Failover, archive: Archive, tmp_path: Path
+) -> None:
+    sent = [part10(tmp_path / f"cd/a/{n}.dcm", b"\r\n--x--\r\n" + bytes([n]) * 3000) for n in range(30)]
+    part10(tmp_path / "cd/DICOMDIR", b"....1.2.840.10008.1.3.10\0....")
+    (tmp_path / "cd/readme.txt").write_text("hello")
+    ended = failover("import", "cd", "cd/a/0.dcm")
+    assert ended.exit_code == 0, ended.output
+    assert ended.stdout == "30 kept, 2 left out (no DICOM files)\n"
+    assert sorted(archive.kept) == sorted(sent)
+    assert archive.requests == [("/dicom-web/studies", "imported")] * 2, (
+        "25 in the first request, 5 in the next"
+    )
+
+
+def test_what_the_archive_refuses_is_named(failover: Failover, archive: Archive, tmp_path: Path) -> None:
+    for name, content in (("good", b"a"), ("bad", b"refuse"), ("fine", b"b")):
+        part10(tmp_path / f"cd/{name}", content)
+    ended = failover("import", "cd")
+    assert ended.exit_code == 1
+    assert ended.stderr == "cd/bad: the archive cannot read it (0xC000)\n"
+    assert ended.stdout == "2 kept, 1 not kept\n"
+    facts = json.loads(failover("import", "cd", "--json").stdout)
+    assert (facts["kept"], facts["failed"], facts["not_dicom"]) == (2, 1, 0)
+
+
+def test_no_archive_ends_with_3(failover: Failover, tmp_path: Path) -> None:
+    (tmp_path / "failover.yaml").write_text("archive: {web: {port: 1}}\n")
+    part10(tmp_path / "one", b"")
+    ended = failover("import", "one")
+    assert ended.exit_code == 3
+    assert ended.stderr.startswith("no archive answers at 127.0.0.1:1: Connection refused; 0 of 1")
+
+
+def test_what_is_not_there_ends_with_2(failover: Failover, archive: Archive) -> None:
+    ended = failover("import", "nowhere", "neither")
+    assert ended.exit_code == 2
+    assert ended.stderr.splitlines() == [
+        "nowhere: there is no such file or folder",
+        "neither: there is no such file or folder",
+    ]
+    assert failover("import").exit_code == 2
+
+
+def test_batches_are_bounded(tmp_path: Path) -> None:
+    files = [tmp_path / str(n) for n in range(60)]
+    for file in files:
+        file.write_bytes(b"x")
+    assert [len(batch) for batch in batches(files)] == [25, 25, 10]
+    assert list(batches([])) == []
+
+
+def test_a_dicom_file_is_known_by_its_prefix(tmp_path: Path) -> None:
+    part10(tmp_path / "yes", b"")
+    (tmp_path / "no").write_bytes(b"xDICM" * 50)
+    (tmp_path / "short").write_bytes(b"")
+    assert [is_part10(tmp_path / name) for name in ("yes", "no", "short")] == [True, False, False]
