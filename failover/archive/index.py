@@ -234,13 +234,19 @@ class Index:
 
     async def set_window(self, first_day: date | None, short: Mapping[str, int]) -> None:
         """Keep what a comparison has covered; durable on return."""
-        value = json.dumps({"from": first_day and first_day.isoformat(), "short": dict(short)})
+        await self.write(lambda transaction: self.keep_window(transaction, Window(first_day, dict(short))))
 
-        def keep(transaction: Transaction) -> None:
-            transaction.connection.execute("INSERT OR REPLACE INTO facts VALUES ('window', ?)", (value,))
+    def keep_window(self, transaction: Transaction, window: Window) -> None:
+        """Write the window down within a transaction; it holds once that is durable."""
+        first_day = window.first_day and window.first_day.isoformat()
+        value = json.dumps({"from": first_day, "short": dict(window.short)})
+        transaction.connection.execute("INSERT OR REPLACE INTO facts VALUES ('window', ?)", (value,))
 
-        await self.write(keep)
-        self._window = self._read_window()
+        def holds() -> None:
+            if self._has_primary:
+                self._window = window
+
+        transaction.after.append(holds)
 
     # -- writing ------------------------------------------------------------------------------------
 

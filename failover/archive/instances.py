@@ -220,7 +220,7 @@ class Incoming:
         self._ended = False
         instances.holds(self._held_bytes)
 
-    async def write(self, piece: bytes | memoryview) -> None:
+    async def write(self, piece: bytes | bytearray | memoryview) -> None:
         """Take the next bytes. Raises DiskFull or StorageError; then only `discard` is left to do."""
         self._pieces.append(bytes(piece))
         self._held_bytes += len(piece)

@@ -45,6 +45,7 @@ class Placement:
         if held["digest"] == self.new.digest:
             if not (self.data_dir / held["path"]).exists():
                 self._into_place(transaction, held["path"])
+                rows.hide_instance(transaction, held, hidden=False)
             return self._known(transaction, held)
         if held["digest"] != self.compared_with:
             return None

@@ -75,6 +75,7 @@ CREATE INDEX instances_by_series ON instances(series, number, id);
 CREATE INDEX instances_by_study ON instances(study);
 CREATE INDEX instances_in_debt ON instances(state, arrived_at) WHERE state IN ('owed', 'sent', 'refused');
 CREATE INDEX instances_by_arrival ON instances(arrived_at);
+CREATE UNIQUE INDEX instances_by_path ON instances(path);
 
 CREATE TABLE history (                  -- what a correction by the primary replaced; never served
   id INTEGER PRIMARY KEY,
@@ -90,6 +91,13 @@ CREATE TABLE quarantine (               -- what came under a known UID with othe
   reason TEXT NOT NULL, caller TEXT NOT NULL, origin TEXT NOT NULL, arrived_at REAL NOT NULL,
   UNIQUE (uid, digest)
 ) STRICT;
+
+CREATE TABLE evicted (                  -- studies of which something went for space: not fetched again
+  study_uid TEXT PRIMARY KEY,
+  evicted_at REAL NOT NULL
+) STRICT;
+
+CREATE TABLE doomed (path TEXT PRIMARY KEY) STRICT;  -- files whose row is gone, until they are unlinked
 
 CREATE TABLE totals (                   -- one row: what the archive holds
   only INTEGER PRIMARY KEY CHECK (only = 1),

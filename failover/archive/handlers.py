@@ -1,0 +1,189 @@
+"""What the archive answers to our other processes: ledger, take, studies, window, numbers.
+
+Reads of the index that may be large run in threads, so that the DICOM side and DICOMweb never wait for them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from datetime import date, datetime
+from pathlib import Path
+from typing import Any, TypeVar
+
+from prometheus_client import generate_latest
+
+from failover.archive.expected import ExpectedMoves
+from failover.archive.index import Index
+from failover.archive.instances import Instances
+from failover.archive.janitor import Janitor
+from failover.archive.ledger import Ledger
+from failover.archive.rows import text
+from failover.control import Handler, Json
+from failover.errors import ControlError
+from failover.metrics import ArchiveMetrics
+from failover.model import DebtState, Origin
+
+_T = TypeVar("_T")
+
+
+class Handlers:
+    """The methods of the socket `archive`. What a question lacks or has wrong raises ControlError."""
+
+    def __init__(
+        self,
+        index: Index,
+        instances: Instances,
+        ledger: Ledger,
+        moves: ExpectedMoves,
+        janitor: Janitor,
+        metrics: ArchiveMetrics,
+    ) -> None:
+        self._index = index
+        self._instances = instances
+        self._ledger = ledger
+        self._moves = moves
+        self._janitor = janitor
+        self._metrics = metrics
+
+    def methods(self) -> Mapping[str, Handler]:
+        """Return the handlers by method, for `ControlServer`."""
+        return {
+            "ledger.numbers": self.ledger_numbers,
+            "ledger.list": self.ledger_list,
+            "ledger.mark": self.ledger_mark,
+            "take": self.take,
+            "move.expect": self.move_expect,
+            "studies.held": self.studies_held,
+            "study.instances": self.study_instances,
+            "window.set": self.window_set,
+            "retention.unproven": self.retention_unproven,
+            "quarantine.list": self.quarantine_list,
+            "numbers": self.numbers,
+            "metrics": self.metrics,
+        }
+
+    async def ledger_numbers(self, question: Json) -> Json:
+        return asdict(await _in_thread(self._ledger.numbers))
+
+    async def ledger_list(self, question: Json) -> Json:
+        states = [_state(word) for word in question.get("states", ["owed"])]
+        limit = int(question.get("limit", 100))
+        after = question.get("after")
+        first = [str(uid) for uid in question.get("studies_first") or []]
+        return {
+            "objects": await _in_thread(
+                lambda: self._ledger.entries(states, limit=limit, after=after, studies_first=first)
+            )
+        }
+
+    async def ledger_mark(self, question: Json) -> Json:
+        uids = [str(uid) for uid in _given(question, "sop_instance_uids")]
+        state = _state(_given(question, "state"))
+        return {"changed": await self._ledger.mark(uids, state, status=question.get("status"))}
+
+    async def take(self, question: Json) -> Json:
+        origin = _origin(_given(question, "origin"))
+        stored = await self._instances.take(Path(str(_given(question, "path"))), origin)
+        return {"sop_instance_uid": stored.key.sop_instance_uid, "result": stored.result.value}
+
+    async def move_expect(self, question: Json) -> Json:
+        calling_ae, message_id = str(_given(question, "calling_ae")), int(_given(question, "message_id"))
+        self._moves.expect(calling_ae, message_id, float(question.get("for_s", 600)))
+        return {}
+
+    async def studies_held(self, question: Json) -> Json:
+        uids = [str(uid) for uid in _given(question, "study_instance_uids")]
+        return {"studies": await _in_thread(lambda: self._studies(uids))}
+
+    async def study_instances(self, question: Json) -> Json:
+        uid = str(_given(question, "study_instance_uid"))
+        return {"instances": await _in_thread(lambda: self._study(uid))}
+
+    async def window_set(self, question: Json) -> Json:
+        first = question.get("from")
+        short = {str(uid): int(count) for uid, count in (question.get("short") or {}).items()}
+        await self._index.set_window(_day(first) if first else None, short)
+        return {}
+
+    async def retention_unproven(self, question: Json) -> Json:
+        """SOP instance UIDs that would go by retention, were they proven: the replicator asks for them."""
+        limit = int(question.get("limit", 100))
+        return {"sop_instance_uids": await _in_thread(lambda: self._janitor.unproven(limit))}
+
+    async def quarantine_list(self, question: Json) -> Json:
+        limit = int(question.get("limit", 100))
+        return {"objects": await _in_thread(lambda: self._index.quarantined(limit=limit))}
+
+    async def numbers(self, question: Json) -> Json:
+        return dict(self._index.numbers())
+
+    async def metrics(self, question: Json) -> Json:
+        return {"text": generate_latest(self._metrics.registry).decode("utf-8")}
+
+    # -- reads, in a thread -------------------------------------------------------------------------
+
+    def _studies(self, uids: list[str]) -> dict[str, Any]:
+        found = self._index.reader().execute(
+            "SELECT t.uid, t.instances, t.attributes, (SELECT count(*) FROM instances i WHERE i.study = t.id"
+            " AND i.state IN ('owed', 'sent', 'refused')) AS not_on_primary FROM studies t"
+            " WHERE t.uid IN (SELECT value FROM json_each(?))",
+            (json.dumps(uids),),
+        )
+        studies: dict[str, Any] = {}
+        for row in found:
+            attributes = json.loads(row["attributes"])
+            studies[row["uid"]] = {
+                "instances": row["instances"],
+                "not_on_primary": row["not_on_primary"],
+                "patient_id": text(attributes, "00100020"),
+                "issuer": text(attributes, "00100021"),
+                "patient_name": text(attributes, "00100010"),
+                "birth_date": text(attributes, "00100030"),
+                "accession": text(attributes, "00080050"),
+                "study_date": text(attributes, "00080020"),
+            }
+        return studies
+
+    def _study(self, study_instance_uid: str) -> list[dict[str, str]]:
+        return [
+            {
+                "sop_instance_uid": held.key.sop_instance_uid,
+                "series_instance_uid": held.key.series_instance_uid,
+                "state": held.state.value,
+            }
+            for held in self._index.instances(study=study_instance_uid)
+        ]
+
+
+async def _in_thread(work: Callable[[], _T]) -> _T:
+    return await asyncio.get_running_loop().run_in_executor(None, work)
+
+
+def _given(question: Json, name: str) -> Any:
+    if name not in question:
+        raise ControlError(f"{name} must be given")
+    return question[name]
+
+
+def _state(word: Any) -> DebtState:
+    try:
+        return DebtState(word)
+    except ValueError:
+        raise ControlError(f"no such state: {word}") from None
+
+
+def _origin(word: Any) -> Origin:
+    try:
+        return Origin(word)
+    except ValueError:
+        raise ControlError(f"no such origin: {word}") from None
+
+
+def _day(word: Any) -> date:
+    try:
+        return datetime.strptime(str(word).replace("-", ""), "%Y%m%d").date()
+    except ValueError:
+        raise ControlError(f"no such day: {word}") from None

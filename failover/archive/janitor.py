@@ -1,0 +1,253 @@
+"""Keeps the archive's folders true to its index, and carries out retention, a little at a time.
+
+At the start it removes what a kill has left half done. Later, each turn is bounded: some folders are compared
+with the index (a file without a row goes, a row without a file is shown no more), some objects are evicted.
+What goes is written down as doomed in the transaction that removes its row, so that no file is forgotten.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sqlite3
+from datetime import date, timedelta
+from pathlib import Path
+from typing import Final
+
+import structlog
+
+from failover.archive import paths, rows
+from failover.archive.index import Index, Window
+from failover.archive.retention import (
+    PROOF_AGE_S,
+    Candidate,
+    Cause,
+    Policy,
+    choose,
+    space_wanted,
+)
+from failover.archive.writer import Transaction
+from failover.clock import Clock
+from failover.errors import StorageError
+from failover.metrics import ArchiveMetrics
+from failover.model import DebtState
+
+_log = structlog.get_logger(__name__)
+
+_TURN_EVERY_S: Final = 10.0
+# 4096 folders are compared in about an hour and a half.
+_FOLDERS_A_TURN: Final = 8
+_EVICTED_A_TRANSACTION: Final = 200
+_TRANSACTIONS_A_TURN: Final = 10
+# What a replicator that died has left in handover/; a living one hands over within seconds.
+_HANDOVER_AGE_S: Final = 3600.0
+
+_CANDIDATES: Final = (
+    "SELECT i.id, i.bytes, t.date, i.arrived_at, i.state, i.proven_at, t.protected FROM instances i"
+    " JOIN studies t ON t.id = i.study WHERE i.state IN ('none', 'proven') AND t.protected = 0"
+)
+
+
+class Janitor:
+    """One per archive. `at_start` before anything is stored, then `run` as a task."""
+
+    def __init__(
+        self, data_dir: Path, index: Index, policy: Policy, metrics: ArchiveMetrics, clock: Clock
+    ) -> None:
+        self._data_dir = data_dir
+        self._index = index
+        self._policy = policy
+        self._metrics = metrics
+        self._clock = clock
+        self._next_folder = 0
+
+    def at_start(self) -> None:
+        """Remove what a kill has left: half-received objects, files whose rows are gone. Blocks."""
+        left = 0
+        for path in (self._data_dir / paths.INCOMING).iterdir():
+            path.unlink(missing_ok=True)
+            left += 1
+        now = self._clock.wall().timestamp()
+        for path in (self._data_dir / paths.HANDOVER).rglob("*"):
+            if path.is_file() and now - path.stat().st_mtime > _HANDOVER_AGE_S:
+                path.unlink(missing_ok=True)
+                left += 1
+        self._bury()
+        if left:
+            _log.info("leftovers removed", files=left)
+
+    async def run(self) -> None:
+        """Take turns until cancelled. A turn that fails is logged; the next one tries again."""
+        while True:
+            try:
+                await asyncio.get_running_loop().run_in_executor(None, self.turn)
+            except (StorageError, OSError, sqlite3.Error) as error:
+                _log.warning("janitor's turn failed", error=str(error))
+            await self._clock.sleep(_TURN_EVERY_S)
+
+    def turn(self) -> None:
+        """One turn: numbers, folders, history, retention. Blocks; for a thread."""
+        self.count()
+        for _ in range(_FOLDERS_A_TURN):
+            self.compare_folder(f"{self._next_folder:03x}")
+            self._next_folder = (self._next_folder + 1) % 4096
+        self._index.write_now(self._forget_history)
+        for _ in range(_TRANSACTIONS_A_TURN):
+            if not self.evict():
+                break
+        self._bury()
+
+    def count(self) -> None:
+        """Set the gauges of what is held."""
+        numbers = self._index.numbers()
+        self._metrics.instances.set(numbers["instances"])
+        self._metrics.studies.set(numbers["studies"])
+        self._metrics.bytes.set(numbers["bytes"])
+        self._metrics.free_bytes.set(self._free_bytes())
+
+    # -- retention ----------------------------------------------------------------------------------
+
+    def evict(self) -> int:
+        """Evict at most 200 objects; return how many went."""
+        return self._index.write_now(self._evict)
+
+    def unproven(self, limit: int) -> list[str]:
+        """Return SOP instance UIDs that would go by age had they a proof young enough; oldest first."""
+        now = self._clock.wall().timestamp()
+        if not self._policy.needs_proof:
+            return []
+        found = self._index.reader().execute(
+            "SELECT i.uid FROM instances i JOIN studies t ON t.id = i.study"
+            " WHERE i.state IN ('none', 'proven') AND t.protected = 0 AND i.arrived_at < ?"
+            " AND coalesce(i.proven_at, 0) < ? ORDER BY i.arrived_at LIMIT ?",
+            (self._cutoff(now), now - PROOF_AGE_S, limit),
+        )
+        return [row["uid"] for row in found]
+
+    def _evict(self, transaction: Transaction) -> int:
+        now = self._clock.wall().timestamp()
+        wanted = space_wanted(self._index.numbers()["bytes"], self._free_bytes(), self._policy)
+        conditions, parameters = "", []
+        if self._policy.needs_proof:
+            conditions += " AND i.proven_at >= ?"
+            parameters.append(now - PROOF_AGE_S)
+        if not wanted:
+            conditions += " AND i.arrived_at < ?"
+            parameters.append(self._cutoff(now))
+        found = transaction.connection.execute(
+            f"{_CANDIDATES}{conditions} ORDER BY i.arrived_at LIMIT ?",
+            (*parameters, _EVICTED_A_TRANSACTION),
+        ).fetchall()
+        going = choose([_candidate(row) for row in found], self._policy, now, wanted)
+        for candidate, cause in going:
+            self._remove(transaction, candidate, cause, now)
+        if going:
+            ended = max((c.study_date for c, cause in going if cause is Cause.SPACE), default=None)
+            if ended is not None:
+                self._end_window(transaction, ended)
+            transaction.after.append(lambda: self._metrics.evicted.inc(len(going)))
+            _log.info("evicted", objects=len(going), for_space=bool(wanted))
+        return len(going)
+
+    def _remove(self, transaction: Transaction, candidate: Candidate, cause: Cause, now: float) -> None:
+        row = transaction.connection.execute(
+            "SELECT i.*, t.uid AS study_uid FROM instances i JOIN studies t ON t.id = i.study WHERE i.id = ?",
+            (candidate.row,),
+        ).fetchone()
+        rows.remove_instance(transaction, row)
+        transaction.connection.execute("INSERT OR IGNORE INTO doomed VALUES (?)", (row["path"],))
+        if cause is Cause.SPACE:
+            transaction.connection.execute(
+                "INSERT OR REPLACE INTO evicted VALUES (?, ?)", (row["study_uid"], now)
+            )
+
+    def _end_window(self, transaction: Transaction, study_date: str) -> None:
+        """What went for space is not fetched again, and ends the window (DESIGN 4.2)."""
+        window = self._index.window
+        try:
+            after = date.fromisoformat(study_date) + timedelta(days=1)
+        except ValueError:
+            return
+        if window.first_day is not None and after > window.first_day:
+            self._index.keep_window(transaction, Window(after, window.short))
+
+    def _cutoff(self, now: float) -> float:
+        return now - timedelta(days=self._policy.days).total_seconds()
+
+    def _free_bytes(self) -> int:
+        space = os.statvfs(self._data_dir)
+        return space.f_bavail * space.f_frsize
+
+    def _forget_history(self, transaction: Transaction) -> None:
+        """Versions that the primary has corrected go after the days of retention."""
+        cutoff = self._cutoff(self._clock.wall().timestamp())
+        connection = transaction.connection
+        found = connection.execute(
+            "SELECT id, path FROM history WHERE replaced_at < ? LIMIT ?", (cutoff, _EVICTED_A_TRANSACTION)
+        ).fetchall()
+        for row in found:
+            connection.execute("DELETE FROM history WHERE id = ?", (row["id"],))
+            connection.execute("INSERT OR IGNORE INTO doomed VALUES (?)", (row["path"],))
+
+    # -- files --------------------------------------------------------------------------------------
+
+    def _bury(self) -> None:
+        """Unlink what is doomed. In the writer thread: nothing can come back to life meanwhile."""
+        while self._index.write_now(self._bury_some):
+            pass
+
+    def _bury_some(self, transaction: Transaction) -> int:
+        connection = transaction.connection
+        found = connection.execute("SELECT path FROM doomed LIMIT ?", (_EVICTED_A_TRANSACTION,)).fetchall()
+        for row in found:
+            if not self._is_used(connection, row["path"]):
+                (self._data_dir / row["path"]).unlink(missing_ok=True)
+            connection.execute("DELETE FROM doomed WHERE path = ?", (row["path"],))
+        return len(found)
+
+    def compare_folder(self, name: str) -> None:
+        """Make one folder and the index agree. In the writer thread: no store is half way there then."""
+        folder = self._data_dir / paths.OBJECTS / name
+
+        def work(transaction: Transaction) -> None:
+            connection = transaction.connection
+            files = (
+                {f"{paths.OBJECTS}/{name}/{file}" for file in os.listdir(folder)}
+                if folder.is_dir()
+                else set()
+            )
+            known = connection.execute(
+                "SELECT i.* FROM instances i WHERE i.path >= ? AND i.path < ?",
+                (f"{paths.OBJECTS}/{name}/", f"{paths.OBJECTS}/{name}0"),
+            ).fetchall()
+            for path in files - {row["path"] for row in known}:
+                if not self._is_used(connection, path):
+                    (self._data_dir / path).unlink(missing_ok=True)
+                    _log.warning("file without a row removed")
+            for row in known:
+                if row["path"] not in files and not row["hidden"]:
+                    rows.hide_instance(transaction, row, hidden=True)
+                    _log.error("an object's file is gone: it is shown no more", state=row["state"])
+
+        self._index.write_now(work)
+
+    @staticmethod
+    def _is_used(connection: sqlite3.Connection, path: str) -> bool:
+        found = connection.execute(
+            "SELECT 1 FROM instances WHERE path = ?1 UNION ALL SELECT 1 FROM history WHERE path = ?1"
+            " UNION ALL SELECT 1 FROM quarantine WHERE path = ?1 LIMIT 1",
+            (path,),
+        ).fetchone()
+        return found is not None
+
+
+def _candidate(row: sqlite3.Row) -> Candidate:
+    return Candidate(
+        row=row["id"],
+        size_bytes=row["bytes"],
+        study_date=row["date"],
+        arrived_at=row["arrived_at"],
+        state=DebtState(row["state"]),
+        proven_at=row["proven_at"],
+        protected=bool(row["protected"]),
+    )

@@ -1,0 +1,193 @@
+"""What the archive owes the primary (DESIGN 4.4): numbers, lists, marks. Debt is a column of the index.
+
+Who writes it down first is `placement`, in the transaction that makes the object durable. Here it is counted,
+listed for the replicator, and marked as sent, proven, refused or owed again.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from failover.archive.index import Index
+from failover.archive.writer import Transaction
+from failover.clock import Clock
+from failover.errors import StorageError
+from failover.model import DebtState
+
+# The gate to on_primary forgives what came straight to the archive in the last seconds (DESIGN 4.4).
+FRESH_S: Final = 10.0
+# Rows of one answer: each has some 400 bytes, and a frame of the control channel holds 64 MiB.
+MAX_LIMIT: Final = 10_000
+
+# The condition must be written exactly as in the partial index, or SQLite looks at every row.
+_IN_DEBT: Final = "i.state IN ('owed', 'sent', 'refused')"
+_LISTABLE: Final = (DebtState.OWED, DebtState.SENT, DebtState.REFUSED)
+
+_MARK: Final = {
+    DebtState.SENT: (
+        "state = 'sent', sent_at = :now, attempts = attempts + 1",
+        "state IN ('owed', 'sent', 'refused')",
+    ),
+    # What was never owed gets a proof with a date too: eviction asks for one.
+    DebtState.PROVEN: (
+        "state = CASE WHEN state = 'none' THEN 'none' ELSE 'proven' END, proven_at = :now,"
+        " refused_status = NULL",
+        "1",
+    ),
+    DebtState.OWED: ("state = 'owed', proven_at = NULL, refused_status = NULL", "1"),
+    DebtState.REFUSED: (
+        "state = 'refused', refused_status = :status",
+        "state IN ('owed', 'sent', 'refused')",
+    ),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class DebtNumbers:
+    """Lag is what is owed and sent, not yet proven; what is refused is out of it."""
+
+    lag_objects: int
+    lag_s: float  # age of the oldest of them; 0 when there is none
+    pending_to_primary: int  # of them, not yet sent
+    refused: int
+    owed_older_than_10_s: int
+
+
+class Ledger:
+    """Reads are synchronous and from any thread; `mark` is durable on return."""
+
+    def __init__(self, index: Index, clock: Clock) -> None:
+        self._index = index
+        self._clock = clock
+
+    def numbers(self) -> DebtNumbers:
+        """Return how much is owed now."""
+        now = self._now()
+        found = self._index.reader().execute(
+            "SELECT i.state AS state, count(*) AS objects, min(i.arrived_at) AS oldest,"
+            f" sum(i.arrived_at < ?) AS aged FROM instances i WHERE {_IN_DEBT} GROUP BY i.state",
+            (now - FRESH_S,),
+        )
+        by_state = {row["state"]: row for row in found}
+        lagging = [by_state[state] for state in (DebtState.OWED, DebtState.SENT) if state in by_state]
+        oldest = min((row["oldest"] for row in lagging), default=now)
+        return DebtNumbers(
+            lag_objects=sum(row["objects"] for row in lagging),
+            lag_s=max(0.0, now - oldest),
+            pending_to_primary=_objects(by_state, DebtState.OWED),
+            refused=_objects(by_state, DebtState.REFUSED),
+            owed_older_than_10_s=sum(row["aged"] for row in lagging),
+        )
+
+    def entries(
+        self,
+        states: Sequence[DebtState],
+        *,
+        limit: int = 100,
+        after: str | None = None,
+        studies_first: Sequence[str] = (),
+    ) -> list[dict[str, Any]]:
+        """Return objects in `states`: those of `studies_first` before the others, oldest first.
+
+        `after` is the SOP instance UID of the last one got: those behind it follow. One that has gone
+        meanwhile starts again from the first. Raises StorageError for a state that is no debt.
+        """
+        if any(state not in _LISTABLE for state in states):
+            raise StorageError("only owed, sent and refused can be listed")
+        left = max(0, min(limit, MAX_LIMIT))
+        last = self._position(after, frozenset(studies_first))
+        entries: list[dict[str, Any]] = []
+        for urgent in (True, False) if studies_first else (False,):
+            if last is not None and urgent and not last[0]:
+                continue
+            behind = last[1:] if last is not None and last[0] == urgent else None
+            rows = self._select(states, studies_first, urgent, behind, left - len(entries))
+            entries += [self._entry(row) for row in rows]
+        return entries
+
+    async def mark(
+        self, sop_instance_uids: Sequence[str], state: DebtState, *, status: int | None = None
+    ) -> int:
+        """Write down where objects stand now; return how many rows changed.
+
+        `status` is the permanent status of a refusal. UIDs that are not held change nothing. Raises
+        StorageError for a state that is no mark.
+        """
+        if state not in _MARK:
+            raise StorageError(f"{state} cannot be marked")
+        assignment, condition = _MARK[state]
+        parameters = {"uids": json.dumps(list(sop_instance_uids)), "now": self._now(), "status": status}
+
+        def work(transaction: Transaction) -> int:
+            cursor = transaction.connection.execute(
+                f"UPDATE instances SET {assignment}"
+                f" WHERE uid IN (SELECT value FROM json_each(:uids)) AND {condition}",
+                parameters,
+            )
+            return cursor.rowcount
+
+        return await self._index.write(work)
+
+    # -- inside -------------------------------------------------------------------------------------
+
+    def _now(self) -> float:
+        return self._clock.wall().timestamp()
+
+    def _position(
+        self, sop_instance_uid: str | None, first: frozenset[str]
+    ) -> tuple[bool, float, int] | None:
+        row = self._index.row(sop_instance_uid) if sop_instance_uid else None
+        return None if row is None else (row["study_uid"] in first, row["arrived_at"], row["id"])
+
+    def _select(
+        self,
+        states: Sequence[DebtState],
+        studies: Sequence[str],
+        urgent: bool,
+        behind: tuple[float, int] | None,
+        limit: int,
+    ) -> list[sqlite3.Row]:
+        conditions = [_IN_DEBT, f"i.state IN ({', '.join('?' * len(states))})"]
+        parameters: list[Any] = [state.value for state in states]
+        if studies:
+            word = "IN" if urgent else "NOT IN"
+            conditions.append(f"t.uid {word} (SELECT value FROM json_each(?))")
+            parameters.append(json.dumps(list(studies)))
+        if behind is not None:
+            conditions.append("(i.arrived_at, i.id) > (?, ?)")
+            parameters += behind
+        return list(
+            self._index.reader().execute(
+                "SELECT i.*, t.uid AS study_uid, s.uid AS series_uid FROM instances i"
+                " JOIN series s ON s.id = i.series JOIN studies t ON t.id = i.study"
+                f" WHERE {' AND '.join(conditions)} ORDER BY i.arrived_at, i.id LIMIT ?",
+                (*parameters, limit),
+            )
+        )
+
+    def _entry(self, row: sqlite3.Row) -> dict[str, Any]:
+        now = self._now()
+        held = self._index.held(row)
+        return {
+            "sop_instance_uid": held.key.sop_instance_uid,
+            "series_instance_uid": held.key.series_instance_uid,
+            "study_instance_uid": held.key.study_instance_uid,
+            "patient_id": row["patient_id"],
+            "sop_class_uid": held.sop_class_uid,
+            "transfer_syntax_uid": held.transfer_syntax_uid,
+            "path": str(held.path),
+            "bytes": held.size_bytes,
+            "arrived_at_s_ago": max(0.0, now - row["arrived_at"]),
+            "state": held.state.value,
+            "sent_s_ago": None if row["sent_at"] is None else max(0.0, now - row["sent_at"]),
+            "attempts": row["attempts"],
+            "refused_status": row["refused_status"],
+        }
+
+
+def _objects(by_state: dict[str, sqlite3.Row], state: DebtState) -> int:
+    return int(by_state[state]["objects"]) if state in by_state else 0

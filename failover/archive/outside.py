@@ -1,0 +1,37 @@
+"""Could a search match what lies outside the window that the last comparison covered (DESIGN 4.2)? Pure.
+
+"Nothing found" must never be said where "not here" is meant. When in doubt it could.
+"""
+
+from __future__ import annotations
+
+from datetime import date
+from typing import Final
+
+from failover.archive.index import Index, Window
+from failover.archive.queries import Query
+from failover.dicom.query_keys import AnyOf, Range
+
+_STUDY_DATE: Final = 0x00080020
+_STUDY_UID: Final = 0x0020000D
+
+
+def could_match_outside(query: Query, window: Window, index: Index) -> bool:
+    """Return whether `query`, which matched nothing here, could match on the primary."""
+    if window.complete:
+        return False
+    study = query.keys.get(_STUDY_UID)
+    if isinstance(study, AnyOf) and all(_is_whole(uid, window, index) for uid in study.values):
+        return False
+    return window.first_day is None or not _is_within(query, window.first_day)
+
+
+def _is_within(query: Query, first_day: date) -> bool:
+    wanted, first = query.keys.get(_STUDY_DATE), first_day.strftime("%Y%m%d")
+    if isinstance(wanted, Range):
+        return wanted.low is not None and wanted.low[:8] >= first
+    return isinstance(wanted, AnyOf) and all(value[:8] >= first for value in wanted.values)
+
+
+def _is_whole(study_instance_uid: str, window: Window, index: Index) -> bool:
+    return study_instance_uid not in window.short and index.study_json(study_instance_uid) is not None

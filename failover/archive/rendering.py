@@ -1,0 +1,277 @@
+"""What a person should see of one frame: modality LUT, window, palette or colour space, to an 8-bit picture.
+
+Leaves decoding to `codecs` and the choice of media type to `dicomweb`. Blocking and hungry for memory: called
+in threads, by `Renderer`, which bounds how many frames are in work at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from io import BytesIO
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import numpy as np
+import pydicom
+from PIL import Image as Picture
+from pydicom.pixels.processing import apply_color_lut
+
+from failover.archive import codecs
+from failover.archive.codecs import Array, Layout, Undecodable
+from failover.archive.part10 import EXPLICIT_BIG
+from failover.archive.pixels import Image, Images, whole
+
+# A picture for people needs no more pixels than this on its longer side.
+MAX_VIEWPORT: Final = 8192
+_JPEG_QUALITY: Final = 90
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """A VOI window (PS3.3 C.11.2.1): centre and width in units of the modality LUT's output."""
+
+    centre: float
+    width: float
+    function: str = "LINEAR"  # LINEAR, LINEAR_EXACT or SIGMOID
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """How one frame is asked for (PS3.18 8.3.5): `viewport` is (width, height) in which it must fit."""
+
+    window: Window | None = None
+    viewport: tuple[int, int] | None = None
+    quality: int = _JPEG_QUALITY
+    media_type: str = "image/jpeg"
+
+
+class Renderer:
+    """Frames, decoded and rendered off the loop, at most `workers` at once; more wait in the queue."""
+
+    def __init__(self, workers: int = 2) -> None:
+        self._images = Images()
+        self._pool = ThreadPoolExecutor(workers, thread_name_prefix="render")
+
+    def close(self) -> None:
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    async def rendered(self, path: Path, frame: int, view: View) -> bytes:
+        """Return frame `frame` (from 1) as a picture. Raises NoPixels, NoSuchFrame, Undecodable."""
+        return await self._run(partial(self._rendered, path, frame, view))
+
+    async def frames(self, path: Path, numbers: list[int], *, decoded: bool) -> tuple[list[bytes], Image]:
+        """Return frames as stored, or `decoded` (little endian, interleaved), and the image. Raises so too."""
+        return await self._run(partial(self._frames, path, numbers, decoded))
+
+    async def _run(self, work: Callable[[], _T]) -> _T:
+        return await asyncio.get_running_loop().run_in_executor(self._pool, work)
+
+    def _rendered(self, path: Path, frame: int, view: View) -> bytes:
+        return render(self._images.open(path), frame, view)
+
+    def _frames(self, path: Path, numbers: list[int], decoded: bool) -> tuple[list[bytes], Image]:
+        image = self._images.open(path)
+        if not decoded:
+            return [image.read_frame(number) for number in numbers], image
+        return [decoded_frame(image, number) for number in numbers], image
+
+
+def decoded_frame(image: Image, number: int) -> bytes:
+    """Return one frame uncompressed, little endian, interleaved. Raises NoSuchFrame, Undecodable."""
+    stored = image.read_frame(number)
+    if image.layout.bits_allocated == 1 or (
+        image.transfer_syntax in codecs.UNCOMPRESSED
+        and image.transfer_syntax != EXPLICIT_BIG
+        and (image.layout.samples == 1 or image.layout.planar == 0)
+    ):
+        return stored  # it is what is asked for
+    if image.is_float:
+        raise Undecodable("float pixels of another byte order")
+    pixels, layout = codecs.decode(stored, image.transfer_syntax, image.layout)
+    return codecs.native_bytes(pixels, layout)
+
+
+def render(image: Image, number: int, view: View) -> bytes:
+    """Return one frame as PNG or JPEG. Raises NoSuchFrame, Undecodable."""
+    if image.is_float:
+        pixels, layout = _float_frame(image, number)
+    else:
+        pixels, layout = codecs.decode(image.read_frame(number), image.transfer_syntax, image.layout)
+    if layout.samples > 1:
+        picture = Picture.fromarray(_colour(pixels, layout))
+    elif layout.photometric == "PALETTE COLOR":
+        picture = Picture.fromarray(_palette(pixels, image.header))
+    else:
+        picture = Picture.fromarray(greyscale(pixels, image.header, number, view.window))
+    if view.viewport is not None:
+        picture.thumbnail(view.viewport, Picture.Resampling.BILINEAR)
+    out = BytesIO()
+    if view.media_type == "image/png":
+        picture.save(out, "PNG", compress_level=1)  # three times as fast as the default, a tenth larger
+    else:
+        picture.save(out, "JPEG", quality=view.quality)
+    return out.getvalue()
+
+
+def greyscale(pixels: Array, header: pydicom.Dataset, number: int, window: Window | None) -> Array:
+    """Return 8-bit greys, 0 black: modality LUT, then `window`, else the object's VOI, else min to max."""
+    groups = functional_groups(header, number)
+    values = _modality(pixels, header, groups)
+    if window is None and (lut := _voi_lut(header)) is not None:
+        grey = _through_lut(values, lut)
+    else:
+        chosen = window or own_window(header, groups) or _min_max(values, pixels, header)
+        grey = _windowed(values, chosen)
+    return 255 - grey if _is_inverse(header) else grey
+
+
+def own_window(header: pydicom.Dataset, groups: list[pydicom.Dataset]) -> Window | None:
+    """Return the first window that the object itself names, per frame, shared or at the top level."""
+    for place in [*(_item(group, "FrameVOILUTSequence") for group in groups), header]:
+        if place is None:
+            continue
+        centre, width = _number(place.get("WindowCenter")), _number(place.get("WindowWidth"))
+        if centre is not None and width is not None and width > 0:
+            return Window(centre, width, str(place.get("VOILUTFunction") or "LINEAR").strip().upper())
+    return None
+
+
+def functional_groups(header: pydicom.Dataset, number: int) -> list[pydicom.Dataset]:
+    """Return the functional groups of a frame, its own first, then the shared ones (PS3.3 C.7.6.16)."""
+    found: list[pydicom.Dataset] = []
+    per_frame = header.get("PerFrameFunctionalGroupsSequence")
+    if per_frame and len(per_frame) >= number:
+        found.append(per_frame[number - 1])
+    shared = header.get("SharedFunctionalGroupsSequence")
+    if shared:
+        found.append(shared[0])
+    return found
+
+
+def _is_inverse(header: pydicom.Dataset) -> bool:
+    """PS3.3 C.11.6.1.2: the presentation LUT shape, where there is one, says it; else MONOCHROME1."""
+    shape = str(header.get("PresentationLUTShape") or "").strip().upper()
+    monochrome_1 = str(header.get("PhotometricInterpretation") or "").strip().upper() == "MONOCHROME1"
+    return monochrome_1 if shape not in ("INVERSE",) else True
+
+
+def _modality(pixels: Array, header: pydicom.Dataset, groups: list[pydicom.Dataset]) -> Array:
+    sequence = header.get("ModalityLUTSequence")
+    if sequence:
+        lut, first = _lut(sequence[0])
+        return lut[np.clip(pixels.astype(np.int64) - first, 0, len(lut) - 1)].astype(np.float32)
+    for place in [*(_item(group, "PixelValueTransformationSequence") for group in groups), header]:
+        if place is None:
+            continue
+        slope, intercept = _number(place.get("RescaleSlope")), _number(place.get("RescaleIntercept"))
+        if slope is not None and intercept is not None and slope != 0:
+            return pixels.astype(np.float32) * np.float32(slope) + np.float32(intercept)
+    return pixels.astype(np.float32)
+
+
+def _windowed(values: Array, window: Window) -> Array:
+    """PS3.3 C.11.2.1.2 and C.11.2.1.3."""
+    centre, width = window.centre, window.width
+    with np.errstate(over="ignore", invalid="ignore"):
+        if window.function == "SIGMOID":
+            scaled = 255.0 / (1.0 + np.exp(-4.0 * (values - centre) / max(width, 1e-6)))
+        elif window.function == "LINEAR_EXACT" or width <= 1:
+            scaled = ((values - centre) / max(width, 1e-6) + 0.5) * 255.0
+        else:
+            scaled = ((values - (centre - 0.5)) / (width - 1.0) + 0.5) * 255.0
+        return np.clip(np.nan_to_num(scaled, nan=0.0), 0, 255).astype(np.uint8)
+
+
+def _min_max(values: Array, pixels: Array, header: pydicom.Dataset) -> Window:
+    """A window over all values, those that are padding left out (PS3.3 C.7.5.1.1.2)."""
+    finite = np.isfinite(values)
+    padding = header.get("PixelPaddingValue")
+    if padding is not None:
+        limit = whole(header.get("PixelPaddingRangeLimit"), whole(padding, 0))
+        low, high = sorted((whole(padding, 0), limit))
+        finite &= ~((pixels >= low) & (pixels <= high))
+    seen = values[finite]
+    if seen.size == 0:
+        return Window(0.5, 1.0, "LINEAR_EXACT")
+    least, most = float(seen.min()), float(seen.max())
+    return Window((least + most) / 2, max(most - least, 1.0), "LINEAR_EXACT")
+
+
+def _voi_lut(header: pydicom.Dataset) -> tuple[Array, int] | None:
+    """The first VOI LUT, where the object has no window; where it has both, the window is taken."""
+    sequence = header.get("VOILUTSequence")
+    if not sequence or _number(header.get("WindowWidth")) is not None:
+        return None
+    return _lut(sequence[0])
+
+
+def _through_lut(values: Array, lut: tuple[Array, int]) -> Array:
+    table, first = lut
+    grey = (table.astype(np.float32) * (255.0 / max(float(table.max()), 1.0))).astype(np.uint8)
+    return grey[np.clip(values.astype(np.int64) - first, 0, len(grey) - 1)]
+
+
+def _lut(item: pydicom.Dataset) -> tuple[Array, int]:
+    """Return a LUT's entries and the value that the first one stands for (PS3.3 C.11.1.1)."""
+    try:
+        count, first, bits = (int(n) for n in item["LUTDescriptor"].value)
+        content = item["LUTData"].value
+    except (KeyError, TypeError, ValueError) as error:
+        raise Undecodable("a LUT without descriptor or entries") from error
+    count = count & 0xFFFF or 65536
+    if isinstance(content, bytes):
+        size = 1 if bits <= 8 and len(content) < 2 * count else 2
+        entries = np.frombuffer(content[: len(content) // size * size], f"<u{size}")
+    else:
+        entries = np.asarray(content, np.int64)
+    if entries.size == 0:
+        raise Undecodable("a LUT without entries")
+    return entries[:count].astype(np.int64), first
+
+
+def _palette(pixels: Array, header: pydicom.Dataset) -> Array:
+    try:
+        coloured = apply_color_lut(pixels, header)
+    except Exception as error:  # what a broken palette raises is not documented
+        raise Undecodable("the palette cannot be used") from error
+    return _to_8_bits(coloured, 16 if coloured.dtype.itemsize > 1 else 8)[:, :, :3]
+
+
+def _colour(pixels: Array, layout: Layout) -> Array:
+    grey = _to_8_bits(pixels, layout.bits_stored)
+    if layout.photometric in ("YBR_FULL", "YBR_FULL_422"):
+        return np.asarray(Picture.fromarray(np.ascontiguousarray(grey), "YCbCr").convert("RGB"))
+    return np.ascontiguousarray(grey[:, :, :3])
+
+
+def _to_8_bits(pixels: Array, bits: int) -> Array:
+    unsigned = pixels.view(np.dtype(f"u{pixels.dtype.itemsize}"))
+    return (unsigned >> max(0, bits - 8)).astype(np.uint8) if bits > 8 else unsigned.astype(np.uint8)
+
+
+def _float_frame(image: Image, number: int) -> tuple[Array, Layout]:
+    order = ">" if image.transfer_syntax == EXPLICIT_BIG else "<"
+    if image.encapsulated:
+        raise Undecodable("float pixels are never encapsulated")
+    image.layout.check()
+    flat = np.frombuffer(image.read_frame(number), f"{order}f{image.layout.bits_allocated // 8}")
+    return flat.reshape(image.layout.rows, image.layout.columns), image.layout
+
+
+def _item(group: pydicom.Dataset, keyword: str) -> pydicom.Dataset | None:
+    sequence = group.get(keyword)
+    return sequence[0] if sequence else None
+
+
+def _number(value: Any) -> float | None:
+    """The first value as a finite number; None where there is none."""
+    try:
+        number = float(value[0] if isinstance(value, pydicom.multival.MultiValue) else value)
+    except (TypeError, ValueError, IndexError):
+        return None
+    return number if np.isfinite(number) else None

@@ -1,0 +1,105 @@
+"""Which objects go, and why the others stay (DESIGN 4.4, retention). Pure.
+
+An object goes when it is older than `days`, or earlier where space runs out, oldest first; never while it is
+owed or refused, and with a primary never without a proof, younger than 24 h, that it is there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+from typing import Final
+
+from failover.model import DebtState
+
+# DESIGN 4.4: a proof has a date. A primary restored from last night's dump has lost what was proven.
+PROOF_AGE_S: Final = 24 * 3600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """`needs_proof`: there is a primary. Without one the archive evicts by age and space alone."""
+
+    days: int
+    max_bytes: int
+    min_free_bytes: int
+    needs_proof: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """One object, as retention sees it. Times are seconds since 1970 of our own clock."""
+
+    row: int
+    size_bytes: int
+    study_date: str  # YYYYMMDD, or what stands there
+    arrived_at: float
+    state: DebtState
+    proven_at: float | None
+    protected: bool = False
+
+
+class Cause(StrEnum):
+    AGE = "age"
+    SPACE = "space"
+
+
+def counts_from(candidate: Candidate) -> float:
+    """Return the moment from which an object's days count: its study date, or its arrival if that is later.
+
+    A study date in the future, or none that can be read, counts as the arrival.
+    """
+    try:
+        day = datetime.strptime(candidate.study_date, "%Y%m%d").replace(tzinfo=UTC).timestamp()
+    except ValueError:
+        return candidate.arrived_at
+    return max(min(day, candidate.arrived_at), candidate.arrived_at)
+
+
+def is_old(candidate: Candidate, policy: Policy, now: float) -> bool:
+    """Return whether the object has been here for its days."""
+    return counts_from(candidate) < now - timedelta(days=policy.days).total_seconds()
+
+
+def why_it_stays(candidate: Candidate, policy: Policy, now: float) -> str | None:
+    """Return the sentence why the object must not go, whatever its age; None when it may."""
+    if candidate.protected:
+        return "its study is protected"
+    if candidate.state in (DebtState.OWED, DebtState.SENT):
+        return "the primary does not have it yet"
+    if candidate.state is DebtState.REFUSED:
+        return "the primary refuses it: it is nowhere else"
+    if not policy.needs_proof:
+        return None
+    if candidate.proven_at is None:
+        return "nobody has asked the primary for it"
+    if now - candidate.proven_at > PROOF_AGE_S:
+        return "its proof is older than 24 h"
+    return None
+
+
+def space_wanted(held_bytes: int, free_bytes: int, policy: Policy) -> int:
+    """Return how many bytes must go for space. Begins above the free space below which stores are refused."""
+    over = held_bytes - policy.max_bytes
+    short = policy.min_free_bytes + policy.min_free_bytes // 2 - free_bytes
+    return max(0, over, min(short, held_bytes))
+
+
+def choose(
+    oldest_first: Iterable[Candidate], policy: Policy, now: float, wanted_bytes: int
+) -> list[tuple[Candidate, Cause]]:
+    """Return what goes now, from candidates in the order of their age."""
+    going: list[tuple[Candidate, Cause]] = []
+    for candidate in oldest_first:
+        if why_it_stays(candidate, policy, now) is not None:
+            continue
+        if is_old(candidate, policy, now):
+            going.append((candidate, Cause.AGE))
+        elif wanted_bytes > 0:
+            going.append((candidate, Cause.SPACE))
+        else:
+            continue
+        wanted_bytes -= candidate.size_bytes
+    return going

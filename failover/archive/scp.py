@@ -1,0 +1,355 @@
+"""The archive's DICOM side: C-ECHO, C-STORE, C-FIND, C-MOVE and C-GET as an SCP, on our own upper layer.
+
+It turns messages into calls of `instances` and `index` and their outcomes into statuses (PS3.4 B.2.3, C.4).
+What is served is what the index shows; nothing is acknowledged before `instances` says that it is durable.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import itertools
+import socket
+from collections.abc import Mapping
+from typing import Final
+
+import structlog
+from pydicom import Dataset
+
+from failover.archive import find, sending
+from failover.archive.expected import ExpectedMoves
+from failover.archive.index import Held, Index
+from failover.archive.instances import Instances
+from failover.archive.outside import could_match_outside
+from failover.archive.queries import Level
+from failover.clock import Clock
+from failover.config.schema import ArchiveDicom, DicomCallers, MoveDestination
+from failover.dicom.acceptor import (
+    Acceptance,
+    Acceptor,
+    Association,
+    ContextResult,
+    Limits,
+    Message,
+    Rejection,
+)
+from failover.dicom.data_sets import decoded, encoded
+from failover.dicom.dimse import Command, CommandField, Status, Tag, category, response
+from failover.dicom.negotiation import (
+    CALLED_AE_NOT_RECOGNIZED,
+    CALLING_AE_NOT_RECOGNIZED,
+    EXPLICIT_LITTLE,
+    IMPLICIT_LITTLE,
+    RELAY_VERSION,
+    VERIFICATION,
+    AcceptedContext,
+    accept_roles,
+)
+from failover.dicom.pdu import AssociateRq, ContextOutcome, ProposedContext
+from failover.dicom.query_keys import KeyUnreadable
+from failover.dicom.requestor import open_association
+from failover.errors import (
+    AssociationEnded,
+    Conflict,
+    DiskFull,
+    LimitExceeded,
+    StorageError,
+    UnreadableDataSet,
+    UpstreamError,
+)
+from failover.metrics import ArchiveMetrics
+from failover.model import Address, AeTitle, DicomPeer, Origin
+
+_log = structlog.get_logger(__name__)
+_LITTLE: Final[tuple[str, ...]] = (EXPLICIT_LITTLE, IMPLICIT_LITTLE)
+# An identifier with a list of 10,000 UIDs has 650 KB; beyond this it is no question.
+_MAX_IDENTIFIER_BYTES: Final = 1 << 20
+_OPEN_DESTINATION_S: Final = 10.0
+_DUPLICATE_SOP_INSTANCE: Final = 0x0111  # PS3.7 C.4.2.1.7
+# Services that are not storage; an abstract syntax of none of these is kept, private ones too.
+_NOT_STORAGE: Final = (
+    "1.2.840.10008.1.", "1.2.840.10008.3.1.", "1.2.840.10008.5.1.1.", "1.2.840.10008.5.1.4.1.2.",
+    "1.2.840.10008.5.1.4.31", "1.2.840.10008.5.1.4.32", "1.2.840.10008.5.1.4.33", "1.2.840.10008.5.1.4.37",
+    "1.2.840.10008.5.1.4.38.2", "1.2.840.10008.5.1.4.39.2", "1.2.840.10008.5.1.4.41", "1.2.840.10008.4.2",
+)  # fmt: skip
+
+
+class Scp:
+    """One per archive. `start` with a listening socket, `stop` once."""
+
+    def __init__(
+        self,
+        listen: ArchiveDicom,
+        callers: DicomCallers,
+        destinations: Mapping[AeTitle, MoveDestination],
+        index: Index,
+        instances: Instances,
+        moves: ExpectedMoves,
+        metrics: ArchiveMetrics,
+        clock: Clock,
+        *,
+        calls_out_as: AeTitle,
+        fails_outside_window: bool,
+    ) -> None:
+        """`calls_out_as`: the AE title under which C-MOVE opens associations (listen.dicom.ae_title)."""
+        self._ae_title = listen.ae_title
+        self._callers = callers
+        self._destinations = destinations
+        self._index = index
+        self._instances = instances
+        self._moves = moves
+        self._metrics = metrics
+        self._clock = clock
+        self._calls_out_as = calls_out_as
+        self._fails_outside_window = fails_outside_window
+        self._acceptor = Acceptor(Limits(), self._admit, self._accept, self._serve, clock, name="archive")
+
+    async def start(self, sock: socket.socket) -> None:
+        await self._acceptor.start(sock)
+
+    async def stop(self, grace_s: float) -> None:
+        await self._acceptor.stop(grace_s)
+
+    # -- opening ------------------------------------------------------------------------------------
+
+    def _admit(self, rq: AssociateRq, host: str) -> Rejection | None:
+        if rq.called_ae != self._ae_title:
+            return CALLED_AE_NOT_RECOGNIZED
+        if not isinstance(self._callers, dict):
+            return None
+        networks = self._callers.get(AeTitle(rq.calling_ae), [])
+        if any(ipaddress.ip_address(host) in network for network in networks):
+            return None
+        return CALLING_AE_NOT_RECOGNIZED
+
+    def _accept(self, rq: AssociateRq) -> Acceptance:
+        results = [_result(context, rq) for context in rq.contexts]
+        stored = [context.abstract_syntax for context in rq.contexts if _is_storage(context.abstract_syntax)]
+        return Acceptance(results, roles=accept_roles(rq, stored))
+
+    async def _serve(self, association: Association) -> None:
+        while (message := await association.receive()) is not None:
+            context = association.contexts[message.context_id]
+            with association.working():
+                status = await self._answer(association, message, context)
+            self._metrics.operations.labels(message.command.name, category(status).value).inc()
+
+    async def _answer(self, association: Association, message: Message, context: AcceptedContext) -> int:
+        field = message.command.field
+        if field == CommandField.C_ECHO_RQ:
+            return await self._say(association, message, Status.SUCCESS)
+        if field == CommandField.C_STORE_RQ and _is_storage(context.abstract_syntax):
+            return await self._say(association, message, *await self._store(association, message, context))
+        if field == CommandField.C_FIND_RQ and context.abstract_syntax in find.FIND:
+            return await self._find(association, message, context)
+        if field == CommandField.C_GET_RQ and context.abstract_syntax in find.GET:
+            return await self._get(association, message, context)
+        if field == CommandField.C_MOVE_RQ and context.abstract_syntax in find.MOVE:
+            return await self._move(association, message, context)
+        if message.command.is_response:
+            return Status.SUCCESS  # of a sub-operation that was given up: nobody waits for it
+        return await self._say(association, message, Status.UNRECOGNIZED_OPERATION)
+
+    async def _say(
+        self, association: Association, message: Message, status: int, comment: str | None = None
+    ) -> int:
+        values: dict[Tag, int | str | None] = {Tag.ERROR_COMMENT: comment}
+        await association.send(message.context_id, response(message.command, status, values))
+        return status
+
+    # -- storing ------------------------------------------------------------------------------------
+
+    async def _store(
+        self, association: Association, message: Message, context: AcceptedContext
+    ) -> tuple[int, str | None]:
+        command = message.command
+        caller = association.request.calling_ae
+        try:
+            head = self._instances.data_set_head(
+                command.sop_class_uid, command.sop_instance_uid, context.transfer_syntax, caller
+            )
+            incoming = self._instances.receive(head)
+        except DiskFull as error:
+            return Status.OUT_OF_RESOURCES, str(error)
+        try:
+            async for part in association.data_set():
+                await incoming.write(part)
+            await incoming.keep(self._origin(command), caller)
+        except DiskFull as error:
+            return Status.OUT_OF_RESOURCES, str(error)
+        except UnreadableDataSet as error:
+            return Status.CANNOT_UNDERSTAND, str(error)
+        except Conflict as error:
+            return _DUPLICATE_SOP_INSTANCE, str(error)
+        except StorageError as error:
+            _log.error("not stored", error=str(error))
+            return Status.OUT_OF_RESOURCES, "could not be written"
+        finally:
+            await incoming.discard()
+        return Status.SUCCESS, None
+
+    def _origin(self, command: Command) -> Origin:
+        originator = command.text(Tag.MOVE_ORIGINATOR_AE)
+        if originator and self._moves.is_expected(originator, command.number(Tag.MOVE_ORIGINATOR_MESSAGE_ID)):
+            return Origin.REPLICATED
+        return Origin.CALLER
+
+    # -- searching ----------------------------------------------------------------------------------
+
+    async def _find(self, association: Association, message: Message, context: AcceptedContext) -> int:
+        request = message.command
+        try:
+            identifier = await _identifier(association, context)
+            query = find.question(identifier, context.abstract_syntax)
+        except (UnreadableDataSet, LimitExceeded) as error:
+            return await self._say(association, message, Status.CANNOT_UNDERSTAND, str(error))
+        except KeyUnreadable as error:
+            return await self._say(association, message, Status.IDENTIFIER_DOES_NOT_MATCH, str(error))
+        matches = await self._index.search(query)
+        for match in matches:
+            if association.cancelled(request.message_id):
+                return await self._say(association, message, Status.CANCEL)
+            found = find.answer(match, identifier, self._ae_title)
+            await association.send(
+                message.context_id,
+                response(request, Status.PENDING, has_data_set=True),
+                encoded(found, context.transfer_syntax),
+            )
+        window = self._index.window
+        if (
+            not matches
+            and self._fails_outside_window
+            and association.request.user.implementation_version == RELAY_VERSION
+            and could_match_outside(query, window, self._index)
+        ):
+            return await self._say(association, message, Status.UNABLE_TO_PROCESS, window.sentence())
+        return await self._say(association, message, Status.SUCCESS)
+
+    # -- retrieving ---------------------------------------------------------------------------------
+
+    async def _wanted(self, association: Association, context: AcceptedContext) -> list[Held]:
+        """Return the instances that a C-GET or C-MOVE names. Raises KeyUnreadable, UnreadableDataSet."""
+        query = find.selection(await _identifier(association, context), context.abstract_syntax)
+        matches = await self._index.search(query)
+        if query.level is Level.PATIENT:
+            studies = find.studies_of(query)
+            matches = await self._index.search(studies)
+        return list(self._index.instances_of(matches))
+
+    async def _get(self, association: Association, message: Message, context: AcceptedContext) -> int:
+        try:
+            wanted = await self._wanted(association, context)
+        except (UnreadableDataSet, LimitExceeded) as error:
+            return await self._say(association, message, Status.CANNOT_UNDERSTAND, str(error))
+        except KeyUnreadable as error:
+            return await self._say(association, message, Status.IDENTIFIER_DOES_NOT_MATCH, str(error))
+        counters = sending.Counters(len(wanted))
+        numbers = itertools.cycle(range(1, 65536))
+        for held in wanted:
+            if association.cancelled(message.command.message_id):
+                return await self._end(association, message, context, counters, cancelled=True)
+            status = await sending.send(association, held, next(numbers), we_are_acceptor=True)
+            counters.count(status, held.key.sop_instance_uid)
+            if counters.remaining:
+                await association.send(message.context_id, counters.pending(message.command))
+        return await self._end(association, message, context, counters)
+
+    async def _move(self, association: Association, message: Message, context: AcceptedContext) -> int:
+        request = message.command
+        try:
+            wanted = await self._wanted(association, context)
+        except (UnreadableDataSet, LimitExceeded) as error:
+            return await self._say(association, message, Status.CANNOT_UNDERSTAND, str(error))
+        except KeyUnreadable as error:
+            return await self._say(association, message, Status.IDENTIFIER_DOES_NOT_MATCH, str(error))
+        name = AeTitle(request.text(Tag.MOVE_DESTINATION))
+        destination = self._destinations.get(name)
+        if destination is None:
+            return await self._say(
+                association, message, Status.MOVE_DESTINATION_UNKNOWN, "not in archive.move_destinations"
+            )
+        counters = sending.Counters(len(wanted))
+        if not wanted:
+            return await self._end(association, message, context, counters)
+        peer = DicomPeer(Address(destination.host, destination.port), name)
+        try:
+            other = await open_association(
+                peer, self._calls_out_as, sending.contexts_for(wanted), timeout_s=_OPEN_DESTINATION_S
+            )
+        except UpstreamError as error:
+            _log.warning("move destination not reached", destination=name, error=str(error))
+            counters.failed, counters.remaining = counters.remaining, 0
+            counters.failed_uids = [held.key.sop_instance_uid for held in wanted]
+            return await self._end(association, message, context, counters)
+        cancelled = False
+        originator = (association.request.calling_ae, request.message_id)
+        numbers = itertools.cycle(range(1, 65536))
+        try:
+            for held in wanted:
+                cancelled = association.cancelled(request.message_id)
+                if cancelled:
+                    break
+                status = await sending.send(
+                    other, held, next(numbers), we_are_acceptor=False, originator=originator
+                )
+                counters.count(status, held.key.sop_instance_uid)
+                if counters.remaining:
+                    await association.send(message.context_id, counters.pending(request))
+            await other.release()
+        except AssociationEnded:
+            other.abort("given up")
+            if association.ended is not None:
+                raise
+            left = wanted[len(wanted) - counters.remaining :]  # the destination has gone
+            counters.failed += len(left)
+            counters.failed_uids += [held.key.sop_instance_uid for held in left]
+            counters.remaining = 0
+        return await self._end(association, message, context, counters, cancelled=cancelled)
+
+    async def _end(
+        self,
+        association: Association,
+        message: Message,
+        context: AcceptedContext,
+        counters: sending.Counters,
+        *,
+        cancelled: bool = False,
+    ) -> int:
+        status = counters.final_status(cancelled=cancelled)
+        values = counters.values(with_remaining=cancelled)
+        if not counters.failed_uids:
+            await association.send(message.context_id, response(message.command, status, values))
+            return status
+        failed = Dataset()
+        failed.FailedSOPInstanceUIDList = counters.failed_uids  # PS3.4 C.4.2.1.4.2
+        await association.send(
+            message.context_id,
+            response(message.command, status, values, has_data_set=True),
+            encoded(failed, context.transfer_syntax),
+        )
+        return status
+
+
+async def _identifier(association: Association, context: AcceptedContext) -> Dataset:
+    raw = await association.whole_data_set(_MAX_IDENTIFIER_BYTES)
+    return decoded(raw, context.transfer_syntax)
+
+
+def _is_storage(abstract_syntax: str) -> bool:
+    return not abstract_syntax.startswith(_NOT_STORAGE)
+
+
+def _result(context: ProposedContext, rq: AssociateRq) -> ContextResult:
+    """Answer one proposed context: services in little endian, objects as they come."""
+    abstract, proposed = context.abstract_syntax, context.transfer_syntaxes
+    if abstract == VERIFICATION or abstract in find.FIND | find.GET | find.MOVE:
+        chosen = next((syntax for syntax in _LITTLE if syntax in proposed), None)
+    elif not _is_storage(abstract):
+        return ContextResult(context.context_id, ContextOutcome.ABSTRACT_SYNTAX_NOT_SUPPORTED)
+    elif any(role.sop_class == abstract and role.scp for role in rq.user.roles):
+        # We send over it: uncompressed we can make of everything, so that is the safe one of several.
+        chosen = next((syntax for syntax in (*_LITTLE, *proposed) if syntax in proposed), None)
+    else:
+        chosen = next(iter(proposed), None)
+    if chosen is None:
+        return ContextResult(context.context_id, ContextOutcome.TRANSFER_SYNTAXES_NOT_SUPPORTED)
+    return ContextResult(context.context_id, ContextOutcome.ACCEPTED, chosen)

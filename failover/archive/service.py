@@ -1,0 +1,104 @@
+"""The archive put together: index, instances, ledger, janitor, DICOM side, web side, control socket.
+
+`app/archive.py` makes one, starts it on listening sockets, stops it. The web side's application is handed in
+by `web_app`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Callable
+from typing import Final
+
+from aiohttp import web
+from prometheus_client import CollectorRegistry
+
+from failover.aio import cancel_and_wait, spawn
+from failover.archive.expected import ExpectedMoves
+from failover.archive.handlers import Handlers
+from failover.archive.index import Index
+from failover.archive.instances import Instances
+from failover.archive.janitor import Janitor
+from failover.archive.ledger import Ledger
+from failover.archive.retention import Policy
+from failover.archive.scp import Scp
+from failover.clock import Clock
+from failover.config.schema import Configuration
+from failover.control import ControlServer, socket_path
+from failover.metrics import ArchiveMetrics
+
+# How long associations and requests may take to end at a stop; the supervisor kills after 4 s.
+GRACE_S: Final = 2.0
+
+WebApp = Callable[[Index, Instances, Ledger, Configuration, ArchiveMetrics, Clock], web.Application]
+
+
+class ArchiveService:
+    """The whole archive. `start` once, `stop` once."""
+
+    def __init__(self, configuration: Configuration, web_app: WebApp, clock: Clock) -> None:
+        """Open the index. Raises StateUnreadable when it is none of ours."""
+        archive = configuration.archive
+        owes = configuration.primary is not None
+        self._metrics = ArchiveMetrics(CollectorRegistry())
+        self._index = Index(archive.data_dir, has_primary=owes)
+        self._instances = Instances(
+            archive.data_dir,
+            self._index,
+            self._metrics,
+            clock,
+            owes=owes,
+            min_free_bytes=archive.retention.min_free_bytes,
+        )
+        ledger = Ledger(self._index, clock)
+        moves = ExpectedMoves(clock)
+        policy = Policy(
+            days=archive.retention.days,
+            max_bytes=archive.retention.max_bytes,
+            min_free_bytes=archive.retention.min_free_bytes,
+            needs_proof=owes,
+        )
+        self._janitor = Janitor(archive.data_dir, self._index, policy, self._metrics, clock)
+        handlers = Handlers(self._index, self._instances, ledger, moves, self._janitor, self._metrics)
+        self._scp = Scp(
+            archive.dicom,
+            (archive.access.dicom if archive.access is not None else None) or "any",
+            archive.move_destinations,
+            self._index,
+            self._instances,
+            moves,
+            self._metrics,
+            clock,
+            calls_out_as=configuration.listen.dicom.ae_title,
+            fails_outside_window=archive.outside_window == "fail",
+        )
+        self._web = web.AppRunner(
+            web_app(self._index, self._instances, ledger, configuration, self._metrics, clock),
+            access_log=None,
+            shutdown_timeout=GRACE_S,
+        )
+        self._control = ControlServer(socket_path(configuration.state_dir, "archive"), handlers.methods())
+        self._turns: asyncio.Task[None] | None = None
+
+    async def start(self, dicom: socket.socket, web_socket: socket.socket) -> None:
+        """Remove what a kill has left, then serve."""
+        await asyncio.to_thread(self._janitor.at_start)
+        await self._control.start()
+        await self._web.setup()
+        await web.SockSite(self._web, web_socket).start()
+        await self._scp.start(dicom)
+        self._turns = spawn(self._janitor.run(), name="janitor")
+
+    async def stop(self) -> None:
+        """End in order: those who store first, what is stored last."""
+        await asyncio.gather(  # 1. no new work; what is under way ends, and is durable or was never there
+            self._scp.stop(GRACE_S), self._web.cleanup()
+        )
+        await cancel_and_wait(self._turns)
+        await self._control.stop()  # 2. nobody asks any more
+        await asyncio.to_thread(self._close)  # 3. nobody writes any more
+
+    def _close(self) -> None:
+        self._instances.close()
+        self._index.close()
