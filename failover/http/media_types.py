@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from typing import Final, TypeVar
 
 _TOKEN: Final = r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
-_ESSENCE: Final = re.compile(rf"\s*({_TOKEN})/({_TOKEN})\s*")
+# dicomweb-client asks for `image/` where it means `image/*`.
+_ESSENCE: Final = re.compile(rf"\s*({_TOKEN})/({_TOKEN})?\s*")
 # A value without quotes may hold a slash: `type=image/jpeg` is not RFC 9110, and everywhere.
 _PARAMETER: Final = re.compile(rf';\s*(?:({_TOKEN})\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s;,"]*))\s*)?')
 # An Accept beyond this is refused: it would cost time and means nothing.
@@ -115,7 +116,7 @@ def _parse_at(text: str, at: int) -> tuple[MediaType, int]:
             quoted = parameter[2]
             value = re.sub(r"\\(.)", r"\1", quoted) if quoted is not None else parameter[3]
             parameters.setdefault(parameter[1].lower(), value)
-    return MediaType(match[1].lower(), match[2].lower(), parameters), end
+    return MediaType(match[1].lower(), (match[2] or "*").lower(), parameters), end
 
 
 def _quoted(value: str) -> str:

@@ -1,0 +1,225 @@
+"""The archive's web side as one application: DICOMweb, the viewer's files, who may ask, errors."""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+from collections.abc import Sequence
+from functools import partial
+from importlib import resources
+from typing import Final
+
+import structlog
+from aiohttp import web
+from aiohttp.typedefs import Handler, Middleware
+
+from failover.archive.dicomweb import retrieve, search, store
+from failover.archive.dicomweb.accept import NotAcceptable
+from failover.archive.dicomweb.asking import ROOM, Room
+from failover.archive.index import Index
+from failover.archive.instances import Instances
+from failover.archive.ledger import Ledger
+from failover.archive.pixels import NoPixels, NoSuchFrame
+from failover.archive.queries import Level
+from failover.archive.rendering import Renderer
+from failover.clock import Clock
+from failover.config.scalars import Network
+from failover.config.schema import LOOPBACK, Configuration
+from failover.errors import UnreadableDataSet
+from failover.metrics import ArchiveMetrics
+
+_log = structlog.get_logger(__name__)
+VIEWER: Final = "/.failover"
+_TYPES: Final = {".html": "text/html", ".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
+_HEADERS: Final = {
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Content-Security-Policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; connect-src 'self'; "
+        "base-uri 'none'; form-action 'none'; frame-ancestors 'self'"
+    ),
+}
+
+
+def web_app(
+    index: Index,
+    instances: Instances,
+    ledger: Ledger,
+    configuration: Configuration,
+    metrics: ArchiveMetrics,
+    clock: Clock,
+) -> web.Application:
+    """Return the application for `archive.web`."""
+    archive = configuration.archive
+    renderer = Renderer()
+    access = archive.access.web if archive.access is not None else None
+    networks = LOOPBACK if access is None else access.addresses
+    # Bodies of STOW are streamed by our own parser: aiohttp's limit is for bodies that it holds itself.
+    app = web.Application(middlewares=[_guard(networks), _answering(metrics)], client_max_size=1 << 20)
+    app[ROOM] = Room(
+        index=index,
+        instances=instances,
+        renderer=renderer,
+        clock=clock,
+        dicomweb_path=archive.web.dicomweb_path,
+        fails_outside_window=archive.outside_window == "fail",
+    )
+
+    async def close(_app: web.Application) -> None:
+        renderer.close()
+
+    app.on_cleanup.append(close)
+    app.on_response_prepare.append(_set_headers)
+    _add_dicomweb(app, archive.web.dicomweb_path.rstrip("/"))
+    _add_viewer(app, index, ledger, configuration)
+    return app
+
+
+def _add_dicomweb(app: web.Application, root: str) -> None:
+    study, series, instance = "/studies/{study}", "/series/{series}", "/instances/{instance}"
+    levels = (study, study + series, study + series + instance)
+    app.add_routes(
+        [
+            web.get(f"{root}/studies", partial(search.search, level=Level.STUDY)),
+            web.get(f"{root}/series", partial(search.search, level=Level.SERIES)),
+            web.get(f"{root}/instances", partial(search.search, level=Level.IMAGE)),
+            web.get(f"{root}{study}/series", partial(search.search, level=Level.SERIES)),
+            web.get(f"{root}{study}/instances", partial(search.search, level=Level.IMAGE)),
+            web.get(f"{root}{study}{series}/instances", partial(search.search, level=Level.IMAGE)),
+            web.post(f"{root}/studies", store.store),
+            web.post(f"{root}{study}", store.store),
+        ]
+    )
+    for level in levels:
+        app.router.add_get(f"{root}{level}", retrieve.instances)
+        app.router.add_get(f"{root}{level}/metadata", retrieve.metadata)
+        app.router.add_get(f"{root}{level}/rendered", retrieve.rendered)
+        app.router.add_get(f"{root}{level}/thumbnail", retrieve.thumbnail)
+    app.add_routes(
+        [
+            web.get(f"{root}{levels[2]}/frames", retrieve.frames),
+            web.get(f"{root}{levels[2]}/frames/{{frames}}", retrieve.frames),
+            web.get(f"{root}{levels[2]}/frames/{{frames}}/rendered", retrieve.rendered),
+            web.get(f"{root}{levels[2]}/frames/{{frames}}/thumbnail", retrieve.rendered),
+            web.get(f"{root}{levels[2]}/bulkdata/{{path:.+}}", retrieve.bulk_data),
+        ]
+    )
+
+
+def _add_viewer(app: web.Application, index: Index, ledger: Ledger, configuration: Configuration) -> None:
+    folder = resources.files("failover.archive") / "viewer"
+    files = {
+        entry.name: entry.read_bytes()
+        for entry in folder.iterdir()
+        if entry.is_file() and entry.name[entry.name.rfind(".") :] in _TYPES
+    }
+
+    async def file(request: web.Request) -> web.Response:
+        name = request.match_info.get("name") or "index.html"
+        body = files.get(name)
+        if body is None:
+            raise web.HTTPNotFound(text="no such page")
+        kind = _TYPES[name[name.rfind(".") :]]
+        return web.Response(
+            body=body, content_type=kind, charset="utf-8", headers={"Cache-Control": "no-cache"}
+        )
+
+    async def state(request: web.Request) -> web.Response:
+        """What the viewer shows all the time: site, window, debt, and where DICOMweb is for this caller."""
+        window, numbers = index.window, ledger.numbers()
+        return web.json_response(
+            {
+                "site": configuration.site,
+                "dicomweb": request.headers.get("X-Failover-Prefix", configuration.archive.web.dicomweb_path),
+                "window": {
+                    "from": None if window.first_day is None else window.first_day.isoformat(),
+                    "complete": window.complete,
+                    "sentence": window.sentence(),
+                },
+                "owed": numbers.lag_objects,
+                "held": index.numbers(),
+            },
+            headers={"Cache-Control": "no-store"},
+        )
+
+    async def home(_request: web.Request) -> web.Response:
+        return web.Response(status=302, headers={"Location": f"{VIEWER}/", "Cache-Control": "no-store"})
+
+    app.router.add_get("/", home)
+    app.router.add_get(VIEWER, home)
+    app.router.add_get(f"{VIEWER}/", file)
+    app.router.add_get(f"{VIEWER}/api/state", state)
+    app.router.add_get(f"{VIEWER}/{{name}}", file)
+
+
+def _guard(networks: Sequence[Network]) -> Middleware:
+    """Let in only whom archive.access.web names (DESIGN 4.5)."""
+
+    @web.middleware
+    async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
+        try:
+            address = ipaddress.ip_address((request.remote or "").partition("%")[0])
+        except ValueError:
+            return web.Response(status=403, text="this address is not admitted")
+        if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
+            address = address.ipv4_mapped
+        if not any(address in network for network in networks):
+            return web.Response(status=403, text="this address is not admitted")
+        return await handler(request)
+
+    return guard
+
+
+def _answering(metrics: ArchiveMetrics) -> Middleware:
+    """Turn what handlers raise into statuses, and count."""
+
+    @web.middleware
+    async def answer(request: web.Request, handler: Handler) -> web.StreamResponse:
+        response = await _answered(request, handler)
+        metrics.requests.labels(_route(request), str(response.status)).inc()
+        return response
+
+    return answer
+
+
+async def _answered(request: web.Request, handler: Handler) -> web.StreamResponse:
+    try:
+        return await handler(request)
+    except web.HTTPException as error:
+        return web.Response(status=error.status, text=error.text, headers=_kept(error))
+    except NotAcceptable as error:
+        return web.Response(status=406, text=str(error))
+    except (NoPixels, NoSuchFrame) as error:
+        return web.Response(status=404, text=str(error))
+    except FileNotFoundError:
+        _log.error("an object's file is gone")
+        return web.Response(status=404, text="its file is gone")
+    except (UnreadableDataSet, *retrieve.UNANSWERABLE) as error:
+        return web.Response(status=406, text=str(error))
+    except (ConnectionError, TimeoutError):
+        raise  # the caller went away
+    except Exception as error:
+        _log.exception("a request failed", route=_route(request))
+        return web.Response(status=500, text=json.dumps({"error": type(error).__name__}))
+
+
+def _kept(error: web.HTTPException) -> dict[str, str]:
+    return {
+        name: error.headers[name] for name in ("Warning", "Allow", "Retry-After") if name in error.headers
+    }
+
+
+def _route(request: web.Request) -> str:
+    last = request.path.rstrip("/").rpartition("/")[2]
+    if request.path.startswith(VIEWER):
+        return "page"
+    if request.method == "POST":
+        return "stow"
+    if last in ("rendered", "thumbnail"):
+        return "rendered"
+    return "qido" if last in ("studies", "series", "instances") else "wado"
+
+
+async def _set_headers(_request: web.Request, response: web.StreamResponse) -> None:
+    for name, value in _HEADERS.items():
+        response.headers.setdefault(name, value)

@@ -1,0 +1,91 @@
+"""What is common to all DICOMweb requests: who asks, under which base URL, and the errors an answer may be.
+
+The router tells the callers' prefix and that it asks (DESIGN 4.2); what a caller itself sends of these, the
+router has dropped before.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Final
+
+from aiohttp import web
+
+from failover.archive.index import Index, Window
+from failover.archive.instances import Instances
+from failover.archive.rendering import Renderer
+from failover.clock import Clock
+from failover.model import parse_uid
+
+# A Host that is neither a name nor an address never reaches a URL that we write.
+_HOST: Final = re.compile(r"[A-Za-z0-9._\-]+(:[0-9]{1,5})?|\[[0-9A-Fa-f:.]+\](:[0-9]{1,5})?")
+_PREFIX: Final = re.compile(r"/[A-Za-z0-9._~/-]*")
+RETRY_AFTER_S: Final = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """What the handlers of DICOMweb work with."""
+
+    index: Index
+    instances: Instances
+    renderer: Renderer
+    clock: Clock
+    dicomweb_path: str
+    fails_outside_window: bool
+
+
+ROOM: Final = web.AppKey("room", Room)
+
+
+def is_via_router(request: web.Request) -> bool:
+    return request.headers.get("X-Failover-Via") == "router"
+
+
+def base_url(request: web.Request) -> str:
+    """Return the DICOMweb base URL as this caller knows it, without a slash at its end."""
+    scheme = request.scheme
+    prefix = request.app[ROOM].dicomweb_path
+    if is_via_router(request):
+        forwarded = request.headers.get("X-Forwarded-Proto", scheme).strip().lower()
+        scheme = forwarded if forwarded in ("http", "https") else scheme
+        prefix = request.headers.get("X-Failover-Prefix", prefix).strip()
+    host = request.headers.get("Host", "")
+    if not _HOST.fullmatch(host):
+        raise web.HTTPBadRequest(text="the Host header is no host")
+    if not _PREFIX.fullmatch(prefix):
+        prefix = request.app[ROOM].dicomweb_path
+    return f"{scheme}://{host}{prefix.rstrip('/')}"
+
+
+def uid(request: web.Request, name: str) -> str | None:
+    """Return the UID of this name in the path; None where the path has none. Raises HTTPBadRequest."""
+    text = request.match_info.get(name)
+    if text is None:
+        return None
+    try:
+        return parse_uid(text)
+    except ValueError:
+        raise web.HTTPBadRequest(text=f"the {name} in the path is no UID") from None
+
+
+def warning(window: Window, *more: str) -> str:
+    """Return the Warning of an answer (RFC 7234 5.5.1): what the archive covers, and what else holds."""
+    return ", ".join(f'299 failover "{_plain(text)}"' for text in (window.sentence(), *more))
+
+
+def unavailable(reason: str, window: Window) -> web.Response:
+    """A 503 that says why, and when to ask again."""
+    headers = {"Retry-After": str(RETRY_AFTER_S), "Warning": warning(window)}
+    return web.Response(status=503, text=reason, headers=headers)
+
+
+def is_unchanged(request: web.Request, etag: str) -> bool:
+    """Return whether the caller has it already (RFC 9110 13.1.2): 304. `etag` without its quotes."""
+    wanted = request.if_none_match
+    return wanted is not None and any(known.value in ("*", etag) for known in wanted)
+
+
+def _plain(text: str) -> str:
+    return text.replace("\\", "").replace('"', "'")

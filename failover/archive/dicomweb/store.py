@@ -1,0 +1,206 @@
+"""STOW-RS (PS3.18 10.5): each part of the body becomes an object, durable before it is named as stored.
+
+Parts stream to their files; what one part lacks does not harm the others.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from aiohttp import web
+
+from failover.archive.dicomweb.asking import ROOM, base_url, uid
+from failover.archive.instances import Incoming, Stored
+from failover.errors import (
+    Conflict,
+    DiskFull,
+    LimitExceeded,
+    MalformedMultipart,
+    StorageError,
+    UnreadableDataSet,
+)
+from failover.http.media_types import MediaType, parse_media_type
+from failover.http.multipart import MultipartParser, PartBegan, PartBytes, PartEnded
+from failover.model import Origin
+
+# PS3.18 I.2.2: Failure Reason.
+_OUT_OF_RESOURCES: Final = 0xA700
+_CANNOT_UNDERSTAND: Final = 0xC000
+_DUPLICATE: Final = 0x0111
+_PROCESSING_FAILURE: Final = 0x0110
+_IMPORT_HEADER: Final = "X-Failover-Import"
+
+
+@dataclass
+class _Outcome:
+    stored: list[Stored] = field(default_factory=list)
+    failed: list[tuple[str, str, int]] = field(default_factory=list)  # SOP class, SOP instance, reason
+
+    @property
+    def status(self) -> int:
+        if not self.failed:
+            return 200
+        if self.stored:
+            return 202
+        return 507 if all(reason == _OUT_OF_RESOURCES for *_, reason in self.failed) else 409
+
+
+async def store(request: web.Request) -> web.Response:
+    """Answer one STOW request: 200, 202, 409, 507, or 400 and 415 before anything is read."""
+    media = _media_type(request)
+    study = uid(request, "study")
+    outcome = _Outcome()
+    if media.essence == "application/dicom":
+        await _single(request, outcome, study)
+    else:
+        await _parts(request, MultipartParser(media.parameters["boundary"]), outcome, study)
+    if not outcome.stored and not outcome.failed:
+        raise web.HTTPBadRequest(text="the body holds no object")
+    return web.json_response(
+        _answer(outcome, base_url(request), study),
+        status=outcome.status,
+        content_type="application/dicom+json",
+    )
+
+
+def _media_type(request: web.Request) -> MediaType:
+    try:
+        media = parse_media_type(request.headers.get("Content-Type", ""))
+    except ValueError as error:
+        raise web.HTTPUnsupportedMediaType(text=f"Content-Type: {error}") from None
+    if media.essence == "application/dicom":
+        return media
+    kind = media.parameters.get("type", "application/dicom").lower()
+    if media.essence != "multipart/related" or kind != "application/dicom":
+        raise web.HTTPUnsupportedMediaType(text='multipart/related; type="application/dicom" is taken')
+    if "boundary" not in media.parameters:
+        raise web.HTTPBadRequest(text="Content-Type names no boundary")
+    return media
+
+
+async def _single(request: web.Request, outcome: _Outcome, study: str | None) -> None:
+    part = _Part(request, outcome, study)
+    try:
+        await part.begin()
+        async for piece in request.content.iter_any():
+            await part.write(piece)
+        await part.end()
+    finally:
+        await part.give_up()
+
+
+async def _parts(request: web.Request, parser: MultipartParser, outcome: _Outcome, study: str | None) -> None:
+    part = _Part(request, outcome, study)
+    try:
+        async for piece in request.content.iter_any():
+            for event in parser.receive_data(piece):
+                if isinstance(event, PartBegan):
+                    await part.begin()
+                elif isinstance(event, PartBytes):
+                    await part.write(event.content)
+                elif isinstance(event, PartEnded):
+                    await part.end()
+        parser.receive_end()
+    except (MalformedMultipart, LimitExceeded) as error:
+        # What was stored before stays and is not named: the caller repeats, and it is known then.
+        raise web.HTTPBadRequest(text=str(error)) from None
+    finally:
+        await part.give_up()
+
+
+class _Part:
+    """The part that is being received. A failure is kept until its end, so that the rest is read past it."""
+
+    def __init__(self, request: web.Request, outcome: _Outcome, study: str | None) -> None:
+        self._instances = request.app[ROOM].instances
+        self._caller = request.remote or ""
+        imported = request.headers.get(_IMPORT_HEADER) is not None
+        self._origin = Origin.IMPORTED if imported else Origin.CALLER
+        self._outcome = outcome
+        self._study = study
+        self._incoming: Incoming | None = None
+        self._reason: int | None = None
+
+    async def begin(self) -> None:
+        self._reason = None
+        try:
+            self._incoming = self._instances.receive()
+        except StorageError as error:
+            self._reason = _reason(error)
+
+    async def write(self, piece: bytes) -> None:
+        if self._incoming is None or self._reason is not None:
+            return
+        try:
+            await self._incoming.write(piece)
+        except StorageError as error:
+            self._reason = _reason(error)
+
+    async def end(self) -> None:
+        incoming, self._incoming = self._incoming, None
+        if incoming is None or self._reason is not None:
+            if incoming is not None:
+                await incoming.discard()
+            self._outcome.failed.append(("", "", self._reason or _PROCESSING_FAILURE))
+            return
+        try:
+            stored = await incoming.keep(self._origin, self._caller)
+        except StorageError as error:
+            self._outcome.failed.append(("", "", _reason(error)))
+        else:
+            self._outcome.stored.append(stored)
+        finally:
+            await incoming.discard()
+
+    async def give_up(self) -> None:
+        """The body ended within a part: leave nothing of it."""
+        if self._incoming is not None:
+            await self._incoming.discard()
+
+
+def _reason(error: StorageError) -> int:
+    match error:
+        case DiskFull():
+            return _OUT_OF_RESOURCES
+        case UnreadableDataSet():
+            return _CANNOT_UNDERSTAND
+        case Conflict():
+            return _DUPLICATE
+    return _PROCESSING_FAILURE
+
+
+def _answer(outcome: _Outcome, base: str, study: str | None) -> dict[str, Any]:
+    """Return the store response (PS3.18 table 10.5.3-1): every object of the body in one of the sequences."""
+    answer: dict[str, Any] = {}
+    if study is not None or len({one.key.study_instance_uid for one in outcome.stored}) == 1:
+        named = study or outcome.stored[0].key.study_instance_uid
+        answer["00081190"] = {"vr": "UR", "Value": [f"{base}/studies/{named}"]}
+    if outcome.failed:
+        answer["00081198"] = {"vr": "SQ", "Value": [_failed(*one) for one in outcome.failed]}
+    if outcome.stored:
+        answer["00081199"] = {"vr": "SQ", "Value": [_stored(one, base) for one in outcome.stored]}
+    return answer
+
+
+def _failed(sop_class: str, sop_instance: str, reason: int) -> dict[str, Any]:
+    item: dict[str, Any] = {}
+    if sop_class:
+        item["00081150"] = {"vr": "UI", "Value": [sop_class]}
+    if sop_instance:
+        item["00081155"] = {"vr": "UI", "Value": [sop_instance]}
+    item["00081197"] = {"vr": "US", "Value": [reason]}
+    return item
+
+
+def _stored(stored: Stored, base: str) -> dict[str, Any]:
+    key = stored.key
+    url = (
+        f"{base}/studies/{key.study_instance_uid}/series/{key.series_instance_uid}"
+        f"/instances/{key.sop_instance_uid}"
+    )
+    return {
+        "00081150": {"vr": "UI", "Value": [stored.sop_class_uid]},
+        "00081155": {"vr": "UI", "Value": [key.sop_instance_uid]},
+        "00081190": {"vr": "UR", "Value": [url]},
+    }
