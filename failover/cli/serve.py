@@ -106,7 +106,7 @@ def demo_stop_primary(
     """Let the demo's stand-in primary die, or freeze it."""
     if how not in ("kill", "stop"):
         leave(Exit.USAGE, f"--how: must be kill or stop, is {how}")
-    _call("failover.app.demo", lambda demo: demo.stop_primary(how, dir_))
+    _call("failover.app.demo", lambda demo: demo.stop_primary(dir_, how))
 
 
 def demo_start_primary(dir_: _DirOption = DEMO_FOLDER) -> None:

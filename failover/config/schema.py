@@ -104,9 +104,9 @@ class ListenAdmin(Block):
 
 
 class Listen(Block):
-    web: ListenWeb = Field(default_factory=ListenWeb)
-    dicom: ListenDicom = Field(default_factory=ListenDicom)
-    admin: ListenAdmin = Field(default_factory=ListenAdmin)
+    web: ListenWeb = Field(default_factory=ListenWeb, description="the HTTP proxy")
+    dicom: ListenDicom = Field(default_factory=ListenDicom, description="the DICOM relay")
+    admin: ListenAdmin = Field(default_factory=ListenAdmin, description="status page, API, metrics")
 
 
 # -- access -----------------------------------------------------------------------------------------
@@ -171,7 +171,7 @@ class Upstream(Block):
     """A PACS: its web side, its DICOM side, or both. A service left out does not exist."""
 
     web: UpstreamWeb | None = Field(None, description="its web side; left out: it has none")
-    dicomweb: UpstreamDicomweb = Field(default_factory=UpstreamDicomweb)
+    dicomweb: UpstreamDicomweb = Field(default_factory=UpstreamDicomweb, description="its DICOMweb")
     dicom: UpstreamDicom | None = Field(None, description="its DICOM side; left out: it has none")
 
     @property
@@ -228,10 +228,10 @@ class Archive(Block):
         validate_default=True,
         description="its instances and index; default: the folder `archive` in state_dir",
     )
-    web: ArchiveWeb = Field(default_factory=ArchiveWeb)
-    dicom: ArchiveDicom = Field(default_factory=ArchiveDicom)
+    web: ArchiveWeb = Field(default_factory=ArchiveWeb, description="its own web listener")
+    dicom: ArchiveDicom = Field(default_factory=ArchiveDicom, description="its own DICOM listener")
     access: Access | None = Field(None, description="who may use its own two ports; default: loopback")
-    retention: Retention = Field(default_factory=Retention)
+    retention: Retention = Field(default_factory=Retention, description="how long, and how much")
     compression: Literal["none", "jpeg-lossless", "jpeg-ls", "htj2k"] = Field(
         "jpeg-lossless", description="how proven instances are compressed in the background (.70, .80, .201)"
     )
@@ -284,10 +284,10 @@ class Health(Block):
     interval: Duration = Field(1.0, gt=0, description="HTTP probes, in calm")
     fast_interval: Duration = Field(0.2, gt=0, description="every probe, while in doubt")
     timeout: Duration = Field(0.4, gt=0, description="how long an HTTP probe may take")
-    dicom: HealthDicom = Field(default_factory=HealthDicom)
+    dicom: HealthDicom = Field(default_factory=HealthDicom, description="the C-ECHO probe")
     rise: Whole = Field(3, ge=1, description="good probes in a row, of each part, that end `down`")
     fall: Whole = Field(2, ge=1, description="failed probes in a row that make `suspect`")
-    web: HttpProbe = Field(default_factory=HttpProbe)
+    web: HttpProbe = Field(default_factory=HttpProbe, description="the HTTP probe")
     search: Truth = Field(True, description="search for a study known to be there")
     search_interval: Duration = Field(10.0, gt=0, description="how often, in calm")
     frame: Truth = Field(True, description="fetch one frame")
@@ -329,8 +329,8 @@ class Configuration(Block):
     state_dir: FilePath = Field(
         Path("./data"), validate_default=True, description="routing state, audit trail, inventory"
     )
-    listen: Listen = Field(default_factory=Listen)
-    access: Access = Field(default_factory=Access)
+    listen: Listen = Field(default_factory=Listen, description="where the router listens")
+    access: Access = Field(default_factory=Access, description="who may use the router")
     primary: Upstream | None = Field(
         None, description="the hospital's PACS; only `failover archive` can do without"
     )
@@ -339,10 +339,12 @@ class Configuration(Block):
         Discriminator(_text_or_block),
         BeforeValidator(_backup),
     ] = Field("embedded", description="embedded, or a block like primary: any other PACS")
-    archive: Archive = Field(default_factory=Archive)
-    health: Health = Field(default_factory=Health)
-    policy: Policy = Field(default_factory=Policy)
-    replication: Replication = Field(default_factory=Replication)
+    archive: Archive = Field(default_factory=Archive, description="the embedded archive")
+    health: Health = Field(default_factory=Health, description="which probes, how often, how strict")
+    policy: Policy = Field(default_factory=Policy, description="when to move, and when to return")
+    replication: Replication = Field(
+        default_factory=Replication, description="filling the archive, paying its debt"
+    )
 
     @model_validator(mode="before")
     @classmethod

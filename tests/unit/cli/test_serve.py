@@ -44,7 +44,7 @@ def test_every_command_of_the_contract_is_there() -> None:
     }  # fmt: skip
 
 
-@pytest.mark.parametrize("command", commands(), ids=" ".join)
+@pytest.mark.parametrize("command", list(commands()), ids=" ".join)
 def test_every_command_has_help(failover: Failover, command: list[str]) -> None:
     told = failover(*command, "--help")
     assert told.exit_code == 0
