@@ -191,5 +191,9 @@ def _failure_words(item: dict[str, Any]) -> str:
     elif code & 0xF000 == 0xC000:
         words = "the archive cannot read it"
     else:
-        words = {0x0122: "SOP class not supported", 0x0110: "the archive failed"}.get(code, "refused")
+        words = {
+            0x0110: "the archive failed",
+            0x0111: "other content under a UID that the archive holds",
+            0x0122: "SOP class not supported",
+        }.get(code, "refused")
     return f"{words} (0x{code:04X})"

@@ -63,6 +63,9 @@ def event_line(event: Json) -> Text:
     text = Text(overflow="fold")
     text.append(str(event["time"]).replace("T", " ").replace("Z", ""), "dim")
     text.append(f"  {event['kind']}", "bold")
+    whose = str(event.get("code") or "").split("_")[0]
+    if event["kind"] == "verdict" and whose in _UPSTREAMS:
+        text.append(f" {whose}")
     if event.get("service"):
         text.append(f" {event['service']}")
     if event.get("from") or event.get("to"):
@@ -150,18 +153,19 @@ def _facts(status: Json) -> Table:
         words = in_flight_words(status, upstream)
         if words:
             table.add_row(f"at the {upstream}", words)
-    table.add_row("failback", _failback_words(status["failback"]))
+    table.add_row("way back", _failback_words(status))
     table.add_row("owed", _owed_words(status["replication"]))
     table.add_row("replication", _replication_words(status["replication"]))
     return table
 
 
-def _failback_words(failback: Json) -> str:
-    words = str(failback.get("reason") or ("allowed" if failback.get("allowed") else "not allowed"))
+def _failback_words(status: Json) -> str:
+    failback = status["failback"]
+    if status["phase"] == "on_primary":
+        return "not needed"
+    words = str(failback.get("reason") or ("open" if failback.get("allowed") else "closed"))
     left = failback.get("hold_down_left_s")
-    if left:
-        words += f" (hold-down: {duration(left)} left)"
-    return words
+    return f"{words} (hold-down: {duration(left)} left)" if left else words
 
 
 def _owed_words(replication: Json) -> str:

@@ -61,7 +61,7 @@ def watch_status(router: RouterClient, *, as_json: bool) -> None:
 
     view = status_view(first)
     recent: list[Json] = []
-    with Live(view, console=_console(), auto_refresh=False) as live:
+    with Live(view, console=_console(), auto_refresh=False, vertical_overflow="crop") as live:
 
         def lost(why: str) -> None:
             live.update(
@@ -70,7 +70,8 @@ def watch_status(router: RouterClient, *, as_json: bool) -> None:
 
         for update in updates(router, None, lost):
             recent = (recent + update["events"])[-_RECENT_EVENTS:]
-            view = Group(status_view(update["status"]), Text(), *(event_line(event) for event in recent))
+            newest_first = (event_line(event) for event in reversed(recent))
+            view = Group(status_view(update["status"]), Text(), *newest_first)
             live.update(view, refresh=True)
 
 

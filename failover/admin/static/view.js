@@ -55,7 +55,7 @@ export function headline(status) {
     }
   }
   if (status.mode === "auto" && status.phase !== "on_primary" && status.failback?.reason) {
-    lines.push(`Way back: ${status.failback.reason}.`.replace(/\.\.$/, "."));
+    lines.push(`Way back: ${status.failback.reason}.`.replace("Way back: waiting:", "The way back waits:"));
   }
   if (!lines.length) lines.push("Nothing needs you.");
   return { level, title, lines };
@@ -94,7 +94,8 @@ export function renderHeadline(status) {
 
 export function renderUpstream(status, name) {
   const healths = status.upstreams[name] ?? {};
-  const answered = existing(status).filter(([, route]) => route.active === name).map(([s]) => SERVICES[s]);
+  const answered = existing(status).filter(([, route]) => route.active === name)
+    .map(([service]) => (service === "web" ? "web" : "DICOM"));
   const flight = status.in_flight?.[name] ?? {};
   return [
     h("h2", {}, name === "primary" ? "Primary" : "Backup",
@@ -110,7 +111,9 @@ export function renderUpstream(status, name) {
 function renderHealth(health, inFlight, service) {
   if (!health || health.reason === "not configured") return h("span", { class: "faint" }, "– not configured");
   const { sign, word } = VERDICTS[health.verdict] ?? VERDICTS.unknown;
-  const parts = Object.entries(health.parts ?? {}).filter(([, part]) => verdictOf(part) !== "up");
+  // The reason names the part that failed; the others are told where they are not well.
+  const parts = Object.entries(health.parts ?? {}).filter(
+    ([name, part]) => ["down", "suspect"].includes(verdictOf(part)) && !String(health.reason).startsWith(`${name}:`));
   const noun = service === "web" ? ["request", "requests"] : ["association", "associations"];
   return [
     h("p", { class: `verdict ${health.verdict ?? "unknown"}` },
@@ -130,8 +133,8 @@ export function renderFailback(status) {
   return [
     h("h2", {}, "Way back"),
     h("p", { class: "big" }, away ? (allowed ? "✓ open" : "◌ not yet") : "– not needed"),
-    reason ? h("p", { class: "why" }, reason) : null,
-    left > 0 ? h("p", { class: "why" }, `hold-down: ${duration(left)} left`) : null,
+    away && reason ? h("p", { class: "why" }, reason) : null,
+    away && left > 0 ? h("p", { class: "why" }, `hold-down: ${duration(left)} left`) : null,
   ];
 }
 
@@ -166,6 +169,8 @@ export function renderEvents(events) {
 
 function eventTitle(event) {
   const words = [String(event.kind).replaceAll("_", " ")];
+  const whose = String(event.code ?? "").split("_")[0];
+  if (event.kind === "verdict" && ["primary", "backup"].includes(whose)) words.push(whose);
   if (event.service) words.push(SERVICES[event.service] ?? event.service);
   const steps = [event.from, event.to].filter(Boolean).map((word) => String(word).replaceAll("_", " "));
   if (steps.length) words.push(steps.join(" → "));
