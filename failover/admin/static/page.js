@@ -12,7 +12,7 @@ const TOKEN_KEY = "failover-token";
 const DRY_RUN_REASON = "asked what would happen";
 
 const $ = (id) => document.getElementById(id);
-const state = { status: null, events: [], lastId: null, heardAt: null, mode: null, dryRun: 0, allowed: false };
+const state = { status: null, events: [], heardAt: null, mode: null, dryRun: 0, allowed: false };
 
 class Denied extends Error {
   constructor(status, message) {
@@ -56,12 +56,12 @@ async function listen() {
   const silence = new AbortController();
   let timer = setTimeout(() => silence.abort(), SILENCE_MS);
   try {
-    const path = state.lastId === null ? "api/stream" : `api/stream?since=${state.lastId}`;
-    const response = await fetch(path, { headers: headers(), cache: "no-store", signal: silence.signal });
+    const response = await fetch("api/stream", { headers: headers(), cache: "no-store", signal: silence.signal });
     if (!response.ok) {
       const answer = await response.json().catch(() => ({}));
       throw new Denied(response.status, answer.error ?? `HTTP ${response.status}`);
     }
+    state.events = []; // the first line brings the last ones anew
     const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
     let rest = "";
     for (;;) {
@@ -83,13 +83,13 @@ function heard({ status, events }) {
   state.status = status;
   state.heardAt = Date.now();
   state.events = [...events.slice().reverse(), ...state.events].slice(0, MOST_EVENTS);
-  state.lastId = Math.max(state.lastId ?? 0, ...events.map((event) => event.id));
   show();
 }
 
 function contactLost(why) {
   const since = state.heardAt ? ` since ${localTime(new Date(state.heardAt).toISOString())}` : "";
   $("contact").textContent = "✕ no contact";
+  document.title = `✕ no contact · ${state.status?.site ?? "failover"}`;
   $("lost").textContent = state.status
     ? `No contact with the router${since}. Below is what it said last. ${why ?? ""}`
     : `No contact with the router. ${why ?? ""}`;
