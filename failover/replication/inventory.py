@@ -229,7 +229,8 @@ class Inventory:
         """Return the studies of which something has to be fetched, newest first."""
         left_out = list(leave_out)
         rows = self._db.execute(
-            "SELECT study_instance_uid, need, facts, instances, counted FROM study WHERE need > 0 AND vanished = 0"
+            "SELECT study_instance_uid, need, facts, instances, counted FROM study"
+            " WHERE need > 0 AND vanished = 0"
             f" AND study_instance_uid NOT IN ({_marks(left_out)})"
             " ORDER BY study_date DESC, study_time DESC LIMIT ?",
             (*left_out, limit),

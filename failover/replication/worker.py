@@ -1,7 +1,7 @@
 """The loops of the replicator: hear the router, look for studies, fetch, pay back, tell the window.
 
 Each turn reads facts, lets the pure modules decide, and acts; a turn that fails is logged and tried again
-with growing distance, and harms no other loop. Nothing here is urgent for callers: it is polite to the primary.
+with growing distance, and harms no other loop. Nothing here is urgent for callers, so it is polite.
 """
 
 from __future__ import annotations
