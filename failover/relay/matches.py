@@ -40,6 +40,8 @@ def _key(match: Dataset) -> bytes:
     tag = _UNIQUE_KEYS.get(level)
     if tag is not None and tag in match and match[tag].value:
         return f"{level} {str(match[tag].value).strip()}".encode()
+    if not len(match):
+        raise ValueError("nothing that can be read")
     digest = blake2b(digest_size=16)
     for element in match:
         if int(element.tag) not in _OF_THE_ARCHIVE:

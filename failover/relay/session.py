@@ -184,12 +184,13 @@ class Session:
     async def leg_for(self, flight: Flight) -> tuple[Leg, Choice] | None:
         """Return a leg for this operation, opened if need be; None when nobody can be had now.
 
-        Who refused this operation, or lost it twice, is left out.
+        Who lost this operation is asked after the other; who refused it, or lost it twice, is left out.
         """
         kind = flight.policy.kind
         choice = self.choice(kind)
-        for upstream in (choice.first, choice.rescue):
-            if upstream is None or upstream in flight.refused or flight.lost[upstream] >= _LOST_TWICE:
+        places = [name for name in (choice.first, choice.rescue) if name is not None]
+        for upstream in sorted(places, key=lambda name: flight.lost[name]):
+            if upstream in flight.refused or flight.lost[upstream] >= _LOST_TWICE:
                 continue
             leg = self.leg
             if leg is None or leg.upstream is not upstream or not leg.alive:
