@@ -65,6 +65,14 @@ class ListenWeb(Block):
     )
     keep_alive: Duration = Field(75.0, gt=0, description="how long an idle connection of a caller stays open")
     max_head_bytes: Size = Field(65536, ge=1024, description="longest head of a request or answer")
+    spool_memory: Size = Field(
+        64 * 2**20, ge=0, description="memory for bodies of stores that are kept until they are answered"
+    )
+    spool_disk: Size = Field(
+        8 * 2**30,
+        ge=0,
+        description="disk below state_dir for bodies that are larger; beyond it they go on unprotected",
+    )
     trusted_proxies: list[Net] = Field(
         default_factory=list, description="peers whose Forwarded and X-Forwarded-* are believed"
     )

@@ -26,7 +26,8 @@ MAX_FIELDS: Final = 256
 _LENGTH: Final = re.compile(rb"[0-9]{1,18}")
 _TOKEN: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _TARGET: Final = re.compile(rb"[!-~]+")
-_HOST: Final = re.compile(rb"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~!$&'()*+,;=%-]+)(:[0-9]{1,5})?")
+# RFC 3986 3.2.2 allows more in a name; no host is called so, and lists and quotes stand in other fields.
+_HOST: Final = re.compile(rb"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(:[0-9]{1,5})?")
 _STATUS_LINE: Final = re.compile(rb"HTTP/1\.([01]) ([1-5][0-9]{2})(?: ([\t -~\x80-\xff]*))?")
 # Every byte that may stand in a head; CR and LF are judged apart.
 _ALLOWED: Final = bytes([9, 10, 13, *range(32, 127), *range(128, 256)])

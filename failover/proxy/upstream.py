@@ -106,7 +106,8 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         self.asker = self.tunnel = None
         if not self.closed:
             self.closed = True
-            self.transport.abort()
+            if self.transport is not None:  # it may still be connecting
+                self.transport.abort()
 
     # -- what asyncio calls
 

@@ -1,4 +1,4 @@
-"""DESIGN 4.2, row by row, on real sockets: the primary dies, hangs or talks rubbish, and what a caller gets."""
+"""DESIGN 4.2, row by row, on real sockets: the primary dies, hangs or lies, and what a caller gets."""
 
 from __future__ import annotations
 
