@@ -37,7 +37,7 @@ from failover.spool import Spool
 _log = structlog.get_logger(__name__)
 
 PRIMARY, BACKUP = UpstreamName.PRIMARY, UpstreamName.BACKUP
-NUMBERS_EVERY_S: Final = 1.0
+NUMBERS_EVERY_S: Final = 0.5
 # How long requests and associations may take to end at a stop; the supervisor kills after 6 s.
 GRACE_S: Final = 4.0
 

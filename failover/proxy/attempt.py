@@ -128,7 +128,7 @@ class Attempt:
             self.pump()
 
     def pump(self) -> None:
-        """Send what there is of the body while the upstream takes it; the caller goes on when there is room."""
+        """Send what there is of the body while the upstream takes it; the caller goes on when it may."""
         connection, owner = self.connection, self._owner
         body = owner.body
         if connection is None or body is None or self.whole:
