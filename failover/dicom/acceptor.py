@@ -50,6 +50,7 @@ __all__ = [
 _log = structlog.get_logger(__name__)
 _REAP_EVERY_S: Final = 0.25
 _PDU_TIMEOUT_S: Final = 60.0  # one PDU may take so long: 64 KiB at 1 KiB/s; a slower peer is dripping
+_IDLE_AT_STOP_S: Final = 1.0
 _BACKLOG: Final = 512
 
 Answer = Sequence[ContextResult] | Acceptance | Rejection
@@ -123,13 +124,22 @@ class Acceptor:
         return len(self._open) + len(self._half_open)
 
     async def stop(self, grace_s: float) -> None:
-        """1. accept nothing new; 2. let associations end for `grace_s`; 3. A-ABORT the rest."""
+        """1. accept nothing new; 2. let operations end for `grace_s`; 3. A-ABORT the rest.
+
+        An association that is idle has nothing to end: it is aborted after a second.
+        """
         self._stopping = True
         if self._server is not None:
             self._server.close()
         for connection in [*self._half_open]:
             connection.close()
-        await self.changed.wait_until(lambda: not self._open, timeout_s=grace_s)
+        deadline_s = self._clock.monotonic() + grace_s
+        while self._open and (now_s := self._clock.monotonic()) < deadline_s:
+            for connection, association in [*self._open.items()]:
+                if association is not None and association.stalled_s(now_s) > _IDLE_AT_STOP_S:
+                    connection.abort("shutting down, and idle")
+            left_s = min(_REAP_EVERY_S, deadline_s - now_s)
+            await self.changed.wait_until(lambda: not self._open, timeout_s=left_s)
         if self._open:
             _log.warning("associations aborted at shutdown", count=len(self._open), acceptor=self._name)
         for connection in [*self._open]:

@@ -31,6 +31,12 @@ QUEUE_HIGH_BYTES: Final = 256 * 1024  # unread bytes at which the socket is no l
 QUEUE_LOW_BYTES: Final = 64 * 1024
 _WRITES_PER_TURN: Final = 16  # messages or fragments sent before other tasks get their turn
 _ITEM_BYTES: Final = 128  # what a queued message or fragment costs besides its bytes
+# A peer that vanished without a word is noticed after 60 + 4 x 15 s, also while we owe it the next word.
+_KEEPALIVE: Final = tuple(
+    (getattr(socket, name), value)
+    for name, value in (("TCP_KEEPIDLE", 60), ("TCP_KEEPINTVL", 15), ("TCP_KEEPCNT", 4))
+    if hasattr(socket, name)
+)
 _QUICKACK: Final = getattr(socket, "TCP_QUICKACK", None)
 _threads = threading.local()
 
@@ -251,6 +257,8 @@ class Connection(asyncio.BufferedProtocol):
             with contextlib.suppress(OSError):
                 raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 raw.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+                for option, value in _KEEPALIVE:
+                    raw.setsockopt(socket.IPPROTO_TCP, option, value)
             self._socket = raw
         if not self.machine.requestor:
             self._step(Event.TRANSPORT_ACCEPTED)
