@@ -65,7 +65,7 @@ class Renderer:
         return await self._run(partial(self._rendered, path, frame, view))
 
     async def frames(self, path: Path, numbers: list[int], *, decoded: bool) -> tuple[list[bytes], Image]:
-        """Return frames as stored, or `decoded` (little endian, interleaved), and the image. Raises so too."""
+        """Return frames as stored, or `decoded` (little endian, interleaved), and the image. Raises too."""
         return await self._run(partial(self._frames, path, numbers, decoded))
 
     async def _run(self, work: Callable[[], _T]) -> _T:
