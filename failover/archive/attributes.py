@@ -112,6 +112,15 @@ def json_values(
     return [one if one not in ("", {}) else None for one in held]
 
 
+def key_text(vr: str, raw: bytes, character_set: bytes, little_endian: bool = True) -> str:
+    """Return the value of a key as its sender wrote it: several values with backslashes between them."""
+    if vr == "US":
+        numbers = json_values(vr, raw, [], [], little_endian)
+        return "\\".join(str(number) for number in numbers)
+    charsets = _charsets(character_set)
+    return _text(vr, raw, charsets, _encodings(charsets))
+
+
 def _charsets(raw: bytes) -> list[str]:
     text = raw.decode("ascii", "replace").strip("\0 ")
     return [part.strip(" ") for part in text.split("\\")] if text else []

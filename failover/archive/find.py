@@ -1,18 +1,19 @@
-"""C-FIND (PS3.4 C.4.1): an identifier to a question of the index, its matches to identifiers. Pure.
+"""C-FIND, C-MOVE, C-GET (PS3.4 C.4): identifiers to questions of the index, matches to identifiers. Pure.
 
 What a key means is decided in `dicom.query_keys`, how it is searched in `queries`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Final
 
-from pydicom import Dataset
-from pydicom.dataelem import DataElement
-from pydicom.multival import MultiValue
-from pydicom.tag import Tag
-
+from failover.archive.attributes import SPECIFIC_CHARACTER_SET, key_text
+from failover.archive.header import scan
+from failover.archive.part10 import IMPLICIT_LITTLE
 from failover.archive.queries import Level, Match, Query, any_vr, make_query
+from failover.dicom.identifier import encode
 from failover.dicom.query_keys import KeyUnreadable
 
 PATIENT_ROOT: Final = "1.2.840.10008.5.1.4.1.2.1."
@@ -21,9 +22,9 @@ FIND: Final = frozenset({PATIENT_ROOT + "1", STUDY_ROOT + "1"})
 MOVE: Final = frozenset({PATIENT_ROOT + "2", STUDY_ROOT + "2"})
 GET: Final = frozenset({PATIENT_ROOT + "3", STUDY_ROOT + "3"})
 
-_QUERY_LEVEL: Final = Tag(0x0008, 0x0052)
-_RETRIEVE_AE: Final = Tag(0x0008, 0x0054)
-_CHARACTER_SET: Final = Tag(0x0008, 0x0005)
+_QUERY_LEVEL: Final = 0x00080052
+_RETRIEVE_AE: Final = 0x00080054
+_PATIENT_ID: Final = 0x00100020
 _LEVELS: Final = {
     "PATIENT": Level.PATIENT,
     "STUDY": Level.STUDY,
@@ -32,44 +33,64 @@ _LEVELS: Final = {
 }
 # The unique keys (PS3.4 C.6.1.1): an answer names its object even where only other keys were asked for.
 _UNIQUE: Final = {
-    Level.PATIENT: (0x00100020,),
+    Level.PATIENT: (_PATIENT_ID,),
     Level.STUDY: (0x0020000D,),
     Level.SERIES: (0x0020000D, 0x0020000E),
     Level.IMAGE: (0x0020000D, 0x0020000E, 0x00080018),
 }
 
 
-def question(identifier: Dataset, model_uid: str) -> Query:
+@dataclass(frozen=True, slots=True)
+class Identifier:
+    """What a caller sent: its keys as text, decoded, and their VRs. A sequence has no text."""
+
+    keys: Mapping[int, str]
+    vrs: Mapping[int, str]
+
+
+def read_identifier(raw: bytes, transfer_syntax_uid: str) -> Identifier:
+    """Return the identifier in `raw`. Raises UnreadableDataSet."""
+    scanned = scan(raw, transfer_syntax_uid, None)
+    character_set = scanned.values.get(SPECIFIC_CHARACTER_SET, ("CS", b""))[1]
+    keys: dict[int, str] = {}
+    vrs: dict[int, str] = {}
+    for tag, (said, value) in scanned.values.items():
+        if tag & 0xFFFF == 0:
+            continue
+        vr = said if said not in ("", "UN") else any_vr(tag)
+        vrs[tag] = vr
+        keys[tag] = "" if vr == "SQ" else key_text(vr, value, character_set, scanned.little_endian)
+    return Identifier(keys, vrs)
+
+
+def question(identifier: Identifier, model_uid: str) -> Query:
     """Return what `identifier` asks. Raises KeyUnreadable (0xA900)."""
     level = _level(identifier, model_uid)
     keys = {
-        int(element.tag): _text(element)
-        for element in identifier
-        if element.VR != "SQ" and element.tag.element != 0 and element.tag != _QUERY_LEVEL
+        tag: text
+        for tag, text in identifier.keys.items()
+        if tag != _QUERY_LEVEL and identifier.vrs[tag] != "SQ"
     }
     return make_query(level, keys)
 
 
-def selection(identifier: Dataset, model_uid: str) -> Query:
+def selection(identifier: Identifier, model_uid: str) -> Query:
     """Return what a C-MOVE or C-GET wants: the unique keys alone select (PS3.4 C.4.2.1.4.1).
 
     Raises KeyUnreadable where the key of the level is missing: that would be everything.
     """
     level = _level(identifier, model_uid)
-    wanted = {*_UNIQUE[level], 0x00100020} if model_uid.startswith(PATIENT_ROOT) else {*_UNIQUE[level]}
-    keys = {int(e.tag): _text(e) for e in identifier if int(e.tag) in wanted}
+    wanted = {*_UNIQUE[level], _PATIENT_ID} if model_uid.startswith(PATIENT_ROOT) else {*_UNIQUE[level]}
+    keys = {tag: text for tag, text in identifier.keys.items() if tag in wanted}
     own = _UNIQUE[level][-1]
     if not keys.get(own, "").strip("\0 "):
         raise KeyUnreadable("the unique key of the level is missing")
     if any(character in keys[own] for character in "*?"):
         raise KeyUnreadable("a retrieve takes no wild cards")
-    exact = {}
-    if 0x00100020 in keys:
-        patient_id = keys.pop(0x00100020).strip("\0 ")
-        if patient_id:
-            exact[0x00100020] = patient_id
+    # A patient ID that retrieves is compared as it is written: other case may be another patient.
+    patient_id = keys.pop(_PATIENT_ID, "").strip("\0 ")
     query = make_query(level, keys)
-    return Query(level, query.keys, query.unsupported, exact=exact)
+    return Query(level, query.keys, query.unsupported, exact={_PATIENT_ID: patient_id} if patient_id else {})
 
 
 def studies_of(query: Query) -> Query:
@@ -77,42 +98,23 @@ def studies_of(query: Query) -> Query:
     return Query(Level.STUDY, query.keys, exact=query.exact)
 
 
-def answer(match: Match, identifier: Dataset, ae_title: str) -> Dataset:
+def answer(match: Match, identifier: Identifier, ae_title: str, transfer_syntax_uid: str) -> bytes:
     """Return the identifier of one match: what was asked for, as far as it is held, and the unique keys."""
     held = match.attributes()
-    asked = {int(element.tag) for element in identifier if element.tag.element != 0}
-    wanted = asked | {tag for tag in _UNIQUE[match.level] if f"{tag:08X}" in held}
-    found: dict[str, Any] = {}
-    for tag in sorted(wanted):
-        key = f"{tag:08X}"
-        found[key] = held.get(key) or {"vr": _vr(identifier, tag)}
-    result: Dataset = Dataset.from_json({key: value for key, value in found.items() if value["vr"] != "SQ"})
-    result.SpecificCharacterSet = "ISO_IR 192"
-    result.QueryRetrieveLevel = match.level.name
-    result.RetrieveAETitle = ae_title
-    return result
+    wanted = {*identifier.keys, *(tag for tag in _UNIQUE[match.level] if f"{tag:08X}" in held)}
+    found: dict[int, Mapping[str, Any]] = {
+        tag: held.get(f"{tag:08X}") or {"vr": identifier.vrs.get(tag) or any_vr(tag)} for tag in wanted
+    }
+    found[SPECIFIC_CHARACTER_SET] = {"vr": "CS", "Value": ["ISO_IR 192"]}
+    found[_QUERY_LEVEL] = {"vr": "CS", "Value": [match.level.name]}
+    found[_RETRIEVE_AE] = {"vr": "AE", "Value": [ae_title]}
+    return encode(found, implicit=transfer_syntax_uid == IMPLICIT_LITTLE)
 
 
-def _level(identifier: Dataset, model_uid: str) -> Level:
-    word = str(identifier.get(_QUERY_LEVEL, DataElement(_QUERY_LEVEL, "CS", "")).value or "").strip().upper()
-    level = _LEVELS.get(word)
+def _level(identifier: Identifier, model_uid: str) -> Level:
+    level = _LEVELS.get(identifier.keys.get(_QUERY_LEVEL, "").strip("\0 ").upper())
     if level is None:
         raise KeyUnreadable("Query/Retrieve Level must be PATIENT, STUDY, SERIES or IMAGE")
     if level is Level.PATIENT and model_uid.startswith(STUDY_ROOT):
         raise KeyUnreadable("the study root has no patient level")
     return level
-
-
-def _vr(identifier: Dataset, tag: int) -> str:
-    return identifier[tag].VR if tag in identifier and identifier[tag].VR != "UN" else any_vr(tag)
-
-
-def _text(element: DataElement) -> str:
-    value = element.value
-    if value is None:
-        return ""
-    if isinstance(value, bytes):
-        return value.decode("utf-8", "replace").strip("\0 ")
-    if isinstance(value, MultiValue | list | tuple):
-        return "\\".join(str(part) for part in value)
-    return str(value)

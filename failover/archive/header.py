@@ -51,8 +51,11 @@ class Scanned:
     little_endian: bool = True
 
 
-def scan(data_set: Buffer, transfer_syntax_uid: str, wanted: frozenset[int]) -> Scanned:
-    """Walk the whole of `data_set`. Raises UnreadableDataSet where it breaks off or is no data set."""
+def scan(data_set: Buffer, transfer_syntax_uid: str, wanted: frozenset[int] | None) -> Scanned:
+    """Walk the whole of `data_set`. Raises UnreadableDataSet where it breaks off or is no data set.
+
+    `wanted` None keeps every value; a sequence of undefined length then stands there without one.
+    """
     if transfer_syntax_uid == DEFLATED:
         data_set = inflate(data_set)
     if len(data_set) < 8:
@@ -80,7 +83,9 @@ def inflate(deflated: Buffer) -> bytes:
 
 
 class _Walk:
-    def __init__(self, data_set: Buffer, *, explicit: bool, little: bool, wanted: frozenset[int]) -> None:
+    def __init__(
+        self, data_set: Buffer, *, explicit: bool, little: bool, wanted: frozenset[int] | None
+    ) -> None:
         self._bytes = data_set
         self._end = len(data_set)
         self._explicit = explicit
@@ -110,11 +115,13 @@ class _Walk:
                 pixel_offset, pixel_length = at, None if length == _UNDEFINED else length
             if length == _UNDEFINED:
                 position = self._fragments(at) if tag in _PIXEL_TAGS else self._sequence(at, vr)
+                if self._wanted is None:
+                    values[tag] = ("SQ", b"")
                 continue
             position = at + length
             if position > self._end:
                 raise UnreadableDataSet("the data set ends within an element")
-            if tag in self._wanted:
+            if self._wanted is None or tag in self._wanted:
                 if tag in values:
                     raise UnreadableDataSet("an attribute stands twice in the data set")
                 if length <= MAX_VALUE_BYTES:

@@ -109,7 +109,8 @@ def _element(element: int, vr: bytes, value: bytes) -> bytes:
 
 
 def _uid(text: str) -> bytes:
-    return _padded(text.encode("ascii"), b"\0")
+    # What a peer announces may be no UID: then it names nothing, and the data set is not what it names.
+    return _padded(text.encode("ascii", "replace")[:64], b"\0")
 
 
 def _padded(value: bytes, filler: bytes) -> bytes:

@@ -13,7 +13,6 @@ from collections.abc import Mapping
 from typing import Final
 
 import structlog
-from pydicom import Dataset
 
 from failover.archive import find, sending
 from failover.archive.expected import ExpectedMoves
@@ -32,8 +31,8 @@ from failover.dicom.acceptor import (
     Message,
     Rejection,
 )
-from failover.dicom.data_sets import decoded, encoded
 from failover.dicom.dimse import Command, CommandField, Status, Tag, category, response
+from failover.dicom.identifier import encode
 from failover.dicom.negotiation import (
     CALLED_AE_NOT_RECOGNIZED,
     CALLING_AE_NOT_RECOGNIZED,
@@ -50,6 +49,7 @@ from failover.dicom.requestor import open_association
 from failover.errors import (
     AssociationEnded,
     Conflict,
+    DataSetMismatch,
     DiskFull,
     LimitExceeded,
     StorageError,
@@ -64,13 +64,28 @@ _LITTLE: Final[tuple[str, ...]] = (EXPLICIT_LITTLE, IMPLICIT_LITTLE)
 # An identifier with a list of 10,000 UIDs has 650 KB; beyond this it is no question.
 _MAX_IDENTIFIER_BYTES: Final = 1 << 20
 _OPEN_DESTINATION_S: Final = 10.0
-_DUPLICATE_SOP_INSTANCE: Final = 0x0111  # PS3.7 C.4.2.1.7
-# Services that are not storage; an abstract syntax of none of these is kept, private ones too.
+_DUPLICATE_SOP_INSTANCE: Final = 0x0111  # PS3.7 annex C
+_PENDING_WITH_KEYS_UNSUPPORTED: Final = 0xFF01
+# PS3.6 annex A: services that are not storage; an abstract syntax of none of these is kept, private ones too.
 _NOT_STORAGE: Final = (
-    "1.2.840.10008.1.", "1.2.840.10008.3.1.", "1.2.840.10008.5.1.1.", "1.2.840.10008.5.1.4.1.2.",
-    "1.2.840.10008.5.1.4.31", "1.2.840.10008.5.1.4.32", "1.2.840.10008.5.1.4.33", "1.2.840.10008.5.1.4.37",
-    "1.2.840.10008.5.1.4.38.2", "1.2.840.10008.5.1.4.39.2", "1.2.840.10008.5.1.4.41", "1.2.840.10008.4.2",
+    "1.2.840.10008.1.", "1.2.840.10008.3.1.", "1.2.840.10008.4.2", "1.2.840.10008.5.1.1.",
+    "1.2.840.10008.5.1.4.1.1.200.4", "1.2.840.10008.5.1.4.1.1.200.5", "1.2.840.10008.5.1.4.1.1.200.6",
+    "1.2.840.10008.5.1.4.1.1.201.2", "1.2.840.10008.5.1.4.1.1.201.3", "1.2.840.10008.5.1.4.1.1.201.4",
+    "1.2.840.10008.5.1.4.1.1.201.5", "1.2.840.10008.5.1.4.1.1.201.6", "1.2.840.10008.5.1.4.1.2.",
+    "1.2.840.10008.5.1.4.20.", "1.2.840.10008.5.1.4.31",
+    "1.2.840.10008.5.1.4.32", "1.2.840.10008.5.1.4.33", "1.2.840.10008.5.1.4.34.4",
+    "1.2.840.10008.5.1.4.34.5.", "1.2.840.10008.5.1.4.34.6", "1.2.840.10008.5.1.4.34.8",
+    "1.2.840.10008.5.1.4.37", "1.2.840.10008.5.1.4.38.2", "1.2.840.10008.5.1.4.38.3",
+    "1.2.840.10008.5.1.4.38.4", "1.2.840.10008.5.1.4.39.2", "1.2.840.10008.5.1.4.39.3",
+    "1.2.840.10008.5.1.4.39.4", "1.2.840.10008.5.1.4.41", "1.2.840.10008.5.1.4.42",
+    "1.2.840.10008.5.1.4.43.2", "1.2.840.10008.5.1.4.43.3", "1.2.840.10008.5.1.4.43.4",
+    "1.2.840.10008.5.1.4.44.2", "1.2.840.10008.5.1.4.44.3", "1.2.840.10008.5.1.4.44.4",
+    "1.2.840.10008.5.1.4.45.2", "1.2.840.10008.5.1.4.45.3", "1.2.840.10008.5.1.4.45.4",
 )  # fmt: skip
+# Storage classes among the print services, retired and still in use.
+_PRINTED: Final = frozenset({
+    "1.2.840.10008.5.1.1.27", "1.2.840.10008.5.1.1.29", "1.2.840.10008.5.1.1.30",
+})  # fmt: skip
 
 
 class Scp:
@@ -89,6 +104,7 @@ class Scp:
         *,
         calls_out_as: AeTitle,
         fails_outside_window: bool,
+        limits: Limits,
     ) -> None:
         """`calls_out_as`: the AE title under which C-MOVE opens associations (listen.dicom.ae_title)."""
         self._ae_title = listen.ae_title
@@ -101,7 +117,7 @@ class Scp:
         self._clock = clock
         self._calls_out_as = calls_out_as
         self._fails_outside_window = fails_outside_window
-        self._acceptor = Acceptor(Limits(), self._admit, self._accept, self._serve, clock, name="archive")
+        self._acceptor = Acceptor(limits, self._admit, self._accept, self._serve, clock, name="archive")
 
     async def start(self, sock: socket.socket) -> None:
         await self._acceptor.start(sock)
@@ -176,6 +192,8 @@ class Scp:
             await incoming.keep(self._origin(command), caller)
         except DiskFull as error:
             return Status.OUT_OF_RESOURCES, str(error)
+        except DataSetMismatch as error:
+            return Status.IDENTIFIER_DOES_NOT_MATCH, str(error)  # 0xA900 for C-STORE too (PS3.4 B.2.3)
         except UnreadableDataSet as error:
             return Status.CANNOT_UNDERSTAND, str(error)
         except Conflict as error:
@@ -205,15 +223,13 @@ class Scp:
         except KeyUnreadable as error:
             return await self._say(association, message, Status.IDENTIFIER_DOES_NOT_MATCH, str(error))
         matches = await self._index.search(query)
+        # PS3.4 C.4.1.1.4: 0xFF01 where a key had no part in the matching.
+        pending = _PENDING_WITH_KEYS_UNSUPPORTED if query.unsupported else Status.PENDING
         for match in matches:
             if association.cancelled(request.message_id):
                 return await self._say(association, message, Status.CANCEL)
-            found = find.answer(match, identifier, self._ae_title)
-            await association.send(
-                message.context_id,
-                response(request, Status.PENDING, has_data_set=True),
-                encoded(found, context.transfer_syntax),
-            )
+            found = find.answer(match, identifier, self._ae_title, context.transfer_syntax)
+            await association.send(message.context_id, response(request, pending, has_data_set=True), found)
         window = self._index.window
         if (
             not matches
@@ -319,23 +335,22 @@ class Scp:
         if not counters.failed_uids:
             await association.send(message.context_id, response(message.command, status, values))
             return status
-        failed = Dataset()
-        failed.FailedSOPInstanceUIDList = counters.failed_uids  # PS3.4 C.4.2.1.4.2
+        failed = {0x00080058: {"vr": "UI", "Value": counters.failed_uids}}  # PS3.4 C.4.2.1.4.2
         await association.send(
             message.context_id,
             response(message.command, status, values, has_data_set=True),
-            encoded(failed, context.transfer_syntax),
+            encode(failed, implicit=context.transfer_syntax == IMPLICIT_LITTLE),
         )
         return status
 
 
-async def _identifier(association: Association, context: AcceptedContext) -> Dataset:
+async def _identifier(association: Association, context: AcceptedContext) -> find.Identifier:
     raw = await association.whole_data_set(_MAX_IDENTIFIER_BYTES)
-    return decoded(raw, context.transfer_syntax)
+    return find.read_identifier(raw, context.transfer_syntax)
 
 
 def _is_storage(abstract_syntax: str) -> bool:
-    return not abstract_syntax.startswith(_NOT_STORAGE)
+    return abstract_syntax in _PRINTED or not abstract_syntax.startswith(_NOT_STORAGE)
 
 
 def _result(context: ProposedContext, rq: AssociateRq) -> ContextResult:

@@ -26,6 +26,7 @@ from failover.archive.scp import Scp
 from failover.clock import Clock
 from failover.config.schema import Configuration
 from failover.control import ControlServer, socket_path
+from failover.dicom.acceptor import Limits
 from failover.metrics import ArchiveMetrics
 
 # How long associations and requests may take to end at a stop; the supervisor kills after 4 s.
@@ -72,6 +73,7 @@ class ArchiveService:
             clock,
             calls_out_as=configuration.listen.dicom.ae_title,
             fails_outside_window=archive.outside_window == "fail",
+            limits=_limits(configuration),
         )
         self._web = web.AppRunner(
             web_app(self._index, self._instances, ledger, configuration, self._metrics, clock),
@@ -102,3 +104,19 @@ class ArchiveService:
     def _close(self) -> None:
         self._instances.close()
         self._index.close()
+
+
+def _limits(configuration: Configuration) -> Limits:
+    """Return what peers may take: the router comes for all of its callers, from one address, so the bounds
+    for each of them are the router's; and the archive's own port has places besides."""
+    listen = configuration.listen.dicom
+    places = listen.max_associations + listen.max_per_address
+    return Limits(
+        artim_s=listen.artim,
+        idle_timeout_s=listen.idle_timeout,
+        max_associations=places,
+        max_per_address=places,
+        max_per_ae_title=places,
+        reserve=0,
+        max_pdu_bytes=listen.max_pdu_bytes,
+    )

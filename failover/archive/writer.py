@@ -36,8 +36,9 @@ class Transaction:
     folders: set[Path] = field(default_factory=set)  # synced before the commit
     touched_studies: set[int] = field(default_factory=set)  # their summaries are finished before the commit
     touched_series: set[int] = field(default_factory=set)
-    after: list[Callable[[], None]] = field(default_factory=list)  # run after the commit, e.g. unlink
-    undo: list[Callable[[], None]] = field(default_factory=list)  # run when the job or the group fails
+    # Run after the commit, before anyone is answered; and when the job or its group fails.
+    after: list[Callable[[], None]] = field(default_factory=list)
+    undo: list[Callable[[], None]] = field(default_factory=list)
 
 
 @dataclass(slots=True)
@@ -126,12 +127,12 @@ class Writer:
             self._rollback()
             self._fail(group, error)
             return
+        _run_all(transaction.after)
         for job, result, problem in results:
             if problem is None:
                 job.future.set_result(result)
             else:
                 job.future.set_exception(problem)
-        _run_all(transaction.after)
 
     @staticmethod
     def _fail(group: list[_Job], error: BaseException) -> None:

@@ -1,0 +1,87 @@
+"""An archive without listeners: index, instances, ledger and janitor on a folder of their own."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from failover.archive.index import Index
+from failover.archive.instances import Instances, Stored
+from failover.archive.janitor import Janitor
+from failover.archive.ledger import Ledger
+from failover.archive.queries import Level, Match, make_query
+from failover.archive.retention import Policy
+from failover.clock import ManualClock
+from failover.metrics import ArchiveMetrics
+from failover.model import Origin
+
+
+@dataclass
+class Room:
+    """What the scenes work in."""
+
+    data_dir: Path
+    clock: ManualClock
+    index: Index
+    instances: Instances
+    ledger: Ledger
+    janitor: Janitor
+
+    async def store(self, content: bytes | Path, origin: Origin = Origin.CALLER) -> Stored:
+        return await self.instances.store(content, origin, "CT1")
+
+    async def find(self, level: Level = Level.STUDY, **keys: str) -> list[Match]:
+        """Search by keyword."""
+        from pydicom.datadict import tag_for_keyword
+
+        return await self.index.search(make_query(level, {tag_for_keyword(k): v for k, v in keys.items()}))
+
+    def files(self) -> list[Path]:
+        """All files below the data folder but the index."""
+        return sorted(p for p in self.data_dir.rglob("*") if p.is_file() and "index.sqlite" not in p.name)
+
+    def close(self) -> None:
+        self.instances.close()
+        self.index.close()
+
+
+MakeRoom = Callable[..., Room]
+
+
+@pytest.fixture
+async def make_room(tmp_path: Path) -> AsyncIterator[MakeRoom]:
+    rooms: list[Room] = []
+
+    def make(
+        *,
+        has_primary: bool = True,
+        min_free_bytes: int = 0,
+        max_bytes: int = 10**12,
+        days: int = 90,
+        clock: ManualClock | None = None,
+    ) -> Room:
+        data_dir = tmp_path / "archive"
+        clock = clock or ManualClock()
+        metrics = ArchiveMetrics(CollectorRegistry())
+        index = Index(data_dir, has_primary=has_primary)
+        instances = Instances(
+            data_dir, index, metrics, clock, owes=has_primary, min_free_bytes=min_free_bytes
+        )
+        policy = Policy(days, max_bytes, min_free_bytes, needs_proof=has_primary)
+        janitor = Janitor(data_dir, index, policy, metrics, clock)
+        room = Room(data_dir, clock, index, instances, Ledger(index, clock), janitor)
+        rooms.append(room)
+        return room
+
+    yield make
+    for room in rooms:
+        room.close()
+
+
+@pytest.fixture
+async def room(make_room: MakeRoom) -> Room:
+    return make_room()
