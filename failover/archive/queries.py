@@ -282,7 +282,10 @@ def _pins(tag: int, wanted: Wanted) -> bool:
         return False
     if isinstance(wanted, Name):
         first = wanted.groups[0]
-        return isinstance(first, AnyOf) or (isinstance(first, Wild) and len(_prefix(first.pattern)) >= 3)
+        parts = first.patterns if isinstance(first, AnyWild) else (first,)
+        return all(
+            isinstance(p, AnyOf) or (isinstance(p, Wild) and len(_prefix(p.pattern)) >= 3) for p in parts
+        )
     if isinstance(wanted, Wild):
         return len(_prefix(wanted.pattern)) >= 3
     return isinstance(wanted, AnyOf) and len(wanted.values) <= 1000

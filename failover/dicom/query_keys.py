@@ -68,9 +68,10 @@ class Name:
     One part alone is asked of every group, because few callers know in which one a spelling stands.
     """
 
-    groups: tuple[AnyOf | Wild | Universal, ...]
+    groups: tuple[Group, ...]
 
 
+Group = AnyOf | Wild | AnyWild | Universal
 Wanted = Universal | AnyOf | Wild | AnyWild | Range | Name
 
 
@@ -196,15 +197,7 @@ def _text(vr: str, text: str) -> AnyOf | Wild | Universal:
 
 def _name(text: str) -> Wanted:
     parts = text.split("\\", 1)[0].split("=")[:3]
-    groups: list[AnyOf | Wild | Universal] = []
-    for part in parts:
-        pattern = re.sub(r"\*+", "*", normal_group(part))
-        if pattern in ("", "*"):
-            groups.append(Universal())
-        elif "*" in pattern or "?" in pattern:
-            groups.append(Wild(pattern))
-        else:
-            groups.append(AnyOf((pattern,)))
+    groups = [_group(re.sub(r"\*+", "*", normal_group(part))) for part in parts]
     while len(groups) > 1 and isinstance(groups[-1], Universal):
         groups.pop()
     if all(isinstance(group, Universal) for group in groups):
@@ -213,6 +206,19 @@ def _name(text: str) -> Wanted:
     if len(groups) == 1 and len(parts) > 1:
         groups.append(Universal())
     return Name(tuple(groups))
+
+
+def _group(pattern: str) -> Group:
+    if pattern in ("", "*"):
+        return Universal()
+    if "*" not in pattern and "?" not in pattern:
+        return AnyOf((pattern,))
+    stem = pattern[:-1].rstrip("^ ")
+    if pattern.endswith("^*") and stem:
+        # `Doe^*` is Doe with any given name, also with none: PS3.5 6.2.1.1 lets that delimiter be left out.
+        alone = Wild(stem) if "*" in stem or "?" in stem else AnyOf((stem,))
+        return AnyWild((alone, Wild(pattern)))
+    return Wild(pattern)
 
 
 def _range(vr: str, text: str) -> Wanted:
@@ -326,9 +332,11 @@ def _name_matches(wanted: Name, groups: tuple[str, str, str]) -> bool:
     return all(_text_matches(part, group) for part, group in zip(wanted.groups, groups, strict=False))
 
 
-def _text_matches(wanted: AnyOf | Wild | Universal, value: str) -> bool:
+def _text_matches(wanted: Group, value: str) -> bool:
     if isinstance(wanted, Universal):
         return True
+    if isinstance(wanted, AnyWild):
+        return any(_text_matches(pattern, value) for pattern in wanted.patterns)
     if isinstance(wanted, AnyOf):
         return value in wanted.values
     return wild_matches(wanted.pattern, value)

@@ -1,0 +1,126 @@
+"""Identifiers of C-FIND, C-MOVE and C-GET: as callers really send them."""
+
+from __future__ import annotations
+
+from io import BytesIO
+
+import pytest
+from pydicom import Dataset
+from pydicom.filereader import read_dataset
+
+from failover.archive import find
+from failover.archive.part10 import EXPLICIT_LITTLE, IMPLICIT_LITTLE
+from failover.archive.queries import Level, Match, dump
+from failover.dicom.data_sets import encoded
+from failover.dicom.query_keys import AnyOf, KeyUnreadable
+from failover.errors import UnreadableDataSet
+
+STUDY_FIND = find.STUDY_ROOT + "1"
+PATIENT_FIND = find.PATIENT_ROOT + "1"
+
+
+def identifier(syntax: str = EXPLICIT_LITTLE, **keys: object) -> find.Identifier:
+    ds = Dataset()
+    for keyword, value in keys.items():
+        setattr(ds, keyword, value)
+    return find.read_identifier(encoded(ds, syntax), syntax)
+
+
+@pytest.mark.parametrize("syntax", [EXPLICIT_LITTLE, IMPLICIT_LITTLE])
+def test_keys_are_read_in_both_syntaxes(syntax: str) -> None:
+    asked = identifier(
+        syntax,
+        QueryRetrieveLevel="STUDY",
+        SpecificCharacterSet="ISO_IR 192",
+        PatientName="山田*",
+        StudyInstanceUID=["1.2", "1.3"],
+        RequestAttributesSequence=[Dataset()],
+    )
+    assert asked.keys[0x00100010] == "山田*"
+    query = find.question(asked, STUDY_FIND)
+    assert query.level is Level.STUDY
+    assert query.keys[0x0020000D] == AnyOf(("1.2", "1.3"))
+
+
+def test_wild_cards_in_numbers_are_no_failure() -> None:
+    # Implicit VR: Series Number is empty, Instance Number is `*`, as workstations send it.
+    raw = b"\x08\x00\x52\x00\x06\0\0\0IMAGE \x20\x00\x11\x00\0\0\0\0\x20\x00\x13\x00\x02\0\0\0* "
+    query = find.question(find.read_identifier(raw, IMPLICIT_LITTLE), STUDY_FIND)
+    assert not query.keys
+
+
+@pytest.mark.parametrize(
+    ("model", "keys"),
+    [
+        (STUDY_FIND, {}),
+        (STUDY_FIND, {"QueryRetrieveLevel": "PATIENT"}),
+        (PATIENT_FIND, {"QueryRetrieveLevel": "FRAME"}),
+        (STUDY_FIND, {"QueryRetrieveLevel": "STUDY", "StudyTime": "noon"}),
+    ],
+)
+def test_what_has_no_reading_is_refused(model: str, keys: dict[str, str]) -> None:
+    with pytest.raises(KeyUnreadable):
+        find.question(identifier(PatientID="", **keys), model)
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        {"QueryRetrieveLevel": "STUDY"},
+        {"QueryRetrieveLevel": "STUDY", "StudyInstanceUID": "*"},
+        {"QueryRetrieveLevel": "SERIES", "StudyInstanceUID": "1.2"},
+        {"QueryRetrieveLevel": "STUDY", "PatientID": "P1", "StudyDate": "20250101"},
+    ],
+)
+def test_a_retrieve_without_its_unique_key_takes_nothing(keys: dict[str, str]) -> None:
+    with pytest.raises(KeyUnreadable):
+        find.selection(identifier(**keys), find.STUDY_ROOT + "2")
+
+
+def test_a_retrieve_by_patient_takes_no_wild_cards_and_minds_the_case() -> None:
+    with pytest.raises(KeyUnreadable):
+        find.selection(identifier(QueryRetrieveLevel="PATIENT", PatientID="P*"), find.PATIENT_ROOT + "2")
+    query = find.selection(identifier(QueryRetrieveLevel="PATIENT", PatientID="p1"), find.PATIENT_ROOT + "2")
+    assert query.exact == {0x00100020: "p1"}
+
+
+def test_rubbish_is_no_identifier() -> None:
+    with pytest.raises(UnreadableDataSet):
+        find.read_identifier(b"\x08\x00\x52\x00\xff\xff\xff\xffrubbish", IMPLICIT_LITTLE)
+
+
+@pytest.mark.parametrize("syntax", [EXPLICIT_LITTLE, IMPLICIT_LITTLE])
+def test_an_answer_holds_what_was_asked_for_in_utf_8(syntax: str) -> None:
+    held = {
+        "00080020": {"vr": "DA", "Value": ["20250101"]},
+        "00080061": {"vr": "CS", "Value": ["CT", "SR"]},
+        "00100010": {"vr": "PN", "Value": [{"Alphabetic": "Yamada^Tarou", "Ideographic": "山田^太郎"}]},
+        "00101030": {"vr": "DS", "Value": [71.123456789012345678]},
+        "0020000D": {"vr": "UI", "Value": ["1.2.3"]},
+        "00201208": {"vr": "IS", "Value": [12]},
+        "00280010": {"vr": "US", "Value": [512]},
+    }
+    asked = identifier(
+        QueryRetrieveLevel="STUDY",
+        PatientName="",
+        PatientWeight="",
+        ModalitiesInStudy="",
+        NumberOfStudyRelatedInstances="",
+        Rows=None,
+        ReferringPhysicianName="",
+        RequestAttributesSequence=[],
+    )
+    raw = find.answer(Match(Level.STUDY, "1.2.3", None, None, dump(held)), asked, "MINIPACS", syntax)
+    found = read_dataset(BytesIO(raw), syntax == IMPLICIT_LITTLE, True)
+    assert found.SpecificCharacterSet == "ISO_IR 192"
+    found.decode()
+    assert str(found.PatientName) == "Yamada^Tarou=山田^太郎"
+    assert list(found.ModalitiesInStudy) == ["CT", "SR"]
+    assert found.NumberOfStudyRelatedInstances == 12
+    assert found.PatientWeight == pytest.approx(71.1234568)
+    assert found.Rows == 512
+    assert found.StudyInstanceUID == "1.2.3"
+    assert found.RetrieveAETitle == "MINIPACS"
+    assert found.ReferringPhysicianName == ""
+    assert len(found.RequestAttributesSequence or []) == 0
+    assert "StudyDate" not in found

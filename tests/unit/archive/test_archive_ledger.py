@@ -1,0 +1,128 @@
+"""The ledger: what is owed is counted, listed in order, and marked."""
+
+from __future__ import annotations
+
+import pytest
+
+from failover.errors import StorageError
+from failover.model import DebtState, Origin
+from tests.unit.archive.conftest import Room
+from tests.unit.archive.objects import an_object, uid
+
+OWED = [DebtState.OWED]
+
+
+async def stocked(room: Room) -> None:
+    """Studies 1 to 3, two objects each, a second apart; and one that the primary has."""
+    for study in (1, 2, 3):
+        for instance in (1, 2):
+            await room.store(an_object(study, 1, instance))
+            await room.clock.advance(1)
+    await room.store(an_object(9), Origin.REPLICATED)
+
+
+def uids(entries: list[dict[str, object]]) -> list[str]:
+    return [str(entry["sop_instance_uid"]).removeprefix(uid(0)[:-1]) for entry in entries]
+
+
+async def test_an_empty_ledger_has_no_lag(room: Room) -> None:
+    numbers = room.ledger.numbers()
+    assert (numbers.lag_objects, numbers.lag_s, numbers.owed_older_than_10_s) == (0, 0.0, 0)
+
+
+async def test_lag_ends_with_the_proof_not_with_the_sending(room: Room) -> None:
+    await stocked(room)
+    assert room.ledger.numbers().lag_objects == 6
+    assert room.ledger.numbers().lag_s == pytest.approx(6)
+    await room.ledger.mark([uid(1, 1, 1), uid(1, 1, 2), uid(4)], DebtState.SENT)
+    numbers = room.ledger.numbers()
+    assert (numbers.lag_objects, numbers.pending_to_primary) == (6, 4)
+    assert await room.ledger.mark([uid(1, 1, 1)], DebtState.PROVEN) == 1
+    numbers = room.ledger.numbers()
+    assert (numbers.lag_objects, numbers.pending_to_primary) == (5, 4)
+    assert numbers.lag_s == pytest.approx(5)
+
+
+async def test_what_is_refused_is_out_of_the_lag_and_listed_with_its_status(room: Room) -> None:
+    await stocked(room)
+    await room.ledger.mark([uid(1, 1, 1)], DebtState.REFUSED, status=0xA900)
+    assert (room.ledger.numbers().lag_objects, room.ledger.numbers().refused) == (5, 1)
+    (entry,) = room.ledger.entries([DebtState.REFUSED])
+    assert entry["refused_status"] == 0xA900
+    await room.ledger.mark([uid(1, 1, 1)], DebtState.OWED)
+    assert (room.ledger.numbers().lag_objects, room.ledger.numbers().refused) == (6, 0)
+
+
+async def test_only_what_is_older_than_ten_seconds_keeps_the_gate_closed(room: Room) -> None:
+    await stocked(room)
+    assert room.ledger.numbers().owed_older_than_10_s == 0
+    await room.clock.advance(5.5)
+    assert room.ledger.numbers().owed_older_than_10_s == 2
+
+
+async def test_the_list_is_oldest_first_and_pages(room: Room) -> None:
+    await stocked(room)
+    whole = uids(room.ledger.entries(OWED))
+    assert whole == ["1.1.1", "1.1.2", "2.1.1", "2.1.2", "3.1.1", "3.1.2"]
+    page, got = room.ledger.entries(OWED, limit=4), []
+    while page:
+        got += uids(page)
+        page = room.ledger.entries(OWED, limit=4, after=str(page[-1]["sop_instance_uid"]))
+    assert got == whole
+
+
+async def test_studies_that_are_asked_for_come_first_also_over_pages(room: Room) -> None:
+    await stocked(room)
+    first = [uid(3), uid(2)]
+    page, got = room.ledger.entries(OWED, limit=3, studies_first=first), []
+    while page:
+        got += uids(page)
+        last = str(page[-1]["sop_instance_uid"])
+        page = room.ledger.entries(OWED, limit=3, after=last, studies_first=first)
+    assert got == ["2.1.1", "2.1.2", "3.1.1", "3.1.2", "1.1.1", "1.1.2"]
+
+
+async def test_an_entry_says_all_that_a_sender_needs(room: Room) -> None:
+    await stocked(room)
+    await room.ledger.mark([uid(1, 1, 1)], DebtState.SENT)
+    await room.clock.advance(2)
+    (entry,) = room.ledger.entries([DebtState.SENT])
+    assert entry["patient_id"] == "P1"
+    assert entry["sent_s_ago"] == pytest.approx(2)
+    assert entry["arrived_at_s_ago"] == pytest.approx(8)
+    assert entry["attempts"] == 1
+    assert open(str(entry["path"]), "rb").read(132)[128:] == b"DICM"  # noqa: ASYNC230, SIM115 - a scene
+    assert entry["bytes"] == room.index.instance(uid(1, 1, 1)).size_bytes  # type: ignore[union-attr]
+
+
+async def test_a_proof_of_what_was_never_owed_has_a_date(room: Room) -> None:
+    await stocked(room)
+    await room.clock.advance(100)
+    await room.ledger.mark([uid(9, 1, 1)], DebtState.PROVEN)
+    row = room.index.row(uid(9, 1, 1))
+    assert row is not None
+    assert (row["state"], row["proven_at"]) == ("none", room.clock.wall().timestamp())
+
+
+async def test_what_vanished_from_the_primary_can_become_debt(room: Room) -> None:
+    await stocked(room)
+    await room.ledger.mark([uid(9, 1, 1)], DebtState.OWED)
+    assert room.ledger.numbers().lag_objects == 7
+
+
+async def test_states_that_are_no_marks_are_refused(room: Room) -> None:
+    with pytest.raises(StorageError):
+        await room.ledger.mark([], DebtState.NONE)
+    with pytest.raises(StorageError):
+        room.ledger.entries([DebtState.PROVEN])
+
+
+async def test_the_debt_survives_a_restart(room: Room) -> None:
+    from failover.archive.index import Index
+    from failover.archive.ledger import Ledger
+
+    await stocked(room)
+    room.index.close()
+    again = Index(room.data_dir, has_primary=True)
+    assert Ledger(again, room.clock).numbers().lag_objects == 6
+    again.close()
