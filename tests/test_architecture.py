@@ -47,7 +47,7 @@ PURE = {
     "audit/events",
     "health/rise_fall", "health/verdict",
     "routing/states", "routing/machine", "routing/selection",
-    "proxy/rewrite", "proxy/retry", "proxy/hold", "proxy/resume",
+    "proxy/rewrite", "proxy/retry", "proxy/hold",
     "relay/offer", "relay/operations",
     "archive/paths", "archive/retention", "archive/queries",
     "replication/reconcile",

@@ -29,7 +29,8 @@ _OUT_OF_RESOURCES: Final = 0xA700
 _CANNOT_UNDERSTAND: Final = 0xC000
 _DUPLICATE: Final = 0x0111
 _PROCESSING_FAILURE: Final = 0x0110
-_IMPORT_HEADER: Final = "X-Failover-Import"
+# `failover import` says so; what it brings is owed all the same, unless the primary has it.
+_ORIGIN: Final = "X-Failover-Origin"
 
 
 @dataclass
@@ -115,7 +116,7 @@ class _Part:
     def __init__(self, request: web.Request, outcome: _Outcome, study: str | None) -> None:
         self._instances = request.app[ROOM].instances
         self._caller = request.remote or ""
-        imported = request.headers.get(_IMPORT_HEADER) is not None
+        imported = request.headers.get(_ORIGIN) == Origin.IMPORTED.value
         self._origin = Origin.IMPORTED if imported else Origin.CALLER
         self._outcome = outcome
         self._study = study
