@@ -111,17 +111,28 @@ class Judgement(StrEnum):
     HOLLOW = "hollow"  # the backup's, while the primary is not down: it does not count (DESIGN 4.1)
 
 
-def judge(policy: Operation, status: int, *, delivered: int, of_backup: bool, provisional: bool) -> Judgement:
+def judge(
+    policy: Operation,
+    status: int,
+    *,
+    delivered: int,
+    of_backup: bool,
+    provisional: bool,
+    primary_may: bool = False,
+) -> Judgement:
     """Judge a final response. `delivered`: matches or instances that came before it.
 
     What the caller cancelled, and a C-STORE or C-ECHO that succeeded, is whole anywhere. In doubt an empty
-    search or retrieve of the backup, or a failure of any kind, goes back to the primary.
+    search or retrieve of the backup, or a failure of any kind, goes back to the primary. `primary_may`: in
+    backup mode the primary is up, and is asked for retrieves of what the backup does not hold (DESIGN 4.2).
     """
     kind = category(status)
     if kind is Category.CANCEL:
         return Judgement.PASS
     if of_backup and provisional:
-        empty = policy.name in ("C-FIND", "C-GET") and delivered == 0
+        empty = policy.name in ("C-FIND", "C-GET", "C-MOVE") and delivered == 0
         if kind is Category.FAILURE or empty:
             return Judgement.HOLLOW
+    elif of_backup and primary_may and policy.part is Part.RETRIEVE and delivered == 0:
+        return Judgement.MOVE
     return Judgement.MOVE if policy.moves(status) else Judgement.PASS

@@ -49,7 +49,8 @@ class Search:
             data_set = await session.hear_data_set(leg, flight, message)
             command = self._monotonic(message.command) if flight.moved else message.command
             if category(message.command.status) is not Category.PENDING:
-                return Answer(command, data_set, self._passed)
+                moved = command.number(Tag.COMPLETED)  # C-MOVE: its pending responses bring nothing
+                return Answer(command, data_set, self._passed if moved is None else moved)
             await self._pass_on(flight, message, command, data_set)
 
     async def _stream_request(self, leg: Leg, flight: Flight) -> None:

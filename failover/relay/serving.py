@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from failover.dicom.dimse import Message
 from failover.errors import LimitExceeded
+from failover.relay.carrying import carry
 from failover.relay.operations import Keep, Shape, operation
 from failover.relay.retrieve import Retrieve
 from failover.relay.reverse import relay_backwards
@@ -61,6 +62,6 @@ async def serve_request(session: Session, message: Message) -> None:
             await session.to_caller(flight.context_id, too_long(flight, error))
             return
     if flight.policy.shape is Shape.RETRIEVE:
-        await session.carry(flight, Retrieve(session, identifier).attempt)
+        await carry(session, flight, Retrieve(session, identifier).attempt)
     else:
-        await session.carry(flight, Search(session, flight, identifier).attempt)
+        await carry(session, flight, Search(session, flight, identifier).attempt)

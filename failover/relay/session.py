@@ -16,14 +16,12 @@ import structlog
 
 from failover.clock import Clock
 from failover.dicom.dimse import (
-    Category,
     Command,
     Fragment,
     Message,
     Status,
     Tag,
     cancel_rq,
-    category,
     response,
 )
 from failover.dicom.exchange import Association
@@ -33,8 +31,8 @@ from failover.health.passive import LiveTraffic, Outcome
 from failover.metrics import RouterMetrics
 from failover.model import Service, UpstreamName, Verdict
 from failover.relay.legs import Leg, Legs
-from failover.relay.offer import AGAIN_EVERY_S, NEITHER_S, Proposal
-from failover.relay.operations import Judgement, OnLoss, Operation, judge
+from failover.relay.offer import Proposal
+from failover.relay.operations import Operation
 from failover.routing.board import RouteBoard
 from failover.routing.selection import Choice, Kind, choose
 from failover.spool import Spool
@@ -42,7 +40,6 @@ from failover.spool import Spool
 _log = structlog.get_logger(__name__)
 MAX_SHORT_BYTES: Final = 4 << 20  # of an identifier or a match; a longer one ends the operation
 _CALLER_SILENT_S: Final = 300.0  # a caller that answers no sub-operation for so long is aborted
-_HOLLOW_S: Final = 30.0  # how long an operation goes back to a primary that is neither up nor down
 _LOST_TWICE: Final = 2  # an upstream that lost one operation so often is not asked a third time at once
 
 
@@ -80,7 +77,8 @@ class Flight:
     moved: bool = False
     hollow: bool = False  # the backup's answer did not count, because the primary was not down
     refused: dict[UpstreamName, Answer] = field(default_factory=dict)
-    lost: Counter[UpstreamName] = field(default_factory=Counter)
+    lost: Counter[UpstreamName] = field(default_factory=Counter)  # cleared when both are asked anew
+    losses: int = 0
 
     @property
     def context_id(self) -> int:
@@ -361,104 +359,6 @@ class Session:
         except AssociationEnded as error:
             raise CallerLeft(str(error)) from error
 
-    # -- carrying an operation from upstream to upstream --------------------------------------------
-
-    async def carry(self, flight: Flight, attempt: Callable[[Leg, Flight], Awaitable[Answer]]) -> None:
-        """Try `attempt` at the chosen upstream, then at the other, until there is an answer that counts;
-        pass it on. Raises CallerLeft alone."""
-        clock = self.around.clock
-        began_s = clock.monotonic()
-        while True:
-            found = await self.leg_for(flight)
-            if found is None:
-                waited_s = clock.monotonic() - began_s
-                if self.caller.cancelled(flight.message_id):
-                    await self._finish(flight, None, Answer(own_response(flight, Status.CANCEL)))
-                    return
-                if flight.hollow and waited_s < _HOLLOW_S:
-                    if not self.choice(flight.policy.kind).provisional:
-                        flight.refused.clear()  # the primary is down now: the backup's answer counts
-                        flight.hollow = False
-                elif flight.refused or waited_s > NEITHER_S:
-                    await self._finish(flight, *_best(flight))
-                    return
-                flight.lost.clear()
-                await self.pause(AGAIN_EVERY_S)
-                continue
-            leg, choice = found
-            traffic = self.around.traffic[leg.upstream]
-            flight.token = traffic.began(flight.policy.part, flight.policy.name)
-            outcome = Outcome.LEFT
-            try:
-                answer = await attempt(leg, flight)
-                outcome = Outcome.FAILED if flight.policy.moves(answer.command.status) else Outcome.ANSWERED
-            except LegLost as lost:
-                outcome = lost.outcome
-                if outcome is not Outcome.LEFT:
-                    self._tell_store(flight, leg, accepted=False)
-                self._log_lost(flight, leg, lost)
-                self.abort_leg()
-                flight.lost[leg.upstream] += 1
-                flight.moved = True
-                flight.cancel_sent = False
-                if flight.sent and (flight.policy.on_loss is OnLoss.FAIL or flight.unkept):
-                    answer = Answer(own_response(flight, flight.policy.lost, "the archive was lost"))
-                    await self._finish(flight, None, answer)
-                    return
-                continue
-            finally:
-                traffic.ended(flight.token, outcome)
-            if outcome is Outcome.FAILED:
-                self._tell_store(flight, leg, accepted=False)
-            elif category(answer.command.status) in (Category.SUCCESS, Category.WARNING):
-                self._tell_store(flight, leg, accepted=True)
-            judgement = judge(
-                flight.policy,
-                answer.command.status,
-                delivered=answer.delivered,
-                of_backup=leg.upstream is UpstreamName.BACKUP,
-                provisional=choice.provisional,
-            )
-            if judgement is Judgement.PASS:
-                await self._finish(flight, leg.upstream, answer)
-                return
-            flight.hollow = flight.hollow or judgement is Judgement.HOLLOW
-            flight.refused[leg.upstream] = answer
-            flight.moved = True
-            _log.info(
-                "operation goes to the other upstream",
-                operation=flight.policy.name,
-                upstream=str(leg.upstream),
-                status=f"{answer.command.status:#06x}",
-                why=str(judgement),
-            )
-
-    def _tell_store(self, flight: Flight, leg: Leg, *, accepted: bool) -> None:
-        """Stores have no probe: they are judged from what becomes of those of callers."""
-        if flight.policy.kind is Kind.STORE:
-            caller = self.caller.request.calling_ae
-            self.around.traffic[leg.upstream].store_result(caller, accepted)
-
-    def _log_lost(self, flight: Flight, leg: Leg, lost: LegLost) -> None:
-        _log.warning(
-            "upstream lost in an operation",
-            operation=flight.policy.name,
-            upstream=str(leg.upstream),
-            why=str(lost),
-        )
-
-    async def _finish(self, flight: Flight, upstream: UpstreamName | None, answer: Answer) -> None:
-        metrics = self.around.metrics
-        name = "none" if upstream is None else str(upstream)
-        kind = category(answer.command.status)
-        metrics.dicom_operations.labels(flight.policy.name, name, str(kind)).inc()
-        if flight.moved and upstream is not None:
-            metrics.dicom_moved.labels(flight.policy.name).inc()
-        stored = flight.policy.kind is Kind.STORE and kind in (Category.SUCCESS, Category.WARNING)
-        if stored and upstream is not None:
-            self.around.store_kept(upstream)
-        await self.to_caller(flight.context_id, answer.command, answer.data_set)
-
 
 async def _not_serving(message: Message) -> None:
     raise AssertionError("a session that nobody serves")
@@ -476,14 +376,6 @@ def _not_taken(flight: Flight) -> Command:
     """
     status = flight.policy.lost if flight.policy.kind is Kind.STORE else Status.SOP_CLASS_NOT_SUPPORTED
     return own_response(flight, status, "not taken by the archive that answers now")
-
-
-def _best(flight: Flight) -> tuple[UpstreamName | None, Answer]:
-    """Return what the caller gets when nobody had a good answer: the primary's own, else the backup's."""
-    for upstream in (UpstreamName.PRIMARY, UpstreamName.BACKUP):
-        if upstream in flight.refused:
-            return upstream, flight.refused[upstream]
-    return None, Answer(own_response(flight, flight.policy.lost, "no archive could answer"))
 
 
 def too_long(flight: Flight, error: LimitExceeded) -> Command:

@@ -12,6 +12,7 @@ import structlog
 from failover.dicom.dimse import Fragment
 from failover.errors import AssociationEnded, SpoolFull
 from failover.health.passive import Outcome
+from failover.relay.carrying import carry
 from failover.relay.legs import Leg
 from failover.relay.session import Answer, CallerLeft, Flight, LegLost, Session
 from failover.spool import KeptBody
@@ -105,7 +106,7 @@ async def relay_store(session: Session, flight: Flight) -> None:
     store = Store(session, body)
     try:
         await store.hold()
-        await session.carry(flight, store.attempt)
+        await carry(session, flight, store.attempt)
         with contextlib.suppress(AssociationEnded):
             async for _ in session.caller.fragments():
                 pass  # nobody took it: what still comes has no use

@@ -392,3 +392,39 @@ async def test_stores_are_held_for_the_last_step_of_failback(tmp_path: Path) -> 
         assert message is not None
         assert message.command.status == 0
         await caller.release()
+
+
+async def test_in_backup_mode_a_retrieve_of_what_is_not_held_is_asked_of_the_primary(tmp_path: Path) -> None:
+    async with scene(tmp_path) as stage:
+        stage.primary.instances = {"1.9.1": b"x" * 1000}
+        stage.publish(phase=Phase.ON_BACKUP)
+        caller = await stage.open()
+        uids, final = await get(caller)
+        assert uids == ["1.9.1"]
+        assert final.status == 0
+        assert (stage.backup.asked, stage.primary.asked) == (["C-GET"], ["C-GET"])
+        await caller.release()
+
+
+async def test_an_archive_that_comes_back_within_five_seconds_is_waited_for(tmp_path: Path) -> None:
+    async with scene(tmp_path) as stage:
+        caller = await stage.open()
+        await stage.primary.kill()
+        await stage.backup.kill()
+        await caller.send(ID[CT], store_rq(1, CT, "1.2.3"), b"abcd")
+        await stage.backup.start()
+        message = await caller.receive()
+        assert message is not None
+        assert message.command.status == 0
+        assert stage.backup.stored == {"1.2.3": b"abcd"}
+        await caller.release()
+
+
+async def test_an_operation_that_breaks_every_association_ends(tmp_path: Path) -> None:
+    async with scene(tmp_path) as stage:
+        caller = await stage.open()
+        for upstream in (stage.primary, stage.backup):
+            upstream.faults["C-STORE"].extend(["die_at_end"] * 50)
+        assert await store(caller, "1.2.3", b"abcd") == 0xA700
+        assert await echo(caller, 2) == 0
+        await caller.release()
