@@ -1,0 +1,108 @@
+"""What a person sees: windows, inversion, palettes, colour, size."""
+
+from __future__ import annotations
+
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image as Picture
+
+from failover.archive.pixels import open_image
+from failover.archive.rendering import Renderer, View, Window, decoded_frame, render
+from tests.unit.archive_web.samples import FILES, image
+
+PNG = View(media_type="image/png")
+RAMP = np.arange(256, dtype=np.uint16).reshape(16, 16) * 16
+
+
+def seen(path: Path, view: View = PNG, frame: int = 1) -> np.ndarray:  # type: ignore[type-arg]
+    return np.asarray(Picture.open(BytesIO(render(open_image(path), frame, view))))
+
+
+def test_a_window_is_linear_as_the_standard_has_it(tmp_path: Path) -> None:
+    # PS3.3 C.11.2.1.2.1: x <= c - 0.5 - (w-1)/2 is black, x > c - 0.5 + (w-1)/2 white.
+    path = image(tmp_path / "a.dcm", RAMP)
+    grey = seen(path, View(window=Window(2048, 4096), media_type="image/png"))
+    expected = np.clip(((RAMP - 2047.5) / 4095 + 0.5) * 255, 0, 255).astype(np.uint8)
+    assert np.array_equal(grey, expected)
+
+
+def test_the_objects_own_window_and_rescale_count(tmp_path: Path) -> None:
+    path = image(
+        tmp_path / "a.dcm",
+        RAMP,
+        RescaleSlope=1,
+        RescaleIntercept=-1024,
+        WindowCenter=[0, 5],
+        WindowWidth=[2, 9],
+    )
+    grey = seen(path)
+    assert grey[RAMP < 1022].max() == 0
+    assert grey[RAMP > 1026].min() == 255
+
+
+def test_without_a_window_darkest_and_brightest_span_the_greys(tmp_path: Path) -> None:
+    pixels = RAMP.copy()
+    pixels[0, 0] = 60000
+    grey = seen(image(tmp_path / "a.dcm", pixels, PixelPaddingValue=60000))
+    assert grey[0, 1] < 3
+    assert grey[15, 15] == 255
+
+
+def test_monochrome_1_is_inverse(tmp_path: Path) -> None:
+    normal = seen(image(tmp_path / "a.dcm", RAMP))
+    inverse = seen(image(tmp_path / "b.dcm", RAMP, PhotometricInterpretation="MONOCHROME1"))
+    assert np.array_equal(inverse, 255 - normal)
+
+
+def test_one_value_everywhere_is_no_division_by_zero(tmp_path: Path) -> None:
+    assert seen(image(tmp_path / "a.dcm", np.full((4, 4), 7, np.uint8))).shape == (4, 4)
+
+
+@pytest.mark.parametrize("function", ["LINEAR", "LINEAR_EXACT", "SIGMOID"])
+@pytest.mark.parametrize("width", [1e-9, 1, 4096, 1e12])
+def test_any_window_gives_a_picture(tmp_path: Path, function: str, width: float) -> None:
+    view = View(window=Window(1000, width, function), media_type="image/png")
+    assert seen(image(tmp_path / "a.dcm", RAMP), view).shape == (16, 16)
+
+
+def test_colour_palette_and_ybr_come_as_rgb() -> None:
+    red = [254, 0, 0]
+    for name in ("SC_rgb_rle.dcm", "SC_ybr_full_422_uncompressed.dcm", "SC_rgb_jpeg_dcmtk.dcm"):
+        assert np.abs(seen(FILES / name)[5, 5].astype(int) - red).max() <= 3, name
+    assert seen(FILES / "examples_palette.dcm").shape == (350, 800, 3)
+
+
+def test_a_viewport_keeps_the_proportions() -> None:
+    view = View(viewport=(100, 100), media_type="image/jpeg")
+    assert seen(FILES / "examples_palette.dcm", view).shape == (44, 100, 3)
+
+
+def test_each_frame_is_its_own() -> None:
+    path = FILES / "examples_ybr_color.dcm"
+    assert not np.array_equal(seen(path, frame=1), seen(path, frame=20))
+
+
+def test_a_decoded_frame_is_little_endian_and_interleaved() -> None:
+    assert decoded_frame(open_image(FILES / "MR_small_bigendian.dcm"), 1) == decoded_frame(
+        open_image(FILES / "MR_small.dcm"), 1
+    )
+    planes = open_image(FILES / "ExplVR_BigEnd.dcm")  # planar configuration 1
+    assert planes.layout.planar == 1
+    stored = np.frombuffer(planes.read_frame(1), np.uint8).reshape(3, 60, 80)
+    assert decoded_frame(planes, 1) == stored.transpose(1, 2, 0).tobytes()
+
+
+async def test_the_renderer_works_off_the_loop() -> None:
+    renderer = Renderer(workers=1)
+    try:
+        path = FILES / "examples_ybr_color.dcm"
+        assert (await renderer.rendered(path, 2, View()))[:2] == b"\xff\xd8"
+        stored, opened = await renderer.frames(path, [1, 2], decoded=False)
+        assert [one[:2] for one in stored] == [b"\xff\xd8"] * 2
+        natives, _ = await renderer.frames(path, [1], decoded=True)
+        assert len(natives[0]) == opened.layout.rows * opened.layout.columns * 3
+    finally:
+        renderer.close()
