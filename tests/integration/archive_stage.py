@@ -43,6 +43,12 @@ class Stage:
     def half_received(self) -> list[Path]:
         return sorted((self.data_dir / "incoming").iterdir())
 
+    async def until_nothing_is_half_received(self) -> None:
+        """Return once `incoming` is empty; TimeoutError when it stays so for 30 s."""
+        async with asyncio.timeout(30):
+            while self.half_received():
+                await SystemClock().sleep(0.02)
+
 
 def configuration(
     folder: Path,

@@ -1,4 +1,4 @@
-"""pynetdicom as the archive's caller: each syntax kept as sent, statuses, cancel, roles, the router's name."""
+"""pynetdicom as the archive's caller: syntaxes kept as sent, statuses, cancel, roles, the router."""
 
 from __future__ import annotations
 
@@ -205,7 +205,7 @@ async def test_an_association_that_dies_in_an_object_leaves_nothing(stage: Stage
     association.abort()
     assert await caller(lambda: store(stage, made(2))) == [0]
     assert len(stage.objects()) == 1
-    assert stage.half_received() == []
+    await stage.until_nothing_is_half_received()
 
 
 async def test_the_four_levels_with_counts(stage: Stage) -> None:

@@ -1,4 +1,4 @@
-"""Frames of every transfer syntax that we read, against the uncompressed original or pydicom's own decoders."""
+"""Frames of every transfer syntax that we read, against the uncompressed original or pydicom's decoders."""
 
 from __future__ import annotations
 
