@@ -3,7 +3,7 @@
     python -m tests.integration.crash_walk FOLDER
 
 For n = 1, 2, … a child stores some objects and dies by SIGKILL at the n-th call that touches the disk (write,
-fsync, rename, unlink, commit), just before it. Whatever it had acknowledged must be there, whole, with its debt.
+fsync, rename, unlink, commit), just before it. What it had acknowledged must be there, whole, with its debt.
 Ends when a child lives through all of its work. Prints one line for each broken promise; exit code 1 if any.
 """
 
