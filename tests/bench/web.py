@@ -95,6 +95,11 @@ def program(command: list[str], port: int) -> Iterator[int]:
         process.wait(30)
 
 
+def _user() -> str:
+    """As root nginx would run its worker as nobody, who may not read our folder: every answer would be 403."""
+    return "user root; " if os.getuid() == 0 else ""
+
+
 @contextmanager
 def origin(folder: Path) -> Iterator[int]:
     port = free_port()
@@ -105,7 +110,7 @@ def origin(folder: Path) -> Iterator[int]:
     (root / "dicom-web" / "studies").write_text("[]")
     configuration = folder / "origin.conf"
     configuration.write_text(
-        f"""daemon off; worker_processes 1; pid {folder}/origin.pid; error_log /dev/null;
+        f"""{_user()}daemon off; worker_processes 1; pid {folder}/origin.pid; error_log /dev/null;
 events {{ worker_connections 4096; }}
 http {{ access_log off; sendfile on; tcp_nopush on; keepalive_requests 1000000;
   default_type application/octet-stream;
