@@ -96,7 +96,7 @@ def program(command: list[str], port: int) -> Iterator[int]:
 
 
 def _user() -> str:
-    """As root nginx would run its worker as nobody, who may not read our folder: every answer would be 403."""
+    """As root nginx would run its worker as nobody, who may not read our folder: 403 for all."""
     return "user root; " if os.getuid() == 0 else ""
 
 
