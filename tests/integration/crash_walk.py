@@ -15,11 +15,13 @@ import shutil
 import signal
 import sqlite3
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pydicom
+import structlog
 from prometheus_client import CollectorRegistry
 
 from failover import durable
@@ -32,7 +34,7 @@ from failover.archive.retention import Policy
 from failover.clock import SystemClock
 from failover.errors import Conflict
 from failover.metrics import ArchiveMetrics
-from failover.model import Origin
+from failover.model import DebtState, Origin
 from tests.unit.archive.objects import data_set, part10, uid
 
 # A kill by the kernel loses nothing of the page cache: what is shown is the order of the steps. That files,
@@ -78,6 +80,8 @@ def die_at(step: int) -> None:
         def replacement(*arguments: Any, **named: Any) -> Any:
             left[0] -= 1
             if left[0] == 0:
+                # Long enough for an acknowledgement that came too early to get out: it would be caught.
+                threading.Event().wait(0.05)
                 os.kill(os.getpid(), signal.SIGKILL)
             return call(*arguments, **named)
 
@@ -122,7 +126,8 @@ def broken_promises(folder: Path, acknowledged: list[str]) -> list[str]:
     index, kept, janitor = archive(folder)
     broken: list[str] = []
     janitor.at_start()
-    owed = {entry["sop_instance_uid"] for entry in Ledger(index, SystemClock()).entries(["owed"], limit=1000)}  # type: ignore[list-item]
+    ledger = Ledger(index, SystemClock())
+    owed = {entry["sop_instance_uid"] for entry in ledger.entries([DebtState.OWED], limit=1000)}
     for line in acknowledged:
         first, second = line.split(" ")
         if first == "quarantined":
@@ -158,6 +163,10 @@ def broken_promises(folder: Path, acknowledged: list[str]) -> list[str]:
 
 
 def main(base: Path) -> int:
+    structlog.configure(
+        wrapper_class=structlog.make_filtering_bound_logger(50),
+        logger_factory=structlog.ReturnLoggerFactory(),
+    )
     failed, step, walked = 0, 0, False
     while not walked:
         step += 1
