@@ -67,7 +67,11 @@ class Router:
         state_dir = configuration.state_dir
         make_folder(state_dir)
         traffic = traffic_of(configuration, clock)
-        self._spool = Spool(state_dir / "spool")
+        self._spool = Spool(
+            state_dir / "spool",
+            memory_bytes=configuration.listen.web.spool_memory,
+            disk_bytes=configuration.listen.web.spool_disk,
+        )
         self._others = Others(state_dir, self._metrics, present=configuration.backup == "embedded")
         self._trail = Trail(state_dir / TRAIL_FILE, clock)
         self._controller = Controller(configuration, traffic, self._trail, self._metrics, clock)

@@ -209,9 +209,13 @@ class CallerConnection(asyncio.BufferedProtocol):
         try:
             payload = reader.feed(data)
         except ProtocolError as error:
+            answering = exchange.stage is Stage.ANSWERING
             exchange.caller_left()
             self.exchange = None
-            self._refuse(400, str(error))
+            if answering:
+                self.abort()  # a second head inside an answer would be part of its body
+            else:
+                self._refuse(400, str(error))
             return
         if reader.ended:
             self._reader = None
@@ -238,7 +242,7 @@ class CallerConnection(asyncio.BufferedProtocol):
             self.transport.writelines(pieces)
 
     def pause_reading(self) -> None:
-        if not self.reading_paused and not self.closed:
+        if not self.reading_paused and not self.closed and not self.transport.is_closing():
             self.reading_paused = True
             self.transport.pause_reading()
 
@@ -246,7 +250,8 @@ class CallerConnection(asyncio.BufferedProtocol):
         if self.reading_paused and not self.closed:
             self.reading_paused = False
             self.stirred = True
-            self.transport.resume_reading()
+            if not self.transport.is_closing():
+                self.transport.resume_reading()
 
     def take_buffer(self) -> bytes:
         """Return what came behind the request; it belongs to the tunnel that begins."""

@@ -202,7 +202,7 @@ class Exchange:
             self._leave(Outcome.FAILED if head.status in FAILING else Outcome.ANSWERED)
             self._do(self._pursuit.answer_dropped(name, proxy.clock.monotonic()))
             return
-        plan = hold.plan(self.asked, head, failing=judgement is Judgement.KEEP)
+        plan = hold.plan(self.asked, head, judged=judgement is not Judgement.PASS)
         self._answer = answer = Answer(head, proxy.upstreams[name], judgement, plan, proxy.held)
         if plan.delivery is Delivery.STREAM:
             self._stream(answer)
@@ -246,7 +246,8 @@ class Exchange:
         lies = empty = False
         if judgement is Judgement.READ and not answer.begun:
             lies = self.asked.kind is Kind.STORE and stow.acknowledges_nothing(status, answer.body)
-            empty = not lies and hold.is_empty_search(self.asked, answer.body)
+            searched = self.head.method == b"GET" and not lies
+            empty = searched and hold.is_empty_search(self.asked, answer.body)
             judgement = self._pursuit.judge_body(name, lies=lies, empty=empty)
         self._note_store(name, status, lies=lies)
         self._leave(Outcome.FAILED if status in FAILING or lies else Outcome.ANSWERED, answered=True)

@@ -46,10 +46,10 @@ _HOLD_CHUNKED: Final = Plan(Delivery.HOLD, HOLD_BYTES, HOLD_CHUNKED_S)
 _HOLD_STORE: Final = Plan(Delivery.HOLD, STORE_ANSWER_BYTES)
 
 
-def plan(asked: Asked, answer: AnswerHead, *, failing: bool) -> Plan:
+def plan(asked: Asked, answer: AnswerHead, *, judged: bool) -> Plan:
     """Return how `answer` is delivered.
 
-    `failing`: it is one that the other upstream may answer better, so it is kept for as long as it is small.
+    `judged`: its body decides, or the other upstream may answer better: as long as it is small it is held.
     """
     if asked.kind is Kind.STORE:
         return _HOLD_STORE
@@ -59,7 +59,7 @@ def plan(asked: Asked, answer: AnswerHead, *, failing: bool) -> Plan:
         return _STREAM
     if answer.content_length is not None:
         return _HOLD_LENGTH if answer.content_length <= HOLD_BYTES else _STREAM
-    return _HOLD_LENGTH if failing else _HOLD_CHUNKED
+    return _HOLD_LENGTH if judged else _HOLD_CHUNKED
 
 
 def is_empty_search(asked: Asked, body: bytes) -> bool:

@@ -92,14 +92,15 @@ class UpstreamConnection(asyncio.BufferedProtocol):
             self.transport.writelines(pieces)
 
     def pause_reading(self) -> None:
-        if not self._reading_paused and not self.closed:
+        if not self._reading_paused and not self.closed and not self.transport.is_closing():
             self._reading_paused = True
             self.transport.pause_reading()
 
     def resume_reading(self) -> None:
         if self._reading_paused and not self.closed:
             self._reading_paused = False
-            self.transport.resume_reading()
+            if not self.transport.is_closing():
+                self.transport.resume_reading()
 
     def drop(self) -> None:
         """Nobody waits for its answer any more: it cannot be used again."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import uvloop
 from prometheus_client import CollectorRegistry
 
 from failover.clock import SystemClock
@@ -23,6 +25,7 @@ from tests.fakes.backend import Backend
 from tests.fakes.callers import Answered, RawCaller, ask
 
 PRIMARY, BACKUP = UpstreamName.PRIMARY, UpstreamName.BACKUP
+LOOPS = [asyncio.DefaultEventLoopPolicy, uvloop.EventLoopPolicy]
 
 
 def calm_route(phase: Phase = Phase.ON_PRIMARY) -> Route:

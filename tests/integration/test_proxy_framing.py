@@ -11,10 +11,21 @@ import psutil
 import pytest
 
 from failover.model import Phase, Verdict
+from failover.proxy.upstream import READ_BUFFER
 from tests.fakes.backend import Received, Talk, always, answer
-from tests.fakes.web_stage import PRIMARY, Stage, web_stage
+from tests.fakes.web_stage import LOOPS, PRIMARY, Stage, web_stage
 
-pytestmark = pytest.mark.integration
+pytestmark = [
+    pytest.mark.integration,
+    pytest.mark.filterwarnings("ignore:Overriding the .event_loop_policy:DeprecationWarning"),
+]
+
+
+@pytest.fixture(params=LOOPS)
+def event_loop_policy(request: pytest.FixtureRequest) -> asyncio.AbstractEventLoopPolicy:
+    """Every scene on plain asyncio and on uvloop: they call protocols and write in different ways."""
+    policy: asyncio.AbstractEventLoopPolicy = request.param()
+    return policy
 
 
 @pytest.fixture
@@ -299,6 +310,55 @@ async def test_hop_by_hop_fields_and_what_connection_names_never_pass(stage: Sta
     received = {name.lower(): value for name, value in stage.primary.requests[0].headers}
     assert {"connection", "x-mine", "te", "x_forwarded_for", "x-failover-via"}.isdisjoint(received)
     assert received["x-forwarded-for"] == "127.0.0.1"
+
+
+async def test_bad_chunk_in_a_request_is_a_400_and_the_end(stage: Stage) -> None:
+    caller = await stage.caller()
+    await caller.send(b"POST /x HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabcd\r\n")
+    assert (await caller.answer("POST")).status == 400
+    assert await caller.ended() == b""
+
+
+async def test_malformed_heads_are_400_and_the_end(stage: Stage) -> None:
+    for raw in (b"GET / HTTP/1.1\n\n", b"GET / HTTP/1.1\r\n\r\n", b"\x16\x03\x01\x00\r\n\r\n"):
+        caller = await stage.caller()
+        await caller.send(raw)
+        answered = await caller.answer()
+        assert (answered.status, answered.upstream) == (400, "none")
+        assert await caller.ended() == b""
+    caller = await stage.caller()
+    await caller.send(b"GET / HTTP/1.1\r\nX: " + b"y" * 70_000)
+    assert (await caller.answer()).status == 431
+    assert stage.primary.requests == []
+
+
+@pytest.mark.parametrize("raw", [
+    b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\nContent-Length: 3\r\n\r\nabc",
+    b"HTTP/1.1 200 OK\nContent-Length: 3\n\nabc",
+    b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabcd",
+    b"rubbish\r\n\r\n",
+])  # fmt: skip
+async def test_hostile_answers_are_never_passed_on(stage: Stage, raw: bytes) -> None:
+    stage.primary.script = always(raw)
+    assert (await stage.ask("/dicom-web/studies")).upstream == "backup"
+    answered = await stage.ask("/x", method="POST", body=b"y")
+    assert answered.status == 502 or not answered.whole
+
+
+async def test_answer_after_the_answer_is_never_read_as_the_next_one(stage: Stage) -> None:
+    stage.primary.script = always(answer(b"one") + answer(b"forged"))
+    caller = await stage.caller()
+    assert (await caller.ask("/a")).body == b"one"
+    assert (await caller.ask("/b")).body == b"one"
+    assert [r.connection for r in stage.primary.requests] == [1, 2]
+
+
+async def test_bytes_are_read_into_the_shared_buffer(stage: Stage) -> None:
+    """On uvloop a class that is both kinds of protocol would get `data_received` and never the buffer."""
+    caller = await stage.caller()
+    await caller.ask("/a")
+    assert "data_received" not in {name for one in await _callers(stage) for name in dir(one)}
+    assert b"GET /a HTTP/1.1" in bytes(READ_BUFFER[:4096]) or b"HTTP/1.1 200 OK" in bytes(READ_BUFFER[:4096])
 
 
 async def test_limits_by_phase(tmp_path: Path) -> None:

@@ -1,0 +1,127 @@
+"""How a request looks to an upstream and an answer to the caller."""
+
+from __future__ import annotations
+
+import pytest
+
+from failover.http.head import parse_answer, parse_request
+from failover.model import UpstreamName
+from failover.proxy import rewrite
+from failover.proxy.classify import classify
+from failover.proxy.rewrite import Reach
+from failover.proxy.upstreams import WebUpstream
+
+PRIMARY = WebUpstream(UpstreamName.PRIMARY, "10.0.0.1", 8042, dicomweb_path="/dicom-web")
+ARCHIVE = WebUpstream(
+    UpstreamName.BACKUP,
+    "127.0.0.1",
+    8043,
+    dicomweb_path="/rs",
+    takes_unsafe=False,
+    has_viewer=True,
+    is_archive=True,
+)
+FOREIGN = WebUpstream(UpstreamName.BACKUP, "10.0.0.2", 80, dicomweb_path="/pacs/rs")
+FORWARDED = b"Forwarded: for=1.2.3.4\r\n"
+
+
+def sent(upstream: WebUpstream, method: str, path: str, *lines: str) -> list[bytes]:
+    head = parse_request("\r\n".join([f"{method} {path} HTTP/1.1", "Host: pacs", *lines, "", ""]).encode())
+    asked = classify(head, b"/dicom-web")
+    whole = rewrite.request_head(head, asked, upstream, FORWARDED, b"/dicom-web", b"")
+    assert whole.endswith(b"\r\n\r\n")
+    return whole[:-4].split(b"\r\n")
+
+
+@pytest.mark.parametrize(("method", "path", "accept", "primary", "archive", "foreign"), [
+    ("GET", "/dicom-web/studies", "*/*", "ask", "ask", "ask"),
+    ("POST", "/dicom-web/studies", "*/*", "ask", "ask", "ask"),
+    ("DELETE", "/dicom-web/studies/1", "*/*", "ask", "never", "ask"),
+    ("GET", "/app", "text/html", "ask", "viewer", "ask"),
+    ("GET", "/app.js", "*/*", "ask", "never", "ask"),
+    ("POST", "/api", "*/*", "ask", "never", "ask"),
+    ("GET", "/.failover/x", "text/html", "never", "ask", "never"),
+    ("POST", "/.failover/x", "*/*", "never", "ask", "never"),
+])  # fmt: skip
+def test_reach(method: str, path: str, accept: str, primary: str, archive: str, foreign: str) -> None:
+    head = parse_request(f"{method} {path} HTTP/1.1\r\nHost: a\r\nAccept: {accept}\r\n\r\n".encode())
+    asked = classify(head, b"/dicom-web")
+    found = [rewrite.reach(asked, one).value for one in (PRIMARY, ARCHIVE, FOREIGN)]
+    assert found == [primary, archive, foreign]
+
+
+def test_a_backup_without_dicomweb_never_gets_it() -> None:
+    head = parse_request(b"GET /dicom-web/studies HTTP/1.1\r\nHost: a\r\n\r\n")
+    plain = WebUpstream(UpstreamName.BACKUP, "10.0.0.2", 80, dicomweb_path=None)
+    assert rewrite.reach(classify(head, b"/dicom-web"), plain) is Reach.NEVER
+
+
+def test_the_prefix_is_mapped() -> None:
+    assert (
+        sent(PRIMARY, "GET", "/dicom-web/studies?x=/dicom-web/")[0]
+        == b"GET /dicom-web/studies?x=/dicom-web/ HTTP/1.1"
+    )
+    assert (
+        sent(ARCHIVE, "GET", "/dicom-web/studies?x=/dicom-web/")[0]
+        == b"GET /rs/studies?x=/dicom-web/ HTTP/1.1"
+    )
+    assert sent(FOREIGN, "GET", "/dicom-web/studies")[0] == b"GET /pacs/rs/studies HTTP/1.1"
+    assert sent(ARCHIVE, "GET", "/.failover/a?b")[0] == b"GET /.failover/a?b HTTP/1.1"
+
+
+def test_what_never_passes() -> None:
+    lines = sent(
+        PRIMARY, "GET", "/x", "Connection: X-Mine, close", "X-Mine: 1", "Keep-Alive: 5", "TE: trailers",
+        "Upgrade: h2c", "Proxy-Connection: x", "X-Forwarded-For: 6.6.6.6", "X-Forwarded-Port: 1",
+        "X_Forwarded_Proto: https", "X-Failover-Via: router", "Content_Length: 5", "HOST_: a",
+        "X-Real-IP: 6.6.6.6",
+        "Cookie: a=b", "Range: bytes=0-1", "Good_Name: kept",
+    )  # fmt: skip
+    assert lines[1:] == [b"Host: pacs", b"HOST_: a", b"Cookie: a=b", b"Range: bytes=0-1", b"Good_Name: kept",
+                         b"Forwarded: for=1.2.3.4"]  # fmt: skip
+
+
+def test_ranges_and_validators_of_one_system_never_reach_the_other() -> None:
+    lines = sent(
+        ARCHIVE, "GET", "/dicom-web/studies/1", "Range: bytes=0-1", "If-None-Match: x", "Cookie: a=b"
+    )
+    assert lines[1:] == [b"Host: pacs", b"Cookie: a=b", b"Forwarded: for=1.2.3.4", b"X-Failover-Via: router",
+                         b"X-Failover-Prefix: /dicom-web"]  # fmt: skip
+
+
+def test_a_foreign_backup_gets_no_secrets() -> None:
+    lines = sent(FOREIGN, "GET", "/x", "Cookie: a=b", "Authorization: Basic x")
+    assert lines[1:] == [b"Host: pacs", b"Forwarded: for=1.2.3.4"]
+
+
+def test_answers() -> None:
+    head = parse_answer(
+        b"HTTP/1.1 200 Fine\r\nContent-Type: x\r\nConnection: X-Inner\r\nX-Inner: 1\r\n"
+        b"Transfer-Encoding: chunked\r\n"
+        b"X-Failover-Upstream: forged\r\nSet-Cookie: a=b\r\nSet-Cookie: c=d\r\nAlt-Svc: h3\r\n\r\n"
+    )
+    assert rewrite.answer_head(head, PRIMARY, b"Content-Length: 1\r\n") == (
+        b"HTTP/1.1 200 Fine\r\nContent-Type: x\r\nSet-Cookie: a=b\r\nSet-Cookie: c=d\r\n"
+        b"X-Failover-Upstream: primary\r\nContent-Length: 1\r\n\r\n"
+    )
+    assert b"Set-Cookie" not in rewrite.answer_head(head, FOREIGN, b"")
+
+
+@pytest.mark.parametrize(("line", "binds"), [
+    ("Authorization: NTLM abc", True), ("Authorization: negotiate abc", True),
+    ("Authorization: Basic x", False),
+    ("X-Auth: NTLM", False),
+])  # fmt: skip
+def test_connection_bound_authentication(line: str, binds: bool) -> None:
+    head = parse_request(f"GET / HTTP/1.1\r\nHost: a\r\n{line}\r\n\r\n".encode())
+    assert rewrite.binds_connection(head) is binds
+
+
+def test_own_answers() -> None:
+    whole = rewrite.own_answer(503, "not now", close=True, head_only=False, location=None)
+    assert whole == (
+        b"HTTP/1.1 503 Service Unavailable\r\nX-Failover-Upstream: none\r\nCache-Control: no-store\r\n"
+        b"Content-Type: text/plain; charset=utf-8\r\nContent-Length: 8\r\n"
+        b"Retry-After: 5\r\nConnection: close\r\n\r\n"
+        b"not now\n"
+    )
