@@ -31,6 +31,8 @@ from failover.metrics import ArchiveMetrics
 
 # How long associations and requests may take to end at a stop; the supervisor kills after 4 s.
 GRACE_S: Final = 2.0
+# A search for a list of UIDs has long request lines; the router lets heads of 64 KiB pass.
+MAX_LINE_BYTES: Final = 65536
 
 WebApp = Callable[[Index, Instances, Ledger, Configuration, ArchiveMetrics, Clock], web.Application]
 
@@ -79,6 +81,8 @@ class ArchiveService:
             web_app(self._index, self._instances, ledger, configuration, self._metrics, clock),
             access_log=None,
             shutdown_timeout=GRACE_S,
+            max_line_size=MAX_LINE_BYTES,
+            max_field_size=MAX_LINE_BYTES,
         )
         self._control = ControlServer(socket_path(configuration.state_dir, "archive"), handlers.methods())
         self._turns: asyncio.Task[None] | None = None

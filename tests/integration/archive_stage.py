@@ -58,6 +58,7 @@ def configuration(
     destinations: Mapping[str, int] | None = None,
     min_free: str = "1MB",
     dicom_callers: str = "any",
+    web_callers: str = "[127.0.0.0/8]",
 ) -> Configuration:
     """Return a configuration as its file would say it."""
     primary = "primary: {dicom: {host: 127.0.0.1, port: 4242, ae_title: ORTHANC}}" if has_primary else ""
@@ -67,7 +68,7 @@ def configuration(
 archive:
   dicom: {{port: {port}}}
   web: {{port: {free_port()}}}
-  access: {{dicom: {dicom_callers}}}
+  access: {{dicom: {dicom_callers}, web: {{addresses: {web_callers}}}}}
   retention: {{min_free_bytes: {min_free}}}
   move_destinations: {{{moves}}}
 """

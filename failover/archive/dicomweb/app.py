@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ipaddress
-import json
 from collections.abc import Sequence
 from functools import partial
 from importlib import resources
@@ -15,7 +14,7 @@ from aiohttp.typedefs import Handler, Middleware
 
 from failover.archive.dicomweb import retrieve, search, store
 from failover.archive.dicomweb.accept import NotAcceptable
-from failover.archive.dicomweb.asking import ROOM, Room
+from failover.archive.dicomweb.asking import ROOM, Room, prefix
 from failover.archive.index import Index
 from failover.archive.instances import Instances
 from failover.archive.ledger import Ledger
@@ -25,11 +24,12 @@ from failover.archive.rendering import Renderer
 from failover.clock import Clock
 from failover.config.scalars import Network
 from failover.config.schema import LOOPBACK, Configuration
-from failover.errors import UnreadableDataSet
+from failover.errors import LimitExceeded, MalformedMultipart, UnreadableDataSet
 from failover.metrics import ArchiveMetrics
 
 _log = structlog.get_logger(__name__)
 VIEWER: Final = "/.failover"
+_BEGAN: Final = web.RequestKey("answer_began", bool)
 _TYPES: Final = {".html": "text/html", ".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
 _HEADERS: Final = {
     "X-Content-Type-Options": "nosniff",
@@ -130,7 +130,7 @@ def _add_viewer(app: web.Application, index: Index, ledger: Ledger, configuratio
         return web.json_response(
             {
                 "site": configuration.site,
-                "dicomweb": request.headers.get("X-Failover-Prefix", configuration.archive.web.dicomweb_path),
+                "dicomweb": prefix(request),
                 "window": {
                     "from": None if window.first_day is None else window.first_day.isoformat(),
                     "complete": window.complete,
@@ -185,8 +185,26 @@ def _answering(metrics: ArchiveMetrics) -> Middleware:
 async def _answered(request: web.Request, handler: Handler) -> web.StreamResponse:
     try:
         return await handler(request)
+    except (ConnectionError, TimeoutError):
+        raise  # the caller went away
+    except Exception as error:
+        if request.get(_BEGAN):
+            # The head is out: only a connection that breaks says that the rest is missing.
+            _log.error("an answer broke off", route=_route(request), error=type(error).__name__)
+            if request.transport is not None:
+                request.transport.abort()
+            raise ConnectionResetError("the answer broke off") from error
+        return _refused(request, error)
+
+
+def _refused(request: web.Request, problem: Exception) -> web.Response:
+    """Return the answer for what a handler raised before it began to answer."""
+    try:
+        raise problem
     except web.HTTPException as error:
         return web.Response(status=error.status, text=error.text, headers=_kept(error))
+    except (MalformedMultipart, LimitExceeded) as error:
+        return web.Response(status=400, text=str(error))
     except NotAcceptable as error:
         return web.Response(status=406, text=str(error))
     except (NoPixels, NoSuchFrame) as error:
@@ -196,11 +214,9 @@ async def _answered(request: web.Request, handler: Handler) -> web.StreamRespons
         return web.Response(status=404, text="its file is gone")
     except (UnreadableDataSet, *retrieve.UNANSWERABLE) as error:
         return web.Response(status=406, text=str(error))
-    except (ConnectionError, TimeoutError):
-        raise  # the caller went away
-    except Exception as error:
+    except Exception:
         _log.exception("a request failed", route=_route(request))
-        return web.Response(status=500, text=json.dumps({"error": type(error).__name__}))
+        return web.Response(status=500, text="internal error")
 
 
 def _kept(error: web.HTTPException) -> dict[str, str]:
@@ -220,6 +236,7 @@ def _route(request: web.Request) -> str:
     return "qido" if last in ("studies", "series", "instances") else "wado"
 
 
-async def _set_headers(_request: web.Request, response: web.StreamResponse) -> None:
+async def _set_headers(request: web.Request, response: web.StreamResponse) -> None:
+    request[_BEGAN] = True
     for name, value in _HEADERS.items():
         response.headers.setdefault(name, value)

@@ -12,10 +12,12 @@ from typing import Final
 
 from aiohttp import web
 
+from failover.archive.dicomweb.accept import read_accept
 from failover.archive.index import Index, Window
 from failover.archive.instances import Instances
 from failover.archive.rendering import Renderer
 from failover.clock import Clock
+from failover.http.media_types import Acceptable
 from failover.model import parse_uid
 
 # A Host that is neither a name nor an address never reaches a URL that we write.
@@ -43,20 +45,31 @@ def is_via_router(request: web.Request) -> bool:
     return request.headers.get("X-Failover-Via") == "router"
 
 
+def prefix(request: web.Request) -> str:
+    """Return the DICOMweb prefix as this caller knows it: the router tells it, else it is our own."""
+    own = request.app[ROOM].dicomweb_path
+    told = request.headers.get("X-Failover-Prefix", own).strip() if is_via_router(request) else own
+    return told if _PREFIX.fullmatch(told) else own
+
+
 def base_url(request: web.Request) -> str:
     """Return the DICOMweb base URL as this caller knows it, without a slash at its end."""
     scheme = request.scheme
-    prefix = request.app[ROOM].dicomweb_path
     if is_via_router(request):
         forwarded = request.headers.get("X-Forwarded-Proto", scheme).strip().lower()
         scheme = forwarded if forwarded in ("http", "https") else scheme
-        prefix = request.headers.get("X-Failover-Prefix", prefix).strip()
     host = request.headers.get("Host", "")
     if not _HOST.fullmatch(host):
         raise web.HTTPBadRequest(text="the Host header is no host")
-    if not _PREFIX.fullmatch(prefix):
-        prefix = request.app[ROOM].dicomweb_path
-    return f"{scheme}://{host}{prefix.rstrip('/')}"
+    return f"{scheme}://{host}{prefix(request).rstrip('/')}"
+
+
+def accepted(request: web.Request) -> list[Acceptable]:
+    """Return what the caller accepts, best first. Raises HTTPBadRequest."""
+    try:
+        return read_accept(request.headers.getall("Accept", []), request.query.get("accept"))
+    except ValueError as error:
+        raise web.HTTPBadRequest(text=f"Accept: {error}") from None
 
 
 def uid(request: web.Request, name: str) -> str | None:

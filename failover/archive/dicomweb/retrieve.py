@@ -18,12 +18,12 @@ from pydicom.dataset import Dataset
 from failover.archive import pixels
 from failover.archive.codecs import Undecodable
 from failover.archive.dicomweb import accept, sending
-from failover.archive.dicomweb.asking import ROOM, base_url, is_unchanged, uid, warning
+from failover.archive.dicomweb.asking import ROOM, accepted, base_url, is_unchanged, uid, warning
 from failover.archive.index import Held
 from failover.archive.pixels import NoPixels, NoSuchFrame
 from failover.archive.rendering import MAX_VIEWPORT, View, Window
 from failover.dicom.json_model import to_json
-from failover.http.media_types import Acceptable, best
+from failover.http.media_types import best
 from failover.http.multipart import MultipartWriter
 
 _FRAMES: Final = re.compile(r"[0-9]{1,9}(,[0-9]{1,9})*")
@@ -65,17 +65,10 @@ def _began(request: web.Request) -> tuple[int, dict[str, str]]:
     return 206, {"Warning": _warning(request, "The primary holds more instances of this study")}
 
 
-def _accepted(request: web.Request) -> list[Acceptable]:
-    try:
-        return accept.read_accept(request.headers.getall("Accept", []), request.query.get("accept"))
-    except ValueError as error:
-        raise web.HTTPBadRequest(text=f"Accept: {error}") from None
-
-
 async def instances(request: web.Request) -> web.StreamResponse:
     """A study, a series or one instance, as Part 10 files."""
     found = held_instances(request)
-    multipart, plans = sending.plan(found, accept.instance_wishes(_accepted(request)))
+    multipart, plans = sending.plan(found, accept.instance_wishes(accepted(request)))
     status, headers = _began(request)
     response = web.StreamResponse(status=status, headers={**headers, "Vary": "Accept"})
     if multipart:
@@ -93,7 +86,7 @@ async def instances(request: web.Request) -> web.StreamResponse:
 async def metadata(request: web.Request) -> web.StreamResponse:
     """All attributes as DICOM JSON; large values stand behind a BulkDataURI."""
     found = held_instances(request)
-    media_type = accept.json_type(_accepted(request))
+    media_type = accept.json_type(accepted(request))
     status, headers = _began(request)
     base = base_url(request)
     response = web.StreamResponse(status=status, headers={**headers, "Content-Type": media_type})
@@ -124,7 +117,7 @@ def _metadata(held: Held, url: str) -> bytes:
 async def frames(request: web.Request) -> web.StreamResponse:
     """Frames of one instance, in the order in which they are asked for; without a list, all of them."""
     held = held_instances(request)[0]
-    chosen = accept.choose_frame(accept.frame_wishes(_accepted(request)), held.transfer_syntax_uid)
+    chosen = accept.choose_frame(accept.frame_wishes(accepted(request)), held.transfer_syntax_uid)
     if chosen is None:
         raise accept.NotAcceptable("frames are offered as application/octet-stream, or as they are stored")
     wish, part_type, decoded = chosen
@@ -220,7 +213,7 @@ def _view(request: web.Request, *, default_viewport: tuple[int, int] | None) -> 
         raise web.HTTPBadRequest(
             text="viewport=width,height; window=centre,width,linear|linear-exact|sigmoid; quality=1…100"
         ) from None
-    return View(window, viewport, quality, accept.picture_type(_accepted(request)))
+    return View(window, viewport, quality, accept.picture_type(accepted(request)))
 
 
 async def bulk_data(request: web.Request) -> web.Response:
@@ -232,7 +225,7 @@ async def bulk_data(request: web.Request) -> web.Response:
     value = await asyncio.to_thread(_value, held, path)
     if value is None:
         raise web.HTTPNotFound(text="no such value")
-    wanted = _accepted(request)
+    wanted = accepted(request)
     if best(wanted, (accept.OCTETS,)) is not None and not any(
         one.media.essence == accept.MULTIPART for one in wanted
     ):

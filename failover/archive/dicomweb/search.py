@@ -18,6 +18,7 @@ from pydicom.datadict import tag_for_keyword
 from failover.archive.dicomweb import accept
 from failover.archive.dicomweb.asking import (
     ROOM,
+    accepted,
     base_url,
     is_unchanged,
     is_via_router,
@@ -36,6 +37,7 @@ _WHOLE: Final = re.compile(r"[0-9]{1,9}")
 _COMMA_LISTS: Final = frozenset({"UI", "CS"})  # in the others a comma is a character
 _STUDY_UID: Final = 0x0020000D
 _SERIES_UID: Final = 0x0020000E
+_NO_UID: Final = "-"
 _OPTIONS: Final = frozenset({"limit", "offset", "includefield", "fuzzymatching", "accept", "charset"})
 
 
@@ -71,9 +73,9 @@ def read_search(level: Level, parameters: Iterable[tuple[str, str]], path_keys: 
                 value = value.replace(",", "\\")
             keys[tag] = f"{keys[tag]}\\{value}" if keys.get(tag) else value
     for tag, value in path_keys.items():
-        if tag in keys and value not in keys[tag].split("\\"):
-            keys[tag] = f"{value}\0"  # another UID than the path has: nothing can match both
-        keys[tag] = value
+        asked_too = keys.get(tag, "").strip()
+        is_other = asked_too not in ("", "*") and value not in asked_too.split("\\")
+        keys[tag] = _NO_UID if is_other else value  # nothing is of two studies
     try:
         query = make_query(level, keys, limit=limit, offset=offset, fuzzy=fuzzy)
     except KeyUnreadable as error:
@@ -84,9 +86,7 @@ def read_search(level: Level, parameters: Iterable[tuple[str, str]], path_keys: 
 async def search(request: web.Request, level: Level) -> web.Response:
     """Answer one search: 200, 204 without matches, 400, 406, 503 where it could have matched elsewhere."""
     room = request.app[ROOM]
-    media_type = accept.json_type(
-        accept.read_accept(request.headers.getall("Accept", []), request.query.get("accept"))
-    )
+    media_type = accept.json_type(accepted(request))
     path_keys: dict[int, str] = {}
     if (study := uid(request, "study")) is not None:
         path_keys[_STUDY_UID] = study
@@ -144,10 +144,11 @@ def _notes(asked: Asked, *, more: bool) -> list[str]:
 
 
 def _tag(name: str) -> int:
-    last = name.rpartition(".")[2]  # a path into a sequence is known by its last attribute: not searched here
-    if _TAG.fullmatch(last):
-        return int(last, 16) if "." not in name else int(name.partition(".")[0], 16)
-    tag = tag_for_keyword(name.partition(".")[0])
+    # A path into a sequence is known by its first attribute: such keys are not searched here, and named.
+    own = name.partition(".")[0]
+    if _TAG.fullmatch(own):
+        return int(own, 16)
+    tag = tag_for_keyword(own)
     if tag is None:
         raise web.HTTPBadRequest(text="a parameter is neither an attribute nor known to this service")
     return tag

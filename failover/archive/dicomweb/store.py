@@ -5,10 +5,16 @@ Parts stream to their files; what one part lacks does not harm the others.
 
 from __future__ import annotations
 
+import asyncio
+import json
+import warnings
 from dataclasses import dataclass, field
+from io import BytesIO
 from typing import Any, Final
 
 from aiohttp import web
+from pydicom.dataelem import DataElement
+from pydicom.filereader import read_partial
 
 from failover.archive.dicomweb.asking import ROOM, base_url, uid
 from failover.archive.instances import Incoming, Stored
@@ -22,13 +28,19 @@ from failover.errors import (
 )
 from failover.http.media_types import MediaType, parse_media_type
 from failover.http.multipart import MultipartParser, PartBegan, PartBytes, PartEnded
-from failover.model import Origin
+from failover.model import Origin, parse_uid
 
 # PS3.18 I.2.2: Failure Reason.
 _OUT_OF_RESOURCES: Final = 0xA700
 _CANNOT_UNDERSTAND: Final = 0xC000
 _DUPLICATE: Final = 0x0111
 _PROCESSING_FAILURE: Final = 0x0110
+_OTHER_STUDY: Final = 0xA900  # data set does not match: the path names another study
+# What an object says of itself stands well before its pixels; in these first bytes it is looked for.
+_LOOKED_AT_BYTES: Final = 65536
+_SOP_CLASS: Final = 0x00080016
+_SOP_INSTANCE: Final = 0x00080018
+_STUDY_UID: Final = 0x0020000D
 # `failover import` says so; what it brings is owed all the same, unless the primary has it.
 _ORIGIN: Final = "X-Failover-Origin"
 
@@ -58,11 +70,10 @@ async def store(request: web.Request) -> web.Response:
         await _parts(request, MultipartParser(media.parameters["boundary"]), outcome, study)
     if not outcome.stored and not outcome.failed:
         raise web.HTTPBadRequest(text="the body holds no object")
-    return web.json_response(
-        _answer(outcome, base_url(request), study),
-        status=outcome.status,
-        content_type="application/dicom+json",
-    )
+    answer = json.dumps(_answer(outcome, base_url(request), study), separators=(",", ":"))
+    # JSON is UTF-8, and dicomweb-client reads no type that has a charset behind it.
+    headers = {"Content-Type": "application/dicom+json"}
+    return web.Response(status=outcome.status, body=answer.encode(), headers=headers)
 
 
 def _media_type(request: web.Request) -> MediaType:
@@ -122,15 +133,19 @@ class _Part:
         self._study = study
         self._incoming: Incoming | None = None
         self._reason: int | None = None
+        self._first = bytearray()
 
     async def begin(self) -> None:
         self._reason = None
+        self._first.clear()
         try:
             self._incoming = self._instances.receive()
         except StorageError as error:
             self._reason = _reason(error)
 
     async def write(self, piece: bytes) -> None:
+        if len(self._first) < _LOOKED_AT_BYTES:
+            self._first += piece[: _LOOKED_AT_BYTES - len(self._first)]
         if self._incoming is None or self._reason is not None:
             return
         try:
@@ -140,24 +155,58 @@ class _Part:
 
     async def end(self) -> None:
         incoming, self._incoming = self._incoming, None
-        if incoming is None or self._reason is not None:
+        try:
+            reason = self._reason or await self._keep(incoming)
+        finally:
             if incoming is not None:
                 await incoming.discard()
-            self._outcome.failed.append(("", "", self._reason or _PROCESSING_FAILURE))
-            return
+        if reason is not None:
+            said = await asyncio.to_thread(_says_of_itself, bytes(self._first))
+            self._outcome.failed.append((said.sop_class_uid, said.sop_instance_uid, reason))
+
+    async def _keep(self, incoming: Incoming | None) -> int | None:
+        """Store what is whole; return the failure reason, None: it is durable."""
+        if incoming is None:
+            return _PROCESSING_FAILURE
+        if self._study is not None:
+            said = await asyncio.to_thread(_says_of_itself, bytes(self._first))
+            if said.study_instance_uid not in ("", self._study):
+                return _OTHER_STUDY
         try:
-            stored = await incoming.keep(self._origin, self._caller)
+            self._outcome.stored.append(await incoming.keep(self._origin, self._caller))
         except StorageError as error:
-            self._outcome.failed.append(("", "", _reason(error)))
-        else:
-            self._outcome.stored.append(stored)
-        finally:
-            await incoming.discard()
+            return _reason(error)
+        return None
 
     async def give_up(self) -> None:
         """The body ended within a part: leave nothing of it."""
         if self._incoming is not None:
             await self._incoming.discard()
+
+
+@dataclass(frozen=True, slots=True)
+class _Said:
+    sop_class_uid: str = ""
+    sop_instance_uid: str = ""
+    study_instance_uid: str = ""
+
+
+def _says_of_itself(first: bytes) -> _Said:
+    """Return the UIDs in the first bytes of a Part 10 file, as far as they can be read."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            dataset = read_partial(BytesIO(first), lambda tag, _vr, _length: tag > _STUDY_UID)
+        return _Said(*(_uid_of(dataset.get(tag)) for tag in (_SOP_CLASS, _SOP_INSTANCE, _STUDY_UID)))
+    except Exception:  # what pydicom raises for bytes that are no data set is not documented
+        return _Said()
+
+
+def _uid_of(element: DataElement | None) -> str:
+    try:
+        return parse_uid(str(element.value)) if element is not None else ""
+    except ValueError:
+        return ""
 
 
 def _reason(error: StorageError) -> int:

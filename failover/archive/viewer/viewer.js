@@ -7,6 +7,9 @@ const $ = (id) => document.getElementById(id);
 const stage = new Stage();
 let chosen = 0; // counts choices, so that a slow answer to an older one is dropped
 
+const PICTURELESS = new Set(["SR", "PR", "KO", "DOC", "REG", "RTSTRUCT", "RTPLAN", "ECG", "HD"]);
+const counted = (number, word) => `${number} ${word}${number === "1" ? "" : "s"}`;
+
 function element(tag, attributes = {}, ...children) {
   const made = document.createElement(tag);
   Object.assign(made, attributes);
@@ -35,7 +38,7 @@ function studyEntry(study) {
       element("bdi", { textContent: text(study, "00100020") })),
     element("span", { className: "facts" },
       element("bdi", { textContent: text(study, "00081030") }),
-      element("bdi", { textContent: `${text(study, "00201208")} images` })));
+      element("bdi", { textContent: counted(text(study, "00201208"), "instance") })));
   button.addEventListener("click", () => choose(study, button));
   return element("li", {}, button);
 }
@@ -76,11 +79,17 @@ async function choose(study, button) {
   }
 }
 
+/** The picture that stands for a series; none for what never has one. */
+function thumbnail(study, series, modality) {
+  if (PICTURELESS.has(modality)) return [];
+  const picture = element("img", { alt: "", loading: "lazy", src: thumbnailUrl(study, series) });
+  picture.addEventListener("error", () => picture.remove());
+  return [picture];
+}
+
 function seriesEntry(study, series) {
   const uid = text(series, "0020000E");
-  const picture = element("img", { alt: "", loading: "lazy", src: thumbnailUrl(study, uid) });
-  picture.addEventListener("error", () => picture.remove());
-  const button = element("button", { type: "button" }, picture,
+  const button = element("button", { type: "button" }, ...thumbnail(study, uid, text(series, "00080060")),
     element("bdi", { textContent: text(series, "0008103E") || text(series, "00080060") }),
     element("br"),
     element("small", { textContent: `${text(series, "00080060")} · ${text(series, "00201209")}` }));
