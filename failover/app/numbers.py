@@ -6,13 +6,18 @@ import asyncio
 from pathlib import Path
 from typing import Final
 
+import structlog
+
 from failover.control import Json, ask, socket_path
 from failover.errors import ControlError
 from failover.metrics import RouterMetrics
 from failover.routing.states import Numbers
 
+_log = structlog.get_logger(__name__)
 # Stores may be held while the answer is awaited, and a scrape must not wait for the dead.
 LIMIT_S: Final = 1.0
+# A batch that is being sent to the primary may end; an operator waits for it, but not for ever.
+HEAR_LIMIT_S: Final = 5.0
 OTHERS: Final = ("archive", "replicator")
 
 
@@ -46,12 +51,20 @@ class Others:
         answers = await asyncio.gather(*(self._ask(name, "metrics") for name in self._sockets))
         return b"".join(str(answer["text"]).encode() for answer in answers if answer is not None)
 
-    async def _ask(self, component: str, method: str) -> Json | None:
+    async def replicator_hears(self) -> None:
+        """Return when the replicator goes by the route of now and sends nothing of before.
+
+        One that is dead asks for the route before it does anything; one that is slow is told of in the log.
+        """
+        if await self._ask("replicator", "hear", limit_s=HEAR_LIMIT_S) is None and self._sockets:
+            _log.warning("the replicator has not said that it heard the operator")
+
+    async def _ask(self, component: str, method: str, *, limit_s: float = LIMIT_S) -> Json | None:
         path = self._sockets.get(component)
         if path is None:
             return None
         try:
-            answer = await ask(path, method, timeout_s=LIMIT_S)
+            answer = await ask(path, method, timeout_s=limit_s)
         except ControlError:
             self._metrics.component_up.labels(component).set(0)
             return None

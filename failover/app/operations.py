@@ -50,6 +50,9 @@ class RouterOperations:
             grace_s=request.grace_s,
         )
         would = await self._controller.set_intent(wish, actor, dry_run=request.dry_run)
+        if not request.dry_run:
+            # A PACS in the middle of an upgrade must not be written to (DESIGN 4.3): not for a second.
+            await self._others.replicator_hears()
         return self._answer(would, dry_run=request.dry_run)
 
     async def decide(self, request: DecisionRequest, actor: str) -> Json:

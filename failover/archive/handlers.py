@@ -109,9 +109,9 @@ class Handlers:
         return {}
 
     async def retention_unproven(self, question: Json) -> Json:
-        """SOP instance UIDs that would go by retention, were they proven: the replicator asks for them."""
+        """Objects that would go by retention, were they proven: the replicator asks the primary for them."""
         limit = int(question.get("limit", 100))
-        return {"sop_instance_uids": await _in_thread(lambda: self._janitor.unproven(limit))}
+        return {"objects": await _in_thread(lambda: self._ledger.described(self._janitor.unproven(limit)))}
 
     async def quarantine_list(self, question: Json) -> Json:
         limit = int(question.get("limit", 100))

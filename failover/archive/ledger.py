@@ -109,6 +109,16 @@ class Ledger:
             entries += [self._entry(row) for row in rows]
         return entries
 
+    def described(self, sop_instance_uids: Sequence[str]) -> list[dict[str, Any]]:
+        """Return the same facts of these objects, whatever their state; those not held are left out."""
+        rows = self._index.reader().execute(
+            "SELECT i.*, t.uid AS study_uid, s.uid AS series_uid FROM json_each(?) asked"
+            " JOIN instances i ON i.uid = asked.value"
+            " JOIN series s ON s.id = i.series JOIN studies t ON t.id = i.study",
+            (json.dumps(list(sop_instance_uids)),),
+        )
+        return [self._entry(row) for row in rows]
+
     async def mark(
         self, sop_instance_uids: Sequence[str], state: DebtState, *, status: int | None = None
     ) -> int:

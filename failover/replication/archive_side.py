@@ -118,6 +118,11 @@ class ArchiveSide:
         )
         return [_owed(entry) for entry in answer["objects"]]
 
+    async def unproven(self, limit: int) -> list[OwedObject]:
+        """Return objects that would be evicted by age, were they proven; they owe nothing. Oldest first."""
+        answer = await self._ask("retention.unproven", {"limit": limit})
+        return [_owed(entry) for entry in answer["objects"]]
+
     async def mark(
         self, sop_instance_uids: Iterable[str], state: DebtState, *, status: int | None = None
     ) -> None:

@@ -43,9 +43,14 @@ class Payback:
         self, archive: ArchiveSide, inventory: Inventory, metrics: ReplicatorMetrics, clock: Clock
     ) -> None:
         self._archive, self._inventory, self._metrics, self._clock = archive, inventory, metrics, clock
-        self.health = StoreHealth()
+        self._health: dict[str, StoreHealth] = {}
+        self._sent_by: dict[str, str] = {}
         self._failures: dict[str, _Waiting] = {}
         self._questions: dict[str, _Waiting] = {}
+
+    def health(self, service: str) -> StoreHealth:
+        """What our stores by `service` (web, dicom) say of the primary."""
+        return self._health.setdefault(service, StoreHealth())
 
     async def send(self, way: Way, limit: int = BATCH) -> int:
         """Send up to `limit` owed objects that are due; return how many were accepted.
@@ -61,10 +66,11 @@ class Payback:
         due = [entry for entry in due if entry.path.is_file()]  # it may have been moved this moment
         if not due:
             return 0
+        health = self.health(way.name)
         try:
             answers = await way.send(due)
         except Exception:
-            self.health.failed()
+            health.failed()
             for entry in due:
                 self._put_off(entry)
             raise
@@ -74,16 +80,17 @@ class Payback:
         await self._archive.mark((entry.sop_instance_uid for entry in sent), DebtState.SENT)
         for entry in sent:
             self._ask_from_now(entry)
+            self._sent_by[entry.sop_instance_uid] = way.name
         accepted = [entry for entry in sent if entry.sop_instance_uid in answers]
         self._metrics.sent.labels(via).inc(len(accepted))
         for _ in accepted:
-            self.health.accepted()
+            health.accepted()
         if len(accepted) < len(sent):
-            self.health.failed()
+            health.failed()
         for entry in due:
             answer = answers.get(entry.sop_instance_uid)
             if answer is not None and not answer.accepted:
-                await self._refused(entry, answer)
+                await self._refused(entry, answer, health)
         return len(accepted)
 
     async def prove(self, way: Way) -> int:
@@ -103,6 +110,21 @@ class Payback:
             proven += await self._prove_study(way, objects)
         return proven
 
+    async def renew(self, way: Way, objects: Sequence[OwedObject]) -> int:
+        """Ask for `objects`, which owe nothing, and give what is shown a new proof; return how many.
+
+        Raises UpstreamError, ControlError.
+        """
+        by_study: dict[str, list[OwedObject]] = {}
+        for entry in objects:
+            by_study.setdefault(entry.study_instance_uid, []).append(entry)
+        renewed = 0
+        for study in by_study.values():
+            shown = await way.shown(study)
+            await self._archive.mark(shown, DebtState.PROVEN)
+            renewed += len(shown)
+        return renewed
+
     async def _prove_study(self, way: Way, objects: Sequence[OwedObject]) -> int:
         shown = await way.shown(objects)
         await self._archive.mark(shown, DebtState.PROVEN)
@@ -110,7 +132,7 @@ class Payback:
         for uid in shown:
             self._questions.pop(uid, None)
             self._failures.pop(uid, None)
-            self.health.proven()
+            self.health(self._sent_by.pop(uid, way.name)).proven()
         self._metrics.proven.inc(len(shown))
         again = [e for e in objects if e.sop_instance_uid not in shown and self._asked_in_vain(e)]
         if again:
@@ -119,16 +141,16 @@ class Payback:
             for entry in again:
                 self._questions.pop(entry.sop_instance_uid, None)
                 self._put_off(entry)
-                self.health.failed()
+                self.health(self._sent_by.pop(entry.sop_instance_uid, way.name)).failed()
                 self._metrics.failures.labels("prove").inc()
         return len(shown)
 
-    async def _refused(self, entry: OwedObject, answer: Stored) -> None:
+    async def _refused(self, entry: OwedObject, answer: Stored, health: StoreHealth) -> None:
         self._metrics.failures.labels("send").inc()
         self._put_off(entry)
         if not is_permanent(answer.failure_reason):
             _log.warning("the primary did not take an object", reason=answer.sentence)
-            self.health.failed()
+            health.failed()
             return
         assert answer.failure_reason is not None
         refusals = self._inventory.refused(entry.sop_instance_uid, answer.failure_reason)

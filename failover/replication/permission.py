@@ -26,6 +26,13 @@ class Word:
     keep_replicating: bool
     web: Verdict | None  # None: not known yet, or no such service
     dicom: Verdict | None
+    store_web: Verdict | None = None  # what is thought of stores alone, of callers' and of ours
+    store_dicom: Verdict | None = None
+
+    def doubts_stores(self, service: str) -> bool:
+        """Whether stores by `service` (web, dicom) are suspect or down: it gets one object at a time."""
+        verdict = self.store_web if service == "web" else self.store_dicom
+        return verdict in (Verdict.SUSPECT, Verdict.DOWN)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +53,7 @@ def parse_word(answer: Mapping[str, Any]) -> Word:
     """Read the router's answer. Raises ValueError, KeyError, TypeError: then it said nothing."""
     primary = answer["primary"]
     forced = answer.get("forced")
+    store = answer.get("store") or {}
     return Word(
         mode=Mode(answer["mode"]),
         phase=Phase(answer["phase"]),
@@ -53,6 +61,8 @@ def parse_word(answer: Mapping[str, Any]) -> Word:
         keep_replicating=bool(answer.get("keep_replicating", False)),
         web=_verdict(primary.get("web")),
         dicom=_verdict(primary.get("dicom")),
+        store_web=_verdict(store.get("web")),
+        store_dicom=_verdict(store.get("dicom")),
     )
 
 

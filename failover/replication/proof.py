@@ -56,10 +56,14 @@ class Refusals:
 
 
 class StoreHealth:
-    """What our own stores say of the primary: it has no probe for them (DESIGN 4.1)."""
+    """What our own stores by one service say of the primary: there is no probe for them.
+
+    The totals only grow, so that who reads them now and then misses nothing.
+    """
 
     def __init__(self) -> None:
         self.failed_in_a_row = 0
+        self.failed_total = 0
         self.accepted_total = 0
         self.proven_total = 0
 
@@ -70,6 +74,7 @@ class StoreHealth:
     def failed(self) -> None:
         """A transient failure, or no answer. A permanent refusal speaks of its object alone."""
         self.failed_in_a_row += 1
+        self.failed_total += 1
 
     def accepted(self) -> None:
         """It took one. Only a proof ends a row of failures: Orthanc says success on a full disk."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from typing import Final
 
+import structlog
 from prometheus_client import CollectorRegistry, generate_latest
 
 from failover.aio import cancel_and_wait, spawn
@@ -18,12 +19,17 @@ from failover.config.schema import Configuration
 from failover.control import ControlServer, Handler, Json, ask, socket_path
 from failover.metrics import ReplicatorMetrics
 from failover.replication.archive_side import ArchiveSide
+from failover.replication.dicom_way import DicomWay
 from failover.replication.fetch import Fetcher
 from failover.replication.inventory import Inventory
+from failover.replication.lookout import Lookout
+from failover.replication.orders import Orders
 from failover.replication.payback import Payback
-from failover.replication.ways import DicomWay, Way, WebWay
+from failover.replication.ways import Way
+from failover.replication.web_way import WebWay
 from failover.replication.worker import Worker
 
+_log = structlog.get_logger(__name__)
 # Studies fetched at the same time. Orthanc has few threads, and callers come first.
 _FETCHERS: Final = 2
 
@@ -38,6 +44,7 @@ class ReplicationService:
         self._web: DicomwebClient | None = None
         self._dimse: DimseBulk | None = None
         self._inventory: Inventory | None = None
+        self._orders: Orders | None = None
         self._worker: Worker | None = None
         self._control = ControlServer(socket_path(configuration.state_dir, "replicator"), self.handlers())
 
@@ -54,24 +61,30 @@ class ReplicationService:
 
         fetcher = Fetcher(archive, handover, self._metrics, self._clock)
         fetcher.clear()
-        self._worker = Worker(
-            ways=self._ways(archive),
-            ask_route=ask_route,
-            archive=archive,
-            inventory=self._inventory,
-            fetcher=fetcher,
-            payback=Payback(archive, self._inventory, self._metrics, self._clock),
-            metrics=self._metrics,
-            clock=self._clock,
+        self._orders = orders = Orders(self._ways(archive), ask_route, self._clock)
+        lookout = Lookout(
+            orders,
+            archive,
+            self._inventory,
+            self._metrics,
+            self._clock,
             poll_every_s=self._configuration.replication.poll_every,
             window_length=self._configuration.window_days,
         )
+        payback = Payback(archive, self._inventory, self._metrics, self._clock)
+        self._worker = worker = Worker(
+            orders, lookout, archive, self._inventory, fetcher, payback, self._metrics, self._clock
+        )
         await self._control.start()
+        if not orders.ways:
+            _log.warning("nothing to do: the primary has neither DICOMweb nor DICOM")
+            return
         self._tasks = [
-            spawn(self._worker.hear(), name="hear the router"),
-            spawn(self._worker.look(), name="look for studies"),
-            spawn(self._worker.pay(), name="pay back"),
-            *(spawn(self._worker.fetch(), name=f"fetch {n}") for n in range(_FETCHERS)),
+            spawn(orders.hear(), name="hear the router"),
+            spawn(lookout.look(), name="look for studies"),
+            spawn(worker.pay(), name="pay back"),
+            spawn(worker.renew(), name="renew proofs"),
+            *(spawn(worker.fetch(), name=f"fetch {n}") for n in range(_FETCHERS)),
         ]
 
     async def stop(self) -> None:
@@ -104,8 +117,20 @@ class ReplicationService:
     # -- control methods
 
     def handlers(self) -> dict[str, Handler]:
-        """`numbers` for status and metrics of the router, `metrics` for its /metrics."""
-        return {"numbers": self._answer_numbers, "metrics": self._answer_metrics}
+        """`numbers` and `metrics` for the router's status and /metrics; `hear`: an operator has spoken."""
+        return {
+            "numbers": self._answer_numbers,
+            "metrics": self._answer_metrics,
+            "hear": self._answer_hear,
+        }
+
+    async def _answer_hear(self, _params: Json) -> Json:
+        """Ask the router for its word at once; answer when nothing of before it is still being sent."""
+        assert self._orders is not None
+        assert self._worker is not None
+        await self._orders.hear_now()
+        await self._worker.nothing_under_way()
+        return {"allowed": self._orders.allowed.reason}
 
     async def _answer_numbers(self, _params: Json) -> Json:
         assert self._worker is not None

@@ -38,6 +38,7 @@ class FakeArchive:
         self.marks: list[tuple[str, str]] = []
         self.window: Json | None = None
         self.taken = Counter[str]()
+        self.to_be_evicted: list[str] = []  # by age, were they proven
         self.expected_moves: list[tuple[str, int]] = []
         self.data_dir = data_dir
         (data_dir / "kept").mkdir(parents=True, exist_ok=True)
@@ -51,6 +52,7 @@ class FakeArchive:
             "studies.held": self._studies,
             "study.instances": self._instances,
             "window.set": self._window,
+            "retention.unproven": self._unproven,
         }
         self._server = ControlServer(self.socket, handlers)
 
@@ -91,7 +93,10 @@ class FakeArchive:
     async def _mark(self, params: Json) -> Json:
         for uid in params["sop_instance_uids"]:
             held = self.held[uid]
-            held.state, held.status = params["state"], params.get("status")
+            if params["state"] != "proven" or held.state != "none":
+                held.state, held.status = params["state"], params.get("status")
+            elif uid in self.to_be_evicted:
+                self.to_be_evicted.remove(uid)  # what was never owed got a proof with a date
             held.attempts += params["state"] == "sent"
             self.marks.append((uid, held.state))
         return {"changed": len(params["sop_instance_uids"])}
@@ -140,6 +145,10 @@ class FakeArchive:
                 for held in self.study(params["study_instance_uid"])
             ]
         }
+
+    async def _unproven(self, params: Json) -> Json:
+        due = [self.held[uid] for uid in self.to_be_evicted if uid in self.held]
+        return {"objects": [_entry(held) for held in due[: params["limit"]]]}
 
     async def _window(self, params: Json) -> Json:
         self.window = params
