@@ -31,7 +31,9 @@ rather than stale: `failover_replication_lag_objects` when nobody has reported i
 | `operation` | the DIMSE operation: `C-ECHO`, `C-FIND`, `C-GET`, `C-MOVE`, `C-STORE`, the N-services |
 | `status` | `success`, `pending`, `warning`, `failure`, `cancel` |
 | `reason` | the code of an edge of [the routing table](routing.md), or as the metric says |
-| `component` | `archive`, `replicator` |
+| `phase` | `on_primary`, `on_backup`, `failing_back` |
+| `mode` | `auto`, `forced`, `drain`, `paused` |
+| `component` | `router`, `archive`, `replicator` |
 """
 _PROCESSES: Final = (
     ("Router", RouterMetrics),

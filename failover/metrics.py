@@ -43,6 +43,12 @@ class Known(Collector):
         yield family
 
 
+def _from_zero(counter: Counter, *values: str) -> None:
+    """Show 0 for each value of the label: Prometheus sees no increase in a series that begins at 1."""
+    for value in values:
+        counter.labels(value)
+
+
 class RouterMetrics:
     """What the router counts."""
 
@@ -57,6 +63,9 @@ class RouterMetrics:
         )
         self.active_upstream = Known(
             r, "failover_active_upstream", "1 for the upstream that answers reads", ("service", "upstream")
+        )
+        self.phase = Known(
+            r, "failover_phase", "1 for the phase that routing of the service is in", ("service", "phase")
         )
         self.mode = Gauge("failover_mode", "1 for the operator's intent in force", ("mode",), registry=r)
         self.transitions = Counter(
@@ -88,6 +97,21 @@ class RouterMetrics:
             "failover_state_not_persisted", "Moves that had to act before the disk answered", registry=r
         )
         self.failback_allowed = Gauge("failover_failback_allowed", "1 when the gate is open", registry=r)
+        self.start_time = Gauge(
+            "failover_router_start_time_seconds", "When the router started, Unix time", registry=r
+        )
+        self.audit_unwritten = Gauge(
+            "failover_audit_unwritten", "Entries of the audit trail that are not on disk yet", registry=r
+        )
+        self.spool_bytes = Gauge(
+            "failover_spool_bytes",
+            "Bodies kept until they are answered: memory, disk",
+            ("place",),
+            registry=r,
+        )
+        self.spool_limit_bytes = Gauge(
+            "failover_spool_limit_bytes", "What the spool may hold: memory, disk", ("place",), registry=r
+        )
         # proxy
         self.http_requests = Counter(
             "failover_http_requests", "Answers sent to callers", ("upstream", "route", "code"), registry=r
@@ -117,6 +141,7 @@ class RouterMetrics:
             ("reason",),
             registry=r,
         )
+        _from_zero(self.http_unprotected, "spool_full", "hold_full")
         # relay
         self.dicom_associations = Counter(
             "failover_dicom_associations",
@@ -162,7 +187,15 @@ class ArchiveMetrics:
         self.instances = Gauge("failover_archive_instances", "Instances held", registry=r)
         self.studies = Gauge("failover_archive_studies", "Studies held", registry=r)
         self.bytes = Gauge("failover_archive_bytes", "Bytes of the instances held", registry=r)
+        self.limit_bytes = Gauge(
+            "failover_archive_limit_bytes", "What it may hold: archive.retention.max_bytes", registry=r
+        )
         self.free_bytes = Gauge("failover_archive_free_bytes", "Free space on the archive's disk", registry=r)
+        self.min_free_bytes = Gauge(
+            "failover_archive_min_free_bytes",
+            "Below so much free space stores are refused: archive.retention.min_free_bytes",
+            registry=r,
+        )
         self.stored = Counter(
             "failover_archive_stored", "Instances made durable, by origin", ("origin",), registry=r
         )
@@ -178,6 +211,7 @@ class ArchiveMetrics:
             ("reason",),
             registry=r,
         )
+        _from_zero(self.refused_stores, "disk_full", "unreadable", "conflict")
         self.evicted = Counter("failover_archive_evicted", "Instances that went by retention", registry=r)
         self.requests = Counter(
             "failover_archive_requests", "DICOMweb requests", ("route", "code"), registry=r

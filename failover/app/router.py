@@ -32,6 +32,7 @@ from failover.model import DicomPeer, Service, UpstreamName
 from failover.proxy.server import Proxy, WebUpstream
 from failover.relay.server import Relay
 from failover.routing.controller import TRAIL_FILE, Controller, Hooks
+from failover.routing.gauges import show_every_edge
 from failover.spool import Spool
 
 _log = structlog.get_logger(__name__)
@@ -107,10 +108,12 @@ class Router:
         )
         self._control = ControlServer(socket_path(state_dir, "router"), {"route": self._route})
         self._numbers: asyncio.Task[None] | None = None
+        self._show()
 
     async def start(self, opened: dict[str, socket.socket]) -> None:
         """Serve on the three listening sockets."""
         self._metrics.component_up.labels("router").set(1)
+        self._metrics.start_time.set(self._clock.wall().timestamp())
         self._trail.start()
         self._controller.start(
             Hooks(
@@ -150,6 +153,16 @@ class Router:
         while True:
             self._controller.replication_heard(await self._others.numbers())
             await self._clock.sleep(NUMBERS_EVERY_S)
+
+    def _show(self) -> None:
+        """The numbers that are asked for at each scrape, and the edges that were never taken."""
+        metrics, spool, web_ = self._metrics, self._spool, self._configuration.listen.web
+        show_every_edge(metrics)
+        metrics.audit_unwritten.set_function(lambda: self._trail.unwritten)
+        metrics.spool_bytes.labels("memory").set_function(lambda: spool.memory_used_bytes)
+        metrics.spool_bytes.labels("disk").set_function(lambda: spool.disk_used_bytes)
+        metrics.spool_limit_bytes.labels("memory").set(web_.spool_memory)
+        metrics.spool_limit_bytes.labels("disk").set(web_.spool_disk)
 
     def _in_flight(self, upstream: UpstreamName, service: Service) -> int:
         carrier = self._proxy if service is Service.WEB else self._relay

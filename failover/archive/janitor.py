@@ -103,7 +103,9 @@ class Janitor:
         self._metrics.instances.set(numbers["instances"])
         self._metrics.studies.set(numbers["studies"])
         self._metrics.bytes.set(numbers["bytes"])
+        self._metrics.limit_bytes.set(self._policy.max_bytes)
         self._metrics.free_bytes.set(self._free_bytes())
+        self._metrics.min_free_bytes.set(self._policy.min_free_bytes)
 
     # -- retention ----------------------------------------------------------------------------------
 

@@ -85,6 +85,11 @@ class Trail:
             lambda: not self._unwritten or self._unwritten[0].id > last, timeout_s=timeout_s
         )
 
+    @property
+    def unwritten(self) -> int:
+        """How many entries are not on disk yet."""
+        return len(self._unwritten)
+
     def events(self, since: int) -> list[Event]:
         """Return the entries whose id is greater than `since`, oldest first."""
         if self._recent and since + 1 < self._recent[0].id:

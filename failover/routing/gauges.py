@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 from failover.metrics import RouterMetrics
-from failover.model import Mode, Service, UpstreamName, Verdict
+from failover.model import Mode, Phase, Service, UpstreamName, Verdict
 from failover.routing.gate import gate, live_numbers
 from failover.routing.route import service_route
 from failover.routing.state import State
-from failover.routing.states import Numbers, Rules
+from failover.routing.states import TRANSITIONS, Numbers, Rules
+
+
+def show_every_edge(metrics: RouterMetrics) -> None:
+    """Count each edge from 0: Prometheus sees no increase in a series that begins at 1."""
+    for edge in TRANSITIONS.values():
+        for service in Service:
+            metrics.transitions.labels(service, edge.to, edge.code)
 
 
 def show_standing(metrics: RouterMetrics, state: State, rules: Rules) -> None:
@@ -19,9 +26,11 @@ def show_standing(metrics: RouterMetrics, state: State, rules: Rules) -> None:
         metrics.upstream_suspect.set(float(verdict is Verdict.SUSPECT) if known else None, name, service)
     for service in Service:
         if any((name, service) in rules.exists for name in UpstreamName):
-            active = service_route(state, rules, service).reads
+            standing = service_route(state, rules, service)
             for name in UpstreamName:
-                metrics.active_upstream.set(float(name is active), service, name)
+                metrics.active_upstream.set(float(name is standing.reads), service, name)
+            for phase in Phase:
+                metrics.phase.set(float(phase is standing.phase), service, phase)
     for mode in Mode:
         metrics.mode.labels(mode).set(float(mode is state.intent.mode))
 
