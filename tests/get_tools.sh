@@ -1,13 +1,14 @@
 #!/usr/bin/env bash
-# Gets what the tests need from Debian: Orthanc with its DICOMweb plugin, DCMTK, Prometheus (for promtool), Chromium.
+# Gets what the tests need from Debian: Orthanc with its DICOMweb plugin, DCMTK, Prometheus with promtool, Chromium,
+# systemd (for systemd-analyze).
 # As root they are installed, with a policy-rc.d for this run only, so that no service starts. Without root they are
 # unpacked below .tools/ where that works. `bench` gets the peers of the benchmark too; `--path` prints the folders
 # to put before PATH.
 set -euo pipefail
 top=$(cd "$(dirname "$0")/.." && pwd)
 tools=$top/.tools
-packages=(orthanc orthanc-dicomweb dcmtk prometheus chromium)
-commands=(Orthanc storescu findscu dcmqrscp promtool chromium)
+packages=(orthanc orthanc-dicomweb dcmtk prometheus chromium systemd)
+commands=(Orthanc storescu findscu dcmqrscp prometheus promtool chromium systemd-analyze)
 if [ "${1:-}" = bench ]; then
     packages+=(haproxy nginx libnginx-mod-stream wrk)
     commands+=(haproxy nginx wrk)
