@@ -32,10 +32,10 @@ def installed(tmp_path: Path) -> Path:
 
 
 def analyze(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    environment = {**environment(), "SYSTEMD_UNIT_PATH": f"{folder}:", "SYSTEMD_PAGER": ""}
+    variables = {**environment(), "SYSTEMD_UNIT_PATH": f"{folder}:", "SYSTEMD_PAGER": ""}
     return subprocess.run(
         [str(find_program("systemd-analyze")), *arguments],
-        env=environment,
+        env=variables,
         capture_output=True,
         text=True,
         timeout=50,
