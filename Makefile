@@ -8,10 +8,10 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/pip --disable-pip-version-check -q
 WORKERS ?= 2
 
-.PHONY: help run test check lint types bench fuzz docs lock tools clean
+.PHONY: help run test check lint types bench bench-failover fuzz docs lock tools clean
 
 help: ## say what there is
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-10s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-15s %s\n", $$1, $$2}'
 
 $(VENV)/.run: requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "needs Python 3.11 or newer: make PYTHON=python3.12 …")'
@@ -45,6 +45,10 @@ types: $(VENV)/.dev ## mypy --strict
 bench: $(VENV)/.dev ## we and the peers in one run; results in tests/bench/results/
 	@tests/get_tools.sh bench
 	@PATH="$(CURDIR)/$(BIN):$$(tests/get_tools.sh --path):$$PATH" $(BIN)/python -m tests.bench
+
+bench-failover: $(VENV)/.dev ## the primary fails in every way, with us and the peers (as root: a network namespace)
+	@tests/get_tools.sh bench
+	@PATH="$(CURDIR)/$(BIN):$$(tests/get_tools.sh --path):$$PATH" $(BIN)/python -m tests.bench.outage
 
 fuzz: $(VENV)/.dev ## a minute of hostile bytes for each parser
 	$(BIN)/python -m tests.fuzz

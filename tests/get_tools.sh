@@ -10,8 +10,8 @@ tools=$top/.tools
 packages=(orthanc orthanc-dicomweb dcmtk prometheus chromium systemd)
 commands=(Orthanc storescu findscu dcmqrscp prometheus promtool chromium systemd-analyze)
 if [ "${1:-}" = bench ]; then
-    packages+=(haproxy nginx libnginx-mod-stream wrk)
-    commands+=(haproxy nginx wrk)
+    packages+=(haproxy nginx libnginx-mod-stream caddy wrk)
+    commands+=(haproxy nginx caddy wrk)
 fi
 
 path="$tools/usr/bin:$tools/usr/sbin:/usr/sbin:/usr/bin"

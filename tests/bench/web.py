@@ -83,9 +83,13 @@ def load(port: int, path: str, *, connections: int, seconds: int, folder: Path) 
 
 
 @contextmanager
-def program(command: list[str], port: int) -> Iterator[int]:
+def program(command: list[str], port: int, *, environment: dict[str, str] | None = None) -> Iterator[int]:
     process = subprocess.Popen(
-        command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env={**os.environ, **(environment or {})},
     )
     try:
         wait_for(lambda: listens(port), f"{command[0]} listens")
@@ -95,7 +99,7 @@ def program(command: list[str], port: int) -> Iterator[int]:
         process.wait(30)
 
 
-def _user() -> str:
+def nginx_user() -> str:
     """As root nginx would run its worker as nobody, who may not read our folder: 403 for all."""
     return "user root; " if os.getuid() == 0 else ""
 
@@ -110,7 +114,7 @@ def origin(folder: Path) -> Iterator[int]:
     (root / "dicom-web" / "studies").write_text("[]")
     configuration = folder / "origin.conf"
     configuration.write_text(
-        f"""{_user()}daemon off; worker_processes 1; pid {folder}/origin.pid; error_log /dev/null;
+        f"""{nginx_user()}daemon off; worker_processes 1; pid {folder}/origin.pid; error_log /dev/null;
 events {{ worker_connections 4096; }}
 http {{ access_log off; sendfile on; tcp_nopush on; keepalive_requests 1000000;
   default_type application/octet-stream;

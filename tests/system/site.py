@@ -47,10 +47,11 @@ def request(
     body: bytes | None = None,
     headers: Mapping[str, str] | None = None,
     *,
+    host: str = _HOST,
     timeout_s: float = 30,
 ) -> Answer:
-    """Ask a server on loopback. Raises OSError or HTTPException where a caller would see a fault."""
-    connection = http.client.HTTPConnection(_HOST, port, timeout=timeout_s)
+    """Ask a server. Raises OSError or HTTPException where a caller would see a fault."""
+    connection = http.client.HTTPConnection(host, port, timeout=timeout_s)
     try:
         connection.request(method, path, body, dict(headers or {}))
         answer = connection.getresponse()

@@ -1,0 +1,207 @@
+"""Two hundred requests a second: searches, retrieves, stores and orders, on kept and on new connections.
+
+Each answer is judged as a viewer would: the right status, whole, with all its parts. A request's time counts
+from the moment at which it was due, so a stall is felt by all that fall into it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Final
+
+import aiohttp
+
+from failover.aio import spawn
+from tests.bench.outage.content import SLICES, Content, new_object
+from tests.bench.outage.stage import stow
+
+RATE: Final = 200
+TIMEOUT_S: Final = 30.0
+_numbers = itertools.count(1)
+
+Check = Callable[[aiohttp.ClientResponse, bytes], bool]
+
+
+@dataclass
+class Ask:
+    kind: str  # get, large, stow, order, kind
+    method: str
+    path: str
+    check: Check
+    headers: dict[str, str] = field(default_factory=dict)
+    body: bytes | None = None
+    mark: str = ""
+    """The SOP instance UID of a store, the number of an order."""
+
+
+@dataclass
+class Tally:
+    """What callers saw in one run."""
+
+    asked: Counter[str] = field(default_factory=Counter)
+    failed: Counter[str] = field(default_factory=Counter)
+    reasons: Counter[str] = field(default_factory=Counter)
+    slowest_s: dict[str, float] = field(default_factory=dict)
+    """By kind. An order can only be answered by the primary, so it waits for it."""
+    stored: list[str] = field(default_factory=list)
+    """SOP instance UIDs that were acknowledged."""
+    orders: list[str] = field(default_factory=list)
+
+    def add(self, ask: Ask, took_s: float, fault: str | None) -> None:
+        self.asked[ask.kind] += 1
+        if fault is not None:
+            self.failed[ask.kind] += 1
+            self.reasons[f"{ask.kind}: {fault}"] += 1
+        elif ask.kind == "stow":
+            self.stored.append(ask.mark)
+        if ask.kind == "order":
+            self.orders.append(ask.mark)
+        self.slowest_s[ask.kind] = max(took_s, self.slowest_s.get(ask.kind, 0.0))
+
+
+def _searched(answer: aiohttp.ClientResponse, body: bytes) -> bool:
+    return answer.status == 200 and len(json.loads(body)) >= 10
+
+
+def _parts(wanted: int) -> Check:
+    def check(answer: aiohttp.ClientResponse, body: bytes) -> bool:
+        boundary = (answer.content_type == "multipart/related") and _boundary(answer)
+        if answer.status != 200 or not boundary:
+            return False
+        mark = b"--" + boundary
+        return body.count(mark + b"\r\n") == wanted and body.rstrip(b"\r\n ").endswith(mark + b"--")
+
+    return check
+
+
+def _boundary(answer: aiohttp.ClientResponse) -> bytes:
+    for piece in answer.headers["Content-Type"].split(";"):
+        name, _, value = piece.strip().partition("=")
+        if name.lower() == "boundary":
+            return value.strip('"').encode()
+    return b""
+
+
+def _json_of(wanted: int) -> Check:
+    return lambda answer, body: answer.status == 200 and len(json.loads(body)) == wanted
+
+
+def _named(uid: str) -> Check:
+    def check(answer: aiohttp.ClientResponse, body: bytes) -> bool:
+        if answer.status != 200:
+            return False
+        named = json.loads(body).get("00081199", {}).get("Value", [])
+        return uid in [item["00081155"]["Value"][0] for item in named]
+
+    return check
+
+
+def _done(answer: aiohttp.ClientResponse, body: bytes) -> bool:
+    return answer.status == 200 and body == b"done"
+
+
+_DICOM: Final = {"Accept": 'multipart/related; type="application/dicom"; transfer-syntax=*'}
+_FRAMES: Final = {"Accept": 'multipart/related; type="application/octet-stream"'}
+_JSON: Final = {"Accept": "application/dicom+json"}
+
+
+def workload(content: Content) -> Iterator[Ask]:
+    """Without end: of 100 requests 10 stores, 2 orders, 88 reads, of which one is a study of 16 slices."""
+    for number in itertools.count():
+        place = number % 100
+        study, series, instance = content.small[number % len(content.small)]
+        base = f"/dicom-web/studies/{study}"
+        one = f"{base}/series/{series}/instances/{instance}"
+        if place % 10 == 3:
+            uid, file = new_object(content.template, next(_numbers))
+            headers, body = stow(file)
+            yield Ask("stow", "POST", "/dicom-web/studies", _named(uid), headers, body, uid)
+        elif place in (25, 75):
+            mark = str(next(_numbers))
+            yield Ask("order", "POST", f"/orders/{mark}", _done, body=b"order", mark=mark)
+        elif place == 50:
+            yield Ask("get", "GET", f"/dicom-web/studies/{content.slices}", _parts(SLICES), _DICOM)
+        elif place % 4 == 0:
+            yield Ask("get", "GET", "/dicom-web/studies?limit=10", _searched, _JSON)
+        elif place % 4 == 1:
+            yield Ask("get", "GET", one, _parts(1), _DICOM)
+        elif place % 4 == 2:
+            yield Ask("get", "GET", f"{one}/frames/1", _parts(1), _FRAMES)
+        else:
+            yield Ask("get", "GET", f"{one}/metadata", _json_of(1), _JSON)
+
+
+def large(content: Content) -> Iterator[Ask]:
+    """Without end: the one part of 64 MB."""
+    study, series, instance = content.large
+    path = f"/dicom-web/studies/{study}/series/{series}/instances/{instance}"
+    while True:
+        yield Ask("large", "GET", path, _parts(1), _DICOM)
+
+
+def kind(path: str, status: int) -> Iterator[Ask]:
+    """Without end: one path that earns always the same."""
+    while True:
+        yield Ask("kind", "GET", path, lambda answer, _: answer.status == status)
+
+
+class Callers:
+    """Ask at `rate` a second until told to end; then wait for what is under way."""
+
+    def __init__(self, port: int, asks: Iterator[Ask], *, rate: float = RATE) -> None:
+        self.tally = Tally()
+        self._base = f"http://127.0.0.1:{port}"
+        self._asks = asks
+        self._rate = rate
+        self._under_way: set[asyncio.Task[None]] = set()
+        self._ended = asyncio.Event()
+
+    async def go_on(self) -> None:
+        loop = asyncio.get_running_loop()
+        limits = aiohttp.ClientTimeout(TIMEOUT_S)
+        async with (
+            aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0), timeout=limits) as kept,
+            aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(limit=0, force_close=True), timeout=limits
+            ) as new,
+        ):
+            # What a peer or we break shall be seen, not silently asked again.
+            kept._retry_connection = new._retry_connection = False
+            began = loop.time()
+            for number, ask in enumerate(self._asks):
+                due = began + number / self._rate
+                with_timeout = max(0.0, due - loop.time())
+                try:
+                    await asyncio.wait_for(self._ended.wait(), with_timeout)
+                    break
+                except TimeoutError:
+                    pass
+                session = kept if number % 2 else new
+                task = spawn(self._one(session, ask, due), name="a caller")
+                self._under_way.add(task)
+                task.add_done_callback(self._under_way.discard)
+            if self._under_way:
+                await asyncio.wait(self._under_way)
+
+    def end(self) -> None:
+        self._ended.set()
+
+    async def _one(self, session: aiohttp.ClientSession, ask: Ask, due: float) -> None:
+        fault = None
+        try:
+            async with session.request(
+                ask.method, self._base + ask.path, headers=ask.headers, data=ask.body
+            ) as answer:
+                body = await answer.read()
+                if not ask.check(answer, body):
+                    fault = str(answer.status) if answer.status != 200 else "200 but not whole"
+        except (aiohttp.ClientError, OSError, ValueError, LookupError) as error:
+            fault = type(error).__name__
+        except TimeoutError:
+            fault = f"nothing within {TIMEOUT_S:g} s"
+        self.tally.add(ask, asyncio.get_running_loop().time() - due, fault)

@@ -1,0 +1,289 @@
+"""The faults, the product and the peers under each, and what callers saw.
+
+A row is a fault: how it begins and how it ends. The product gets a fresh site for each row (its hold-down
+grows with each failover), a peer a fresh process. Rows that must not move the route want 0 transitions.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import tempfile
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from failover.aio import spawn
+from failover.clock import SystemClock
+from tests.bench.outage import callers, content, peers
+from tests.bench.outage.callers import Ask, Callers, Tally
+from tests.bench.outage.content import Content
+from tests.bench.outage.stage import PORT as PRIMARY_PORT
+from tests.bench.outage.stage import THEIRS, Archive, Namespace, Primary, fill
+from tests.peers.process import wait_for
+from tests.system.site import Site, request
+
+BEFORE_S: Final = 3.0
+FAULT_S: Final = 8.0
+AFTER_S: Final = 5.0
+FAILBACK_WITHIN_S: Final = 60.0
+_clock = SystemClock()
+
+
+@dataclass
+class World:
+    primary: Primary
+    namespace: Namespace
+    content: Content
+    site: Site | None = None
+    """The product's, while it is its turn."""
+
+    async def sleep(self, seconds: float) -> None:
+        await _clock.sleep(seconds)
+
+    async def restart(self) -> None:
+        await asyncio.to_thread(self.primary.start)
+
+
+@dataclass(frozen=True)
+class Row:
+    name: str
+    fault: Callable[[World], Awaitable[None]]
+    """Begins, lasts and ends."""
+    moves: bool = True
+    """Whether the route may move."""
+    large: bool = False
+    """With callers of the 64 MB answer."""
+    also: Callable[[], Iterator[Ask]] | None = None
+    also_rate: float = 1.0
+    product_only: bool = False
+
+
+async def _killed(world: World) -> None:
+    await asyncio.to_thread(world.primary.kill)
+    await world.sleep(FAULT_S)
+    await world.restart()
+
+
+async def _stopped(world: World) -> None:
+    world.primary.send(signal.SIGSTOP)
+    await world.sleep(FAULT_S)
+    world.primary.send(signal.SIGCONT)
+
+
+async def _dropped(world: World) -> None:
+    world.namespace.drop_packets()
+    await world.sleep(FAULT_S)
+    world.namespace.pass_packets()
+
+
+def _behaves(mode: str) -> Callable[[World], Awaitable[None]]:
+    async def fault(world: World) -> None:
+        world.primary.behave(mode)
+        await world.sleep(FAULT_S)
+        world.primary.behave("well")
+
+    return fault
+
+
+async def _flaps(world: World) -> None:
+    for _ in range(4):
+        await asyncio.to_thread(world.primary.kill)
+        await world.sleep(2.0)
+        await world.restart()
+        await world.sleep(2.0)
+
+
+async def _stopped_shortly(world: World) -> None:
+    for pause_s in (25.0, 5.0):
+        world.primary.send(signal.SIGSTOP)
+        await world.sleep(1.5)
+        world.primary.send(signal.SIGCONT)
+        await world.sleep(pause_s)
+
+
+async def _lost_shortly(world: World) -> None:
+    for _ in range(3):
+        world.namespace.drop_packets()
+        await world.sleep(0.3)
+        world.namespace.pass_packets()
+        await world.sleep(3.0)
+
+
+async def _router_stopped(world: World) -> None:
+    assert world.site is not None
+    pid = int(world.site.children()["router"]["pid"])
+    os.kill(pid, signal.SIGSTOP)
+    await world.sleep(5.0)
+    os.kill(pid, signal.SIGCONT)
+
+
+async def _nothing(world: World) -> None:
+    await world.sleep(FAULT_S)
+
+
+ROWS: Final = (
+    Row("killed", _killed),
+    Row("stopped (SIGSTOP)", _stopped),
+    Row("packets dropped", _dropped),
+    Row("500 on everything", _behaves("500")),
+    Row("500 on all but the health page", _behaves("500_but_health")),
+    Row("10 s slow", _behaves("slow")),
+    Row("breaks every longer body", _behaves("break")),
+    Row("killed inside 64 MB answers", _killed, large=True),
+    Row("2 s up, 2 s down", _flaps),
+    Row("stopped 1.5 s every 25 s", _stopped_shortly, moves=False),
+    Row("packets lost for 300 ms", _lost_shortly, moves=False),
+    Row("one kind of request 20 s slow", _nothing, moves=False, also=lambda: callers.kind("/kind/slow", 200)),
+    Row(
+        "one caller who earns only 500",
+        _nothing,
+        moves=False,
+        also=lambda: callers.kind("/kind/broken", 500),
+        also_rate=20.0,
+    ),
+    Row("the router itself stopped for 5 s", _router_stopped, moves=False, product_only=True),
+)
+
+
+@dataclass
+class Result:
+    row: str
+    contestant: str
+    tally: Tally
+    twice: int
+    """Orders carried out more than once."""
+    transitions: int | None = None
+    missing: int | None = None
+    """Acknowledged stores that are not on the primary in the end."""
+    failback: str = ""
+    notes: list[str] = field(default_factory=list)
+
+    def figures(self) -> dict[str, Any]:
+        asked, failed = self.tally.asked, self.tally.failed
+        return {
+            "row": self.row,
+            "contestant": self.contestant,
+            "asked": asked,
+            "failed": failed,
+            "reasons": self.tally.reasons,
+            "slowest_s": {kind: round(took_s, 3) for kind, took_s in self.tally.slowest_s.items()},
+            "orders_twice": self.twice,
+            "transitions": self.transitions,
+            "stores_missing": self.missing,
+            "failback": self.failback,
+        }
+
+
+@contextmanager
+def product(world: World) -> Iterator[int]:
+    """A fresh site that has replicated all."""
+    with Site({"web": {"url": f"http://{THEIRS}:{PRIMARY_PORT}"}}) as site:
+        world.site = site
+        wanted = len(world.content.files)
+
+        def filled() -> bool:
+            found = request(site.archive_web_port, "GET", "/dicom-web/instances?limit=1000")
+            covered = site.status()["replication"]["coverage_ratio"] == 1.0
+            return covered and found.status == 200 and len(found.json()) >= wanted
+
+        wait_for(filled, "the archive is filled", timeout_s=120)
+        try:
+            yield site.web_port
+        finally:
+            world.site = None
+
+
+async def _run(row: Row, world: World, port: int, *, product: bool) -> tuple[Tally, list[str]]:
+    notes: list[str] = []
+    groups = [Callers(port, callers.workload(world.content))]
+    if row.large:
+        groups.append(Callers(port, callers.large(world.content), rate=0.5))
+    if row.also is not None:
+        groups.append(Callers(port, row.also(), rate=row.also_rate))
+    asking = [spawn(group.go_on(), name="callers") for group in groups]
+    await world.sleep(BEFORE_S)
+    await row.fault(world)
+    ended = _clock.monotonic()
+    await world.sleep(AFTER_S)
+    if product:
+        assert world.site is not None
+        while (await asyncio.to_thread(world.site.status))["phase"] != "on_primary":
+            if _clock.monotonic() - ended > FAILBACK_WITHIN_S:
+                notes.append(f"not back on the primary after {FAILBACK_WITHIN_S:g} s")
+                break
+            await world.sleep(0.2)
+        else:
+            notes.append(f"back within {_clock.monotonic() - ended:.1f} s of the end of the fault")
+        await world.sleep(2.0)
+    for group in groups:
+        group.end()
+    await asyncio.gather(*asking)
+    whole = groups[0].tally
+    for group in groups[1:]:
+        whole.asked.update(group.tally.asked)
+        whole.failed.update(group.tally.failed)
+        whole.reasons.update(group.tally.reasons)
+        whole.slowest_s.update(group.tally.slowest_s)
+    return whole, notes
+
+
+def measure(names: list[str], wanted: list[str]) -> Iterator[Result]:
+    """Run the rows whose name contains one of `wanted` (all when empty) for each contestant of `names`."""
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="outage-")))
+        namespace = stack.enter_context(Namespace())
+        behind = stack.enter_context(Archive(inside=True))
+        beside = stack.enter_context(Archive(inside=False))
+        made = content.make()
+        primary = stack.enter_context(Primary(namespace, behind))
+        world = World(primary, namespace, made)
+        wait_for(lambda: _stored(PRIMARY_PORT, made, THEIRS), "the primary is filled", timeout_s=120)
+        wait_for(
+            lambda: _stored(beside.port, made, "127.0.0.1"), "the peers' backup is filled", timeout_s=120
+        )
+        makers: dict[str, Callable[[], AbstractContextManager[int]]] = {
+            "failover": lambda: product(world),
+            "haproxy": lambda: peers.haproxy(folder, beside.port, tuned=False),
+            "haproxy tuned": lambda: peers.haproxy(folder, beside.port, tuned=True),
+            "nginx": lambda: peers.nginx(folder, beside.port),
+            "caddy": lambda: peers.caddy(folder, beside.port),
+        }
+        for row in ROWS:
+            if wanted and not any(part in row.name for part in wanted):
+                continue
+            for name in names:
+                if row.product_only and name != "failover":
+                    continue
+                if name == "caddy" and not peers.have("caddy"):
+                    continue
+                yield _one(row, name, makers[name], world)
+
+
+def _one(row: Row, name: str, make: Callable[[], AbstractContextManager[int]], world: World) -> Result:
+    with make() as port:
+        tally, notes = asyncio.run(_run(row, world, port, product=name == "failover"))
+        orders = world.primary.orders()
+        twice = sum(orders.get(mark, 0) > 1 for mark in tally.orders)
+        result = Result(row.name, name, tally, twice, notes=notes)
+        if world.site is not None:
+            result.transitions = len(world.site.transitions())
+            result.missing = sum(not _on_primary(uid) for uid in tally.stored)
+    wait_for(world.primary.answers, "the primary is well again", timeout_s=30)
+    return result
+
+
+def _on_primary(uid: str) -> bool:
+    found = request(PRIMARY_PORT, "GET", f"/dicom-web/instances?SOPInstanceUID={uid}", host=THEIRS)
+    return found.status == 200 and len(found.json()) == 1
+
+
+def _stored(port: int, made: Content, host: str) -> bool:
+    try:
+        fill(port, made, host)
+    except (OSError, AssertionError):
+        return False
+    return True
