@@ -120,6 +120,7 @@ class Router:
                 ask_numbers=self._others.numbers,
                 in_flight=self._in_flight,
                 last_store_on_backup_s=self._last_store_on_backup_s,
+                end_work=self._end_work,
                 nothing_to_prove=self._checker.nothing_to_prove,
             )
         )
@@ -167,6 +168,9 @@ class Router:
     def _in_flight(self, upstream: UpstreamName, service: Service) -> int:
         carrier = self._proxy if service is Service.WEB else self._relay
         return carrier.in_flight(upstream)
+
+    def _end_work(self, upstream: UpstreamName) -> int:
+        return self._proxy.end_work(upstream)
 
     def _last_store_on_backup_s(self) -> float | None:
         times = [self._proxy.last_store_on_backup_s, self._relay.last_store_on_backup_s]

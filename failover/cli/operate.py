@@ -106,7 +106,8 @@ def drain(
 ) -> None:
     """Give the primary no new work, and return when it is empty: then it can be serviced.
 
-    Exit code 1 when something is still in flight after the grace; the drain stays in force.
+    What is still in flight after the grace is ended: what may be repeated goes to the backup, the rest
+    breaks. Exit code 1 when something is in flight even then; the drain stays in force.
     """
     if upstream != "primary":
         leave(Exit.USAGE, f"drain: must be primary, is {upstream}")
@@ -242,7 +243,9 @@ def _wait_until_empty(router: RouterClient, answer: dict[str, Any], grace_s: flo
 
     clock = SystemClock()
     until = clock.monotonic() + grace_s + _AFTER_GRACE_S
-    while answer["mode"] == "drain" and in_flight(answer, "primary") and clock.monotonic() < until:
+    while answer["mode"] == "drain" and clock.monotonic() < until:
+        if answer["intent"].get("drain") != "under_way" and not in_flight(answer, "primary"):
+            break
         wait(_LOOK_S)
         try:
             answer = router.get("/api/status")
@@ -260,4 +263,7 @@ def _tell_what_is_left(answer: dict[str, Any], grace: str) -> None:
     if in_flight(answer, "primary"):
         left = in_flight_words(answer, "primary")
         leave(Exit.FAILED, f"after {grace} the primary still has {left}; the drain stays in force")
-    say(["the primary is empty: it can be serviced; `failover auto` ends the drain"], error=True)
+    ended = (
+        f"what was left after {grace} was ended; " if answer["intent"].get("drain") == "grace_over" else ""
+    )
+    say([f"{ended}the primary is empty: it can be serviced; `failover auto` ends the drain"], error=True)

@@ -155,6 +155,25 @@ class Exchange:
             elif self._answer is not None and self._answer.is_event_stream:
                 self.failed(Failure.BROKE)
 
+    def end_at(self, upstream: UpstreamName) -> bool:
+        """`upstream` is given nothing more: go elsewhere, or end honestly. Returns whether this was there."""
+        attempt, answer = self._attempt, self._answer
+        if attempt is None or attempt.name is not upstream or self.stage is Stage.ENDED:
+            return False
+        if self._tunnel is not None:
+            self._tunnel.restart()
+            return True
+        sent = attempt.sent
+        self._cancel_timer()
+        self._leave(Outcome.LEFT)
+        if answer is not None and answer.begun:
+            self._finish(upstream, answer.head.status, answer, broken=True)
+            return True
+        self._forget_answer()
+        self._see()
+        self._do(self._pursuit.ended_at(upstream, sent=sent, now_s=self._proxy.clock.monotonic()))
+        return True
+
     # -- the caller's body
 
     def body_data(self, data: bytes) -> None:

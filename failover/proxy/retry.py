@@ -214,6 +214,14 @@ class Pursuit:
         self._tried.add(upstream)
         return self.next(now_s)
 
+    def ended_at(self, upstream: UpstreamName, *, sent: bool, now_s: float) -> Step:
+        """An operator takes work off `upstream`, the grace is over. `see` comes first."""
+        self.cause = "work_ended"
+        if sent and not self.repeatable:
+            return _say(502, "an operator took the upstream away; the request may have been carried out")
+        self._tried.add(upstream)
+        return self.next(now_s)
+
     def leaves(self, upstream: UpstreamName, verdict: Verdict | None, *, sent: bool) -> bool:
         """Whether a request that waits at `upstream`, whose verdict is now `verdict`, goes elsewhere.
 

@@ -6,6 +6,7 @@ Who answers a request is decided in `retry` (pure) and carried out by `exchange`
 from __future__ import annotations
 
 import asyncio
+import math
 import socket
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -117,6 +118,22 @@ class Proxy:
     def in_flight(self, upstream: UpstreamName) -> int:
         """How many requests, answers and tunnels are at `upstream` now."""
         return self.flights[upstream]
+
+    def end_work(self, upstream: UpstreamName) -> int:
+        """End what is at `upstream`: what may be repeated goes elsewhere, the rest is cut and says so.
+
+        Idle connections to it are closed too. Returns how many requests, answers and tunnels were there.
+        """
+        ended = 0
+        for caller in list(self._callers):
+            if caller.exchange is not None:
+                ended += caller.exchange.end_at(upstream)
+            bound = caller.bound.pop(upstream, None)
+            if bound is not None:
+                bound.drop()
+        if upstream in self.pools:
+            self.pools[upstream].sweep(math.inf)
+        return ended
 
     def _busy(self) -> bool:
         return any(caller.phase is not Phase.LINGER for caller in self._callers)

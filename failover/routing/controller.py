@@ -26,7 +26,7 @@ from failover.health.passive import LiveTraffic
 from failover.health.plan import existing
 from failover.health.report import Report
 from failover.metrics import RouterMetrics
-from failover.model import Part, Service, UpstreamName, Verdict
+from failover.model import Mode, Part, Service, UpstreamName, Verdict
 from failover.routing import wishes
 from failover.routing.board import RouteBoard
 from failover.routing.gate import live_numbers
@@ -81,7 +81,8 @@ class Hooks:
     # Monotonic time of the last store that the backup acknowledged through proxy or relay.
     last_store_on_backup_s: Callable[[], float | None] = lambda: None
     # The grace of a drain is over: end what is still at this upstream.
-    end_work: Callable[[UpstreamName], None] = lambda _upstream: None
+    # Returns how many things were there.
+    end_work: Callable[[UpstreamName], int] = lambda _upstream: 0
     # Checker.nothing_to_prove.
     nothing_to_prove: Callable[[UpstreamName], None] = lambda _upstream: None
 
@@ -193,9 +194,9 @@ class Controller:
         self.changed.fire()
 
     def replication_heard(self, numbers: Numbers | None) -> None:
-        """
+        """Take the numbers of archive and replicator.
 
-        ake the numbers of archive and replicator; call it each second, with None when they do not answer.
+        Call it each second, with None when they do not answer.
         """
         self._apply(NumbersHeard(numbers, self._clock.monotonic()))
 
@@ -336,7 +337,8 @@ class Controller:
                 if self._asking is None or self._asking.done():
                     self._asking = spawn(self._ask_numbers(), name="ask numbers")
             case EndWork():
-                self._hooks.end_work(command.upstream)
+                ended = self._hooks.end_work(command.upstream)
+                _log.warning("work ended after the grace", upstream=command.upstream, ended=ended)
             case Persist():
                 raise AssertionError("Persist is carried out by its batch")
 
@@ -373,6 +375,9 @@ class Controller:
     def _tick_once(self) -> None:
         now_s = self._clock.monotonic()
         last_s = self._hooks.last_store_on_backup_s()
+        work = self._work_on_primary()
+        if self._state.intent.mode is Mode.DRAIN and not self.board.current.primary_untouched:
+            work = max(work, 1)  # the drain is not published yet: new work still goes there
         stores = sum(
             traffic.waiting(Part.STORE)
             for (name, _), traffic in self._traffic.items()
@@ -382,7 +387,7 @@ class Controller:
             TimePassed(
                 stores_on_backup=stores,
                 stored_on_backup_ago_s=None if last_s is None else now_s - last_s,
-                work_on_primary=self._work_on_primary(),
+                work_on_primary=work,
             )
         )
         self._forgive_stores(now_s)

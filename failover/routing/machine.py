@@ -79,7 +79,15 @@ def step(state: State, event: Event, now: Now, rules: Rules) -> tuple[State, lis
 
 
 def _worth_keeping(state: State) -> tuple[object, ...]:
-    return (state.phases, state.intent, state.failback_decided, state.refused_accepted, state.failovers)
+    return (
+        state.phases,
+        state.intent,
+        state.drain_since_s,
+        state.grace_over,
+        state.failback_decided,
+        state.refused_accepted,
+        state.failovers,
+    )
 
 
 # -- taking in --------------------------------------------------------------------------------------
@@ -147,6 +155,7 @@ def _take_intent(state: State, event: Wished, now: Now) -> tuple[State, list[Com
         intent=intent,
         intent_until_s=now.s + wish.for_s if wish.for_s is not None else None,
         drain_since_s=now.s if wish.mode is Mode.DRAIN else None,
+        grace_over=False,
         alarmed=frozenset(),
     ), [told]
 
@@ -179,7 +188,14 @@ def _take_time(state: State, event: TimePassed, now: Now) -> tuple[State, list[C
     state = replace(state, stored_on_backup_ago_s=event.stored_on_backup_ago_s)
     if state.intent_until_s is not None and now.s >= state.intent_until_s:
         before = _intent_code(state.intent)
-        state = replace(state, intent=Intent(), intent_until_s=None, drain_since_s=None, alarmed=frozenset())
+        state = replace(
+            state,
+            intent=Intent(),
+            intent_until_s=None,
+            drain_since_s=None,
+            grace_over=False,
+            alarmed=frozenset(),
+        )
         told.append(
             Audit(
                 EventKind.INTENT, "intent_ended", "the time given with --for is over", from_=before, to="auto"
@@ -194,7 +210,7 @@ def _take_time(state: State, event: TimePassed, now: Now) -> tuple[State, list[C
         left = event.work_on_primary
         why = f"the grace of {state.intent.grace_s:g} s is over; {left} at the primary are ended"
         told.append(Audit(EventKind.DRAIN, "grace_over", why))
-        state = replace(state, drain_since_s=None)
+        state = replace(state, drain_since_s=None, grace_over=True)
     return state, told
 
 

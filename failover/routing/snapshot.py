@@ -10,7 +10,7 @@ from typing import Any
 
 from failover.clock import rfc3339
 from failover.health.report import Report
-from failover.model import Part, Service, UpstreamName, Verdict
+from failover.model import Mode, Part, Service, UpstreamName, Verdict
 from failover.routing.gate import gate, live_numbers
 from failover.routing.route import service_route, whole_phase
 from failover.routing.state import Key, Now, State
@@ -40,6 +40,7 @@ def status_of(
             "actor": intent.actor,
             "until": None if intent.until is None else rfc3339(intent.until),
             "keep_replicating": intent.keep_replicating,
+            "drain": _drain(state),
         },
         "services": {str(service): _service(state, rules, service) for service in Service},
         "upstreams": {
@@ -57,6 +58,15 @@ def status_of(
         },
         "replication": _replication(live_numbers(state, now.s)),
     }
+
+
+def _drain(state: State) -> str | None:
+    """How far a drain is: `under_way`, `empty`, or `grace_over` when what was left was ended."""
+    if state.intent.mode is not Mode.DRAIN:
+        return None
+    if state.drain_since_s is not None:
+        return "under_way"
+    return "grace_over" if state.grace_over else "empty"
 
 
 def _service(state: State, rules: Rules, service: Service) -> Json:

@@ -54,6 +54,7 @@ class State:
     last_step_since_s: float | None = None  # stores are held since
     last_step_again_s: float = 0.0
     drain_since_s: float | None = None  # work at the primary is still awaited
+    grace_over: bool = False  # of this drain: what was left when the grace ended was ended by us
     alarmed: frozenset[tuple[Service, str]] = frozenset()  # told already, by code
     blind: bool = False  # started without a readable state, and what is owed is not known yet
 

@@ -49,8 +49,12 @@ def saved(state: State, now: Now) -> dict[str, Any]:
             "keep_replicating": intent.keep_replicating,
             "grace_s": intent.grace_s,
         },
+        "drain": {
+            "since": None if state.drain_since_s is None else rfc3339(_wall(now, state.drain_since_s)),
+            "grace_over": state.grace_over,
+        },
         "failovers": {
-            str(service): [rfc3339(now.wall - timedelta(seconds=now.s - at_s)) for at_s in times]
+            str(service): [rfc3339(_wall(now, at_s)) for at_s in times]
             for service, times in state.failovers.items()
         },
         "failback_decided": state.failback_decided,
@@ -80,9 +84,11 @@ def restored(content: dict[str, Any], now: Now) -> State:
             phases={s: Phase(content["phases"][s]["phase"]) for s in Service},
             since_wall={s: parse_rfc3339(content["phases"][s]["since"]) for s in Service},
             intent=intent,
-            # The one place where wall time decides: --for must also end when the machine was off meanwhile.
+            # The one place where wall time decides: --for and a grace must also end when the machine was off
+            # meanwhile.
             intent_until_s=None if until is None else now.s + (until - now.wall).total_seconds(),
-            drain_since_s=now.s if intent.mode is Mode.DRAIN else None,
+            drain_since_s=_drain_since_s(content, intent, now),
+            grace_over=bool(content.get("drain", {}).get("grace_over", False)),
             failovers={
                 Service(service): tuple(_ago(now, parse_rfc3339(text)) for text in times)
                 for service, times in content["failovers"].items()
@@ -92,6 +98,23 @@ def restored(content: dict[str, Any], now: Now) -> State:
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise StateUnreadable(f"the routing state is not what it should be: {error}") from error
+
+
+def _drain_since_s(content: dict[str, Any], intent: Intent, now: Now) -> float | None:
+    """Since when a drain waits; None when it is empty, its grace is over, or there is none."""
+    if intent.mode is not Mode.DRAIN:
+        return None
+    if "drain" not in content:
+        return now.s  # written before drains were kept: its grace begins anew
+    since = content["drain"]["since"]
+    if since is None:
+        return None
+    # A wall clock that was set back must not make the grace longer, nor one set ahead more than end it.
+    return now.s - min(max(0.0, (now.wall - parse_rfc3339(since)).total_seconds()), intent.grace_s)
+
+
+def _wall(now: Now, at_s: float) -> datetime:
+    return now.wall - timedelta(seconds=now.s - at_s)
 
 
 def _ago(now: Now, moment: datetime) -> float:

@@ -69,6 +69,10 @@ class Stage:
         given = {(UpstreamName(name), Service.WEB): verdict for name, verdict in verdicts.items()}
         self.board.publish(replace(route, verdicts={**route.verdicts, **given}))
 
+    def drain(self) -> None:
+        """An operator drains the primary."""
+        self.board.publish(replace(calm_route(Phase.ON_BACKUP), mode=Mode.DRAIN, forced=BACKUP))
+
     def counted(self, name: str, **labels: str) -> float:
         return self.metrics.registry.get_sample_value(name, labels) or 0.0
 

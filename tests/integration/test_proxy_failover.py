@@ -209,3 +209,52 @@ async def test_stale_kept_connection_is_replaced_unseen(stage: Stage) -> None:
     answered = await caller.ask("/dicom-web/studies")
     assert (answered.status, answered.upstream) == (200, "primary")
     assert [r.connection for r in stage.primary.requests] == [1, 1, 2]
+
+
+async def test_when_a_drain_ends_a_waiting_read_is_answered_by_the_backup(stage: Stage) -> None:
+    stage.primary.script = silent
+    caller = await stage.caller()
+    await caller.send(b"GET /dicom-web/studies HTTP/1.1\r\nHost: a\r\n\r\n")
+    await stage.primary.received()
+    stage.drain()
+    assert stage.proxy.in_flight(PRIMARY) == 1  # the grace is running
+    assert stage.proxy.end_work(PRIMARY) == 1
+    answered = await caller.answer()
+    assert (answered.status, answered.upstream) == (200, "backup")
+    assert stage.proxy.in_flight(PRIMARY) == 0
+    assert stage.counted("failover_http_moved_total", reason="work_ended") == 1
+
+
+async def test_when_a_drain_ends_what_may_not_be_repeated_gets_502(stage: Stage) -> None:
+    stage.primary.script = silent
+    caller = await stage.caller()
+    await caller.send(b"POST /api/things HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nx=1")
+    await stage.primary.received()
+    stage.drain()
+    assert stage.proxy.end_work(PRIMARY) == 1
+    answered = await caller.answer()
+    assert (answered.status, answered.upstream) == (502, "none")
+    assert not stage.backup.requests
+
+
+async def test_when_a_drain_ends_a_half_sent_answer_is_broken_visibly(stage: Stage) -> None:
+    async def half(_: object, talk: object) -> None:
+        await talk.send(b"HTTP/1.1 200 OK\r\nContent-Length: 9000000\r\n\r\n" + b"x" * 500)  # type: ignore[attr-defined]
+        await silent(_, talk)  # type: ignore[arg-type]
+
+    stage.primary.script = half
+    caller = await stage.caller()
+    await caller.send(b"GET /big HTTP/1.1\r\nHost: a\r\n\r\n")
+    await caller.reader.readuntil(b"\r\n\r\n")
+    stage.drain()
+    assert stage.proxy.end_work(PRIMARY) == 1
+    with pytest.raises((asyncio.IncompleteReadError, ConnectionError)):
+        await caller.reader.readexactly(9_000_000)
+    assert stage.proxy.in_flight(PRIMARY) == 0
+
+
+async def test_when_a_drain_ends_idle_connections_to_the_primary_are_closed(stage: Stage) -> None:
+    await stage.ask("/dicom-web/studies")
+    stage.drain()
+    assert stage.proxy.end_work(PRIMARY) == 0
+    assert stage.proxy.pools[PRIMARY].take() is None

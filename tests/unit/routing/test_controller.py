@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from failover.audit.trail import Trail
-from failover.clock import SystemClock
+from failover.clock import SystemClock, parse_rfc3339, rfc3339
 from failover.config.load import parse
 from failover.errors import Refused, Unprocessable
 from failover.health.checker import traffic_of
@@ -19,7 +21,7 @@ from failover.health.passive import LiveTraffic
 from failover.health.report import PartReport, Report
 from failover.metrics import RouterMetrics
 from failover.model import Mode, Part, Phase, Service, UpstreamName, Verdict
-from failover.routing.controller import STATE_FILE, TRAIL_FILE, Controller, Hooks
+from failover.routing.controller import STATE_FILE, TICK_S, TRAIL_FILE, Controller, Hooks
 from failover.routing.selection import Kind, choose
 from failover.routing.states import Decision, Numbers, Wish
 
@@ -56,13 +58,18 @@ class Router:
         self.asked += 1
         return self.numbers
 
+    def end_work(self, upstream: UpstreamName) -> int:
+        self.ended.append(upstream)
+        left, self.work = self.work, 0
+        return left
+
     def start(self) -> None:
         self.trail.start()
         self.controller.start(
             Hooks(
                 ask_numbers=self.ask_numbers,
                 in_flight=lambda name, service: self.work if (name, service) == (PRIMARY, Service.WEB) else 0,
-                end_work=self.ended.append,
+                end_work=self.end_work,
             )
         )
 
@@ -87,6 +94,18 @@ class Router:
         assert await board.changed.wait_until(
             lambda: board.current.services[Service.WEB].phase is phase, timeout_s=20
         )
+
+    async def until_saved(self, words: str) -> None:
+        """Return once the state on disk says `words: true`."""
+        file = self.folder / STATE_FILE
+        assert await self.controller.changed.wait_until(
+            lambda: f'"{words}": true' in file.read_text(), timeout_s=20
+        )
+
+    async def ticks(self) -> None:
+        """Let the controller tick a few times."""
+        for _ in range(3):
+            await self.clock.sleep(TICK_S)
 
     def codes(self) -> list[str]:
         return [event.code for event in self.trail.events(0)]
@@ -246,6 +265,35 @@ async def test_drain_ends_work_after_its_grace(tmp_path: Path) -> None:
         await router.controller.set_intent(Wish(Mode.DRAIN, reason="service", grace_s=0.2), "ada")
         assert await router.trail.appended.wait_until(lambda: "grace_over" in router.codes(), timeout_s=20)
         assert await router.controller.changed.wait_until(lambda: router.ended == [PRIMARY], timeout_s=20)
+        assert router.controller.snapshot()["intent"]["drain"] == "grace_over"
+
+
+async def test_the_grace_of_a_drain_goes_on_over_a_restart(tmp_path: Path) -> None:
+    async with running(tmp_path) as router:
+        router.work = 1
+        await router.controller.set_intent(Wish(Mode.DRAIN, reason="service", grace_s=3600), "ada")
+        assert router.controller.snapshot()["intent"]["drain"] == "under_way"
+    content = json.loads((tmp_path / STATE_FILE).read_text())
+    written = parse_rfc3339(content["drain"]["since"])
+    content["drain"]["since"] = rfc3339(written - timedelta(hours=2))
+    (tmp_path / STATE_FILE).write_text(json.dumps(content))
+    router = Router(tmp_path)
+    router.work = 1
+    router.start()
+    try:  # the machine was off for longer than the grace
+        assert await router.trail.appended.wait_until(lambda: "grace_over" in router.codes(), timeout_s=20)
+        assert await router.controller.changed.wait_until(lambda: router.ended == [PRIMARY], timeout_s=20)
+        await router.until_saved("grace_over")
+    finally:
+        await router.stop()
+    again = Router(tmp_path)
+    again.start()
+    try:  # and what was told is not told again
+        assert again.controller.snapshot()["intent"]["drain"] == "grace_over"
+        await again.ticks()
+        assert again.codes().count("grace_over") == 1
+    finally:
+        await again.stop()
 
 
 async def test_the_status_has_what_the_contract_names(tmp_path: Path) -> None:
