@@ -13,6 +13,8 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
+from failover.tallies import Spread, Tally
+
 FAST_S: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 
 
@@ -113,14 +115,19 @@ class RouterMetrics:
             "failover_spool_limit_bytes", "What the spool may hold: memory, disk", ("place",), registry=r
         )
         # proxy
-        self.http_requests = Counter(
-            "failover_http_requests", "Answers sent to callers", ("upstream", "route", "code"), registry=r
+        self.http_requests = Tally(
+            r, "failover_http_requests", "Answers sent to callers", ("upstream", "route", "code")
         )
-        self.http_duration = Histogram(
+        self.http_duration = Spread(
+            r,
             "failover_http_request_duration_seconds",
             "From the last byte of the request's head to the last byte of its answer",
             ("upstream", "route"),
             buckets=FAST_S,
+        )
+        self.http_log_lost = Counter(
+            "failover_http_log_lost",
+            "Lines of the access log not written because standard error took them too slowly",
             registry=r,
         )
         self.http_moved = Counter(

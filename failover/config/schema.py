@@ -73,6 +73,9 @@ class ListenWeb(Block):
         ge=0,
         description="disk below state_dir for bodies that are larger; beyond it they go on unprotected",
     )
+    access_log: Whole = Field(
+        1, ge=0, description="write a line for each n-th request, and for all that failed; 0: for none"
+    )
     trusted_proxies: list[Net] = Field(
         default_factory=list, description="peers whose Forwarded and X-Forwarded-* are believed"
     )

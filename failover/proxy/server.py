@@ -21,6 +21,7 @@ from failover.health.passive import LiveTraffic
 from failover.metrics import RouterMetrics
 from failover.model import UpstreamName
 from failover.proxy import rewrite
+from failover.proxy.access import AccessLog
 from failover.proxy.answer import HeldBytes
 from failover.proxy.caller import CallerConnection, Phase
 from failover.proxy.classify import Asked
@@ -30,6 +31,7 @@ from failover.proxy.rewrite import Reach
 from failover.proxy.upstreams import WebUpstream
 from failover.routing.board import RouteBoard
 from failover.spool import Spool
+from failover.tallies import Cell, SpreadCell
 
 __all__ = ["Proxy", "WebUpstream"]
 
@@ -73,6 +75,8 @@ class Proxy:
         self.last_store_on_backup_s: float | None = None
         """Monotonic time of the last STOW that the backup acknowledged."""
         self._callers: set[CallerConnection] = set()
+        self._cells: dict[tuple[str, str, int], tuple[Cell, SpreadCell]] = {}
+        self.access = AccessLog(clock, every=listen.access_log, on_lost=metrics.http_log_lost.inc)
         self._gone = Signal()
         self._sock: socket.socket | None = None
         self._accepting = False
@@ -111,6 +115,7 @@ class Proxy:
         for pool in self.pools.values():
             pool.close()  # 5. nobody asks any more
         await cancel_and_wait(*self._tasks)
+        self.access.close()
         if self._sock is not None:
             self._sock.close()
             self._sock = None
@@ -205,6 +210,7 @@ class Proxy:
                 caller.sweep(now_s)
             for pool in self.pools.values():
                 pool.sweep(now_s)
+            self.access.flush()
             if len(self._callers) < self.listen.max_connections:
                 self._accept_on()
             if self.stopping:
@@ -219,26 +225,27 @@ class Proxy:
         self, exchange: Exchange, at: UpstreamName | None, status: int, body_bytes: int, *, broken: bool
     ) -> None:
         """One request has ended. No path and no query in the log: they hold UIDs and names."""
-        took_s = self.clock.monotonic() - exchange.started_s
+        now_s = self.clock.monotonic()
+        took_s = now_s - exchange.started_s
         upstream = "none" if at is None else at.value
         route = exchange.asked.route.value
-        self.metrics.http_requests.labels(upstream, route, str(status)).inc()
-        self.metrics.http_duration.labels(upstream, route).observe(took_s)
-        _log.info(
-            "request",
-            method=exchange.head.method.decode("ascii"),
-            route=route,
-            status=status,
-            upstream=upstream,
-            took_ms=round(took_s * 1000, 1),
-            bytes=body_bytes,
-            caller=exchange.caller.address,
-            broken=broken,
-        )
+        key = (upstream, route, status)
+        cells = self._cells.get(key)
+        if cells is None:
+            cells = self._cells[key] = (
+                self.metrics.http_requests.cell(upstream, route, str(status)),
+                self.metrics.http_duration.cell(upstream, route),
+            )
+        cells[0].count += 1
+        cells[1].observe(took_s)
+        self.access.note(
+            now_s, exchange.head.method, route, status, upstream, took_s, body_bytes,
+            exchange.caller.address, broken=broken,
+        )  # fmt: skip
 
     def count_refused(self, status: int) -> None:
         """A message that could not be read."""
-        self.metrics.http_requests.labels("none", "other", str(status)).inc()
+        self.metrics.http_requests.cell("none", "other", str(status)).count += 1
 
 
 def _callers_prefix(upstreams: Mapping[UpstreamName, WebUpstream]) -> bytes | None:
