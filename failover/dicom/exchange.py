@@ -207,6 +207,11 @@ class Association:
         finally:
             self._working -= 1
 
+    @property
+    def is_working(self) -> bool:
+        """Whether an operation of the peer is under way at our side."""
+        return self._working > 0
+
     def stalled_s(self, now_s: float) -> float:
         """Return for how long nothing moved although it was the peer's turn; 0 when it is ours."""
         connection = self._connection

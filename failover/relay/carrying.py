@@ -97,7 +97,7 @@ async def _try(session: Session, flight: Flight, leg: Leg, attempt: Attempt) -> 
         answer = await attempt(leg, flight)
         outcome = Outcome.FAILED if flight.policy.moves(answer.command.status) else Outcome.ANSWERED
     except LegLost as lost:
-        outcome = lost.outcome
+        outcome = Outcome.LEFT if leg.expelled else lost.outcome
         _log.warning(
             "upstream lost in an operation",
             operation=flight.policy.name,

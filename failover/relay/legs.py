@@ -39,6 +39,8 @@ class Leg:
 
     upstream: UpstreamName
     association: Association
+    expelled: bool = False  # the grace of a drain is over: its upstream did not fail
+    counted: bool = True  # among the legs in flight
 
     @property
     def alive(self) -> bool:
@@ -139,7 +141,7 @@ class Legs:
                     traffic.ended(token, outcome)
         finally:
             if leg is None:
-                self._closed(upstream)
+                self._left(upstream)
 
     def release(self, leg: Leg) -> None:
         """Release a leg in its own time: nobody waits for it."""
@@ -151,13 +153,24 @@ class Legs:
         try:
             await leg.association.release()
         finally:
-            self._closed(leg.upstream)
+            self._closed(leg)
 
     def abort(self, leg: Leg) -> None:
+        """A-ABORT, at once. Safe to call twice."""
         leg.association.abort()
-        self._closed(leg.upstream)
+        self._closed(leg)
 
-    def _closed(self, upstream: UpstreamName) -> None:
+    def expel(self, leg: Leg) -> None:
+        """End a leg in the middle of an operation although its upstream is well: a drain's grace is over."""
+        leg.expelled = True
+        self.abort(leg)
+
+    def _closed(self, leg: Leg) -> None:
+        if leg.counted:
+            leg.counted = False
+            self._left(leg.upstream)
+
+    def _left(self, upstream: UpstreamName) -> None:
         self._open[upstream] -= 1
         self.changed.fire()
 

@@ -116,6 +116,14 @@ class Relay:
         """How many associations of ours are open at `upstream`."""
         return self.legs.in_flight(upstream)
 
+    def end_work(self, upstream: UpstreamName) -> int:
+        """End each association of ours at `upstream`: the grace of a drain is over.
+
+        Operations that may be repeated go on at the other one, others end with a failure status; no caller
+        loses its association. Returns how many were ended.
+        """
+        return sum(session.end_at(upstream) for session in [*self._sessions])
+
     @property
     def acceptor(self) -> Acceptor:
         return self._acceptor

@@ -225,6 +225,18 @@ class Session:
         if leg is not None:
             self.around.legs.abort(leg)
 
+    def end_at(self, upstream: UpstreamName) -> bool:
+        """End the leg if it is at `upstream`, and say whether it was: what is under way moves or fails."""
+        leg = self.leg
+        if leg is None or leg.upstream is not upstream:
+            return False
+        if self.caller.is_working:
+            self.around.legs.expel(leg)
+            self.nudge()
+        else:
+            self.drop_leg()
+        return True
+
     # -- what operations use ------------------------------------------------------------------------
 
     async def hear(self, leg: Leg, flight: Flight) -> Message | Fragment:

@@ -111,7 +111,7 @@ async def scene(
     *,
     primary: FakeUpstream | None = None,
     backup: FakeUpstream | None = None,
-    callers: DicomCallers = None,
+    callers: DicomCallers = "any",
     listen: ListenDicom | None = None,
     spool: Spool | None = None,
     clock: Clock | None = None,

@@ -45,7 +45,7 @@ async def echo(caller: Association, message_id: int = 1) -> int:
 async def find(caller: Association, message_id: int = 1) -> tuple[list[str], int]:
     identifier = encoded(study(""))
     await caller.send(ID[STUDY_FIND], find_rq(message_id, STUDY_FIND), identifier)
-    uids = []
+    uids: list[str] = []
     while True:
         message = await caller.receive()
         assert message is not None
