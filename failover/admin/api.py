@@ -17,6 +17,7 @@ from aiohttp.typedefs import Handler, Middleware
 
 from failover.admin import page
 from failover.admin.guards import actor_of, bearer_token, deny
+from failover.admin.headline import with_headline
 from failover.admin.operations import Operations
 from failover.admin.requests import BadRequest, parse_decision_request, parse_route_request
 from failover.config.schema import ListenAdmin
@@ -92,15 +93,15 @@ class _Api:
         self._ending = asyncio.Event()
 
     async def status(self, _request: web.Request) -> web.Response:
-        return web.json_response(self._operations.status())
+        return web.json_response(with_headline(self._operations.status()))
 
     async def route(self, request: web.Request) -> web.Response:
         wanted = parse_route_request(await request.read())
-        return web.json_response(await self._operations.change_route(wanted, request[ACTOR]))
+        return web.json_response(with_headline(await self._operations.change_route(wanted, request[ACTOR])))
 
     async def decisions(self, request: web.Request) -> web.Response:
         wanted = parse_decision_request(await request.read())
-        return web.json_response(await self._operations.decide(wanted, request[ACTOR]))
+        return web.json_response(with_headline(await self._operations.decide(wanted, request[ACTOR])))
 
     async def events(self, request: web.Request) -> web.Response:
         return web.json_response(self._operations.events(_since(request) or 0))
@@ -138,7 +139,7 @@ class _Api:
         last = since or 0
         while True:
             last = max([last, *(int(event["id"]) for event in events)])
-            line = json.dumps({"status": self._operations.status(), "events": events})
+            line = json.dumps({"status": with_headline(self._operations.status()), "events": events})
             async with asyncio.timeout(STREAM_STALL_S):
                 await response.write(line.encode() + b"\n")
             with suppress(TimeoutError):

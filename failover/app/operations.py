@@ -11,6 +11,7 @@ from failover.admin.requests import DecisionRequest, RouteRequest
 from failover.aio import Signal
 from failover.app.numbers import Others
 from failover.audit.trail import Trail
+from failover.clock import SystemClock, rfc3339
 from failover.metrics import RouterMetrics
 from failover.routing.controller import Controller
 from failover.routing.states import Decision, Wish
@@ -30,6 +31,7 @@ class RouterOperations:
         listening: Callable[[], bool],
     ) -> None:
         self.changed: Signal = controller.changed
+        self._clock = SystemClock()
         self._controller = controller
         self._trail = trail
         self._others = others
@@ -37,7 +39,7 @@ class RouterOperations:
         self._listening = listening
 
     def status(self) -> Json:
-        return self._controller.snapshot()
+        return {**self._controller.snapshot(), "time": rfc3339(self._clock.wall())}
 
     async def change_route(self, request: RouteRequest, actor: str) -> Json:
         wish = Wish(

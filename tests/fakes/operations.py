@@ -19,6 +19,7 @@ def calm_status(site: str = "essen") -> Json:
     """The status of a quiet day."""
     return {
         "site": site,
+        "time": "2026-01-01T00:10:00.000Z",
         "mode": "auto",
         "phase": "on_primary",
         "intent": {"upstream": None, "reason": None, "actor": None, "until": None},
@@ -48,6 +49,7 @@ def calm_status(site: str = "essen") -> Json:
             "refused": 0,
             "coverage_ratio": 0.9987,
         },
+        "decisions": [],
     }
 
 

@@ -13,6 +13,7 @@ from aiohttp import ClientSession, ClientTimeout
 from aiohttp.test_utils import TestServer
 
 from failover.admin.api import admin_app
+from failover.admin.headline import with_headline
 from failover.config.schema import ListenAdmin
 from failover.errors import ControlUnreachable
 from tests.fakes.operations import FakeOperations, calm_status
@@ -60,7 +61,13 @@ async def locked(tmp_path: Path) -> AsyncIterator[Door]:
 
 
 async def test_the_status(door: Door) -> None:
-    assert await door.ask("GET", "/api/status") == (200, calm_status())
+    status, answer = await door.ask("GET", "/api/status")
+    assert status == 200
+    assert answer == with_headline(calm_status())
+    assert (answer["level"], answer["headline"]) == (
+        "calm",
+        "The primary answers and the backup is ready.",
+    )
 
 
 async def test_force_and_auto(door: Door) -> None:
