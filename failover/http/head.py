@@ -1,18 +1,17 @@
 """HTTP/1 heads: one strict reading of each, or none. Pure.
 
-llhttp (httptools) splits a head into its fields; what it lets through and a second parser could read in
-another way is refused here (RFC 9112): HTTP/0.9 and 2.0, no Host or two, Transfer-Encoding in 1.0 or
-together with Content-Length, odd or repeated Content-Length, bare CR or LF, obs-fold, control bytes, two
-spaces in the first line, CONNECT, TRACE. What follows a head is the affair of `framing`.
+What a second parser could read in another way is refused (RFC 9112): HTTP/0.9 and 2.0, no Host or two,
+Transfer-Encoding in 1.0 or together with Content-Length, odd or repeated Content-Length, bare CR or LF,
+obs-fold, control bytes, two spaces in the first line, CONNECT, TRACE. What follows a head is the affair of
+`framing`. Lines that come again are read once.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Hashable
 from dataclasses import dataclass, field
-from typing import Final
-
-import httptools
+from typing import Any, Final
 
 from failover.errors import LimitExceeded, MalformedHead
 
@@ -44,6 +43,8 @@ class Fields:
     connection: frozenset[bytes] = frozenset()
     """The options of `Connection`, in lower case: they name further hop-by-hop fields."""
     upgrade: bytes | None = None
+    derived: dict[Hashable, Any] = field(default_factory=dict, compare=False, repr=False)
+    """What others worked out from the fields alone; heads with the same fields share it."""
 
     def first(self, name: bytes) -> bytes | None:
         """Return the value of the first field called `name` (lower case)."""
@@ -128,13 +129,8 @@ def parse_request(raw: bytes) -> RequestHead:
     if method in _REFUSED_METHODS:
         raise MalformedHead("this method is not served here", status=_REFUSED_METHODS[method])
     head = RequestHead(method=method, target=target, minor_version=version[7] - 48)
-    try:
-        _feed(httptools.HttpRequestParser(_Collector(head.headers)), raw)
-    except httptools.HttpParserInvalidMethodError:
-        # llhttp knows a fixed list of methods; the name was judged above, its fields are read under another.
-        head.headers.clear()
-        _feed(httptools.HttpRequestParser(_Collector(head.headers)), b"POST" + raw[len(method) :])
-    _read_fields(head)
+    special = _scan(raw, head.headers)
+    _read_fields(head, special)
     _read_host(head)
     _read_target(head)
     if head.minor_version == 0 and head.chunked:
@@ -148,30 +144,50 @@ def parse_request(raw: bytes) -> RequestHead:
     return head
 
 
+_PATH: Final = re.compile(rb"/[!\"$-~]*")
+
+
+def parse_again(line: bytes, known: RequestHead) -> RequestHead | None:
+    """Return the head of first line `line` whose fields are, byte for byte, those of `known`.
+
+    None when `known` does not tell how to read it: then it is read whole. Never for a message with a body,
+    an expectation or an upgrade.
+    """
+    method, _, rest = line.partition(b" ")
+    if method != known.method or rest[-9:] != b" HTTP/1.1" or not _is_plain(known):
+        return None
+    target = rest[:-9]
+    if _PATH.fullmatch(target) is None:
+        return None
+    head = RequestHead.__new__(RequestHead)
+    head.headers, head.connection, head.derived = known.headers, known.connection, known.derived
+    head.content_length, head.chunked, head.upgrade, head.expects_continue = None, False, None, False
+    head.method, head.target, head.minor_version, head.host = known.method, target, 1, known.host
+    return head
+
+
+def _is_plain(head: RequestHead) -> bool:
+    return (
+        head.minor_version == 1
+        and head.content_length is None
+        and not head.chunked
+        and head.upgrade is None
+        and not head.expects_continue
+    )
+
+
 def parse_answer(raw: bytes) -> AnswerHead:
     """Return the head in `raw`, which ends with the empty line. Raises MalformedHead."""
     match = _STATUS_LINE.fullmatch(_first_line(raw))
     if match is None:
         raise MalformedHead("not a status line of HTTP/1.1 or 1.0")
     head = AnswerHead(status=int(match[2]), reason=match[3] or b"", minor_version=match[1][0] - 48)
-    _feed(httptools.HttpResponseParser(_Collector(head.headers)), raw)
-    _read_fields(head)
+    special = _scan(raw, head.headers)
+    if special:
+        _read_fields(head, special)
     if head.minor_version == 0 and head.chunked:
         raise MalformedHead("Transfer-Encoding in HTTP/1.0")
     return head
-
-
-class _Collector:
-    """What httptools calls for each field."""
-
-    __slots__ = ("_headers",)
-
-    def __init__(self, headers: list[Header]) -> None:
-        self._headers = headers
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        # llhttp leaves the white space behind a value (RFC 9112 5.1: not part of it).
-        self._headers.append((name.lower(), name, value.rstrip(b" \t")))
 
 
 def _first_line(raw: bytes) -> bytes:
@@ -188,15 +204,43 @@ def _first_line(raw: bytes) -> bytes:
     return raw[: raw.index(b"\r\n")]
 
 
-def _feed(parser: httptools.HttpRequestParser | httptools.HttpResponseParser, raw: bytes) -> None:
-    try:
-        parser.feed_data(raw)
-    except httptools.HttpParserUpgrade:
-        pass  # what follows the head is ours to read
-    except httptools.HttpParserInvalidMethodError:
-        raise
-    except httptools.HttpParserError as error:
-        raise MalformedHead(f"a head that cannot be read: {error}") from error
+_FIELD: Final = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+):[ \t]*([^\x00-\x08\x0a-\x1f\x7f]*)")
+# Most lines of most heads were seen before, byte for byte. What was read stays the same, so it is kept;
+# longer lines, and those that hold secrets or belong to one message, are not.
+_seen: dict[bytes, Header] = {}
+_SEEN_LINES: Final = 1024
+_SEEN_BYTES: Final = 160
+_NOT_KEPT: Final = frozenset(
+    (
+        b"authorization", b"cookie", b"etag", b"last-modified", b"proxy-authorization", b"set-cookie",
+        b"www-authenticate",
+    )
+)  # fmt: skip
+
+
+def _scan(raw: bytes, headers: list[Header]) -> list[Header]:
+    """Append the fields of `raw` to `headers`; return those that `_read_fields` looks at.
+
+    Raises MalformedHead for a line that is not a token, a colon and a value (RFC 9112 5).
+    """
+    special: list[Header] = []
+    for line in raw.split(b"\r\n")[1:-2]:
+        header = _seen.get(line)
+        if header is None:
+            match = _FIELD.fullmatch(line)
+            if match is None:
+                raise MalformedHead("a line that is no field")
+            name, value = match.groups()
+            # RFC 9112 5.1: the white space behind a value is not part of it.
+            header = (name.lower(), name, value.rstrip(b" \t"))
+            if len(line) <= _SEEN_BYTES and header[0] not in _NOT_KEPT:
+                if len(_seen) >= _SEEN_LINES:
+                    _seen.clear()
+                _seen[line] = header
+        headers.append(header)
+        if header[0] in _KEEP:
+            special.append(header)
+    return special
 
 
 _KEEP: Final = frozenset(
@@ -204,12 +248,10 @@ _KEEP: Final = frozenset(
 )
 
 
-def _read_fields(head: Fields) -> None:
+def _read_fields(head: Fields, special: list[Header]) -> None:
     options: list[bytes] = []
     encodings: list[bytes] = []
-    for key, _, value in head.headers:
-        if key not in _KEEP:
-            continue
+    for key, _, value in special:
         if key == b"connection":
             options += [option.strip().lower() for option in value.split(b",")]
         elif key == b"content-length":

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 from failover.errors import LimitExceeded, MalformedHead, ProtocolError
 from failover.http.forwarded import forwarded_fields, is_trusted, origin
 from failover.http.framing import BodyReader, request_body
-from failover.http.head import RequestHead, head_end, parse_request
+from failover.http.head import RequestHead, head_end, parse_again, parse_request
 from failover.model import UpstreamName
 from failover.proxy import rewrite
 from failover.proxy.exchange import Exchange, Stage
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 # Requests that a caller sends before it has its answers; then it is not read any more.
 PIPELINE_BYTES: Final = 64 * 1024
+# Longer heads are not remembered: idle callers must not hold memory.
+KNOWN_BYTES: Final = 2048
 # How long a caller may take to close after its last answer; what it still sends is thrown away.
 LINGER_S: Final = 2.0
 
@@ -39,7 +41,8 @@ class Phase(IntEnum):
 
 class CallerConnection(asyncio.BufferedProtocol):
     __slots__ = (
-        "_admitted", "_buffer", "_forwarded", "_forwarded_host", "_proxy", "_reader", "_searched", "_since_s",
+        "_admitted", "_buffer", "_forwarded", "_forwarded_host", "_known",
+        "_known_fields", "_proxy", "_reader", "_searched", "_since_s",
         "_trusted", "address", "bound", "closed", "ended", "exchange", "phase", "reading_paused", "stirred",
         "transport", "write_paused",
     )  # fmt: skip
@@ -68,6 +71,8 @@ class CallerConnection(asyncio.BufferedProtocol):
         self._admitted: bool | None = None
         self._forwarded = b""
         self._forwarded_host: bytes | None = b""
+        self._known: RequestHead | None = None
+        self._known_fields = b""
 
     # -- what asyncio calls
 
@@ -157,7 +162,7 @@ class CallerConnection(asyncio.BufferedProtocol):
             if end < 0:
                 self._searched = len(self._buffer)
                 return
-            head = parse_request(self._buffer[:end])
+            head = self._read_head(self._buffer[:end])
         except LimitExceeded as error:
             self._refuse(431, str(error))
             return
@@ -167,6 +172,21 @@ class CallerConnection(asyncio.BufferedProtocol):
         rest = self._buffer[end:]
         self._buffer, self._searched = b"", 0
         self._begin(head, rest)
+
+    def _read_head(self, raw: bytes) -> RequestHead:
+        """Callers repeat the fields of their last request more often than not: those are read once."""
+        first = raw.index(b"\r\n")
+        known = self._known
+        if known is not None and raw[first:] == self._known_fields:
+            again = parse_again(raw[:first], known)
+            if again is not None:
+                return again
+        head = parse_request(raw)
+        if len(raw) - first <= KNOWN_BYTES:
+            self._known, self._known_fields = head, raw[first:]
+        else:
+            self._known = None
+        return head
 
     def _begin(self, head: RequestHead, rest: bytes) -> None:
         proxy = self._proxy

@@ -9,7 +9,7 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Final
 
-from failover.http.head import AnswerHead, RequestHead
+from failover.http.head import AnswerHead, Header, RequestHead
 from failover.model import UpstreamName
 from failover.proxy.classify import Asked
 from failover.proxy.upstreams import WebUpstream
@@ -79,12 +79,31 @@ def request_head(
     `forwarded` are the finished lines that say who the caller is, `prefix` the callers' DICOMweb prefix,
     `framing` the finished line of Content-Length or Transfer-Encoding, or nothing.
     """
+    known = head.derived.get(upstream.name)
+    if (
+        known is not None and known[0] is upstream and known[1] is asked.ours
+        and known[2] == forwarded and known[3] == prefix
+    ):  # fmt: skip
+        fields = known[4]
+    else:
+        fields = _request_fields(head, asked, upstream, forwarded, prefix)
+        head.derived[upstream.name] = (upstream, asked.ours, forwarded, prefix, fields)
+    first = b"%b %b HTTP/1.1\r\n" % (head.method, target(asked, head, upstream))
+    if asked.upgrade:
+        framing += b"Connection: Upgrade\r\nUpgrade: websocket\r\n"
+    return b"".join((first, fields, framing, _CRLF))
+
+
+def _request_fields(
+    head: RequestHead, asked: Asked, upstream: WebUpstream, forwarded: bytes, prefix: bytes | None
+) -> bytes:
+    """Return the lines that follow from the fields of `head` and from who the caller is."""
     dropped = _NOT_TO_UPSTREAM
     if upstream.name is not UpstreamName.PRIMARY and not asked.ours:
         dropped = dropped | _OF_THE_PRIMARY
         if not upstream.is_archive and not upstream.pass_credentials:
             dropped = dropped | _SECRETS
-    lines = [b"%b %b HTTP/1.1\r\n" % (head.method, target(asked, head, upstream))]
+    lines = []
     connection = head.connection
     for key, name, value in head.headers:
         if key in dropped or key in connection or key.startswith((b"x-forwarded-", b"x-failover-")):
@@ -100,10 +119,6 @@ def request_head(
         lines.append(b"X-Failover-Via: router\r\n")
         if prefix is not None:
             lines.append(b"X-Failover-Prefix: %b\r\n" % (prefix or b"/"))
-    if asked.upgrade:
-        lines.append(b"Connection: Upgrade\r\nUpgrade: websocket\r\n")
-    lines.append(framing)
-    lines.append(_CRLF)
     return b"".join(lines)
 
 
@@ -123,18 +138,21 @@ def binds_connection(head: RequestHead | AnswerHead) -> bool:
 
     NTLM and Negotiate (RFC 4559) authenticate the connection, not the request.
     """
-    for key, _, value in head.headers:
-        if key in (b"authorization", b"www-authenticate", b"proxy-authenticate"):
-            scheme = value.lstrip()[:9].lower()
-            if scheme.startswith((b"ntlm", b"negotiate")):
-                return True
-    return False
+    known: bool | None = head.derived.get("binds")
+    if known is None:
+        known = head.derived["binds"] = any(
+            key in (b"authorization", b"www-authenticate", b"proxy-authenticate")
+            and value.lstrip()[:9].lower().startswith((b"ntlm", b"negotiate"))
+            for key, _, value in head.headers
+        )
+    return known
 
 
 # -- answers ----------------------------------------------------------------------------------------
 
 # Alt-Svc would lead callers past the router.
 _NOT_TO_CALLER: Final = (_HOP_BY_HOP - {b"proxy-authenticate"}) | {b"alt-svc"}
+_OF_ONE_ANSWER: Final = frozenset((b"etag", b"last-modified", b"set-cookie"))
 _UPSTREAM_LINES: Final = {name: b"X-Failover-Upstream: %b\r\n" % name.encode() for name in UpstreamName}
 
 
@@ -143,16 +161,37 @@ def answer_head(answer: AnswerHead, upstream: WebUpstream, framing: bytes) -> by
     lines = [b"HTTP/1.1 %d %b\r\n" % (answer.status, answer.reason)]
     connection = answer.connection
     foreign = upstream.name is not UpstreamName.PRIMARY and not upstream.is_archive
-    for key, name, value in answer.headers:
-        if key in _NOT_TO_CALLER or key in connection or key.startswith(b"x-failover-"):
+    for header in answer.headers:
+        line = _caller_lines.get(header)
+        if line is None:
+            line = _caller_line(header)
+        if not line or (connection and header[0] in connection):
             continue
-        if foreign and key == b"set-cookie" and not upstream.pass_credentials:
+        if foreign and header[0] == b"set-cookie" and not upstream.pass_credentials:
             continue
-        lines.append(b"%b: %b\r\n" % (name, value))
+        lines.append(line)
     lines.append(_UPSTREAM_LINES[upstream.name])
     lines.append(framing)
     lines.append(_CRLF)
     return b"".join(lines)
+
+
+# Lines for callers, by the field they come from; bounded.
+_caller_lines: dict[Header, bytes] = {}
+_CALLER_LINES: Final = 512
+_CALLER_LINE_BYTES: Final = 160
+
+
+def _caller_line(header: Header) -> bytes:
+    """Return the line of a field for callers, b"" when it is not passed on."""
+    key, name, value = header
+    passes = key not in _NOT_TO_CALLER and not key.startswith(b"x-failover-")
+    line = b"%b: %b\r\n" % (name, value) if passes else b""
+    if len(value) <= _CALLER_LINE_BYTES and key not in _OF_ONE_ANSWER:
+        if len(_caller_lines) >= _CALLER_LINES:
+            _caller_lines.clear()
+        _caller_lines[header] = line
+    return line
 
 
 _REASONS: Final = {

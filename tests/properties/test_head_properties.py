@@ -1,0 +1,88 @@
+"""What we accept as a head, llhttp reads in the same way; a head read again is read as the first time."""
+
+from __future__ import annotations
+
+import contextlib
+
+import httptools
+from hypothesis import given
+from hypothesis import strategies as st
+
+from failover.errors import MalformedHead
+from failover.http.head import RequestHead, parse_again, parse_answer, parse_request
+
+_LINES = (
+    b"Host: a", b"Host: a:80", b"Accept: text/html", b"X: \t y z \t", b"X:", b"x-y_z: \xff",
+    b"Content-Length: 5", b"Content-Length: +5", b"Transfer-Encoding: chunked", b"Connection: close, X",
+    b"Upgrade: websocket", b"Expect: 100-continue", b"Cookie: a=b; c=d", b"Bad Name: x", b"X : y", b" folded",
+    b": empty", b"X;y: z", b"(X): y", b"no colon", b"X: a\x00b", b"X: a\x7fb", b"X: a\nY: b", b"X: a\rb",
+    b"X\x80: y",
+)  # fmt: skip
+lines = st.lists(st.sampled_from(_LINES) | st.binary(max_size=12), max_size=6)
+first_lines = st.sampled_from(
+    [b"GET /a HTTP/1.1", b"HEAD /b?c=d HTTP/1.1", b"GET /c HTTP/1.0", b"POST /d HTTP/1.1",
+     b"GET  /e HTTP/1.1", b"GET /f#g HTTP/1.1", b"GET http://a/h HTTP/1.1", b"GET /\x7f HTTP/1.1",
+     b"OPTIONS * HTTP/1.1", b"GET /i", b"GET /j\rk HTTP/1.1", b"GET /\xc3\xa4 HTTP/1.1", b"GET /l HTTP/2.0",
+     b"TRACE / HTTP/1.1"]
+) | st.binary(max_size=24)  # fmt: skip
+
+
+class _Collector:
+    def __init__(self) -> None:
+        self.headers: list[tuple[bytes, bytes, bytes]] = []
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self.headers.append((name.lower(), name, value.rstrip(b" \t")))
+
+
+def _head(first: bytes, fields: list[bytes]) -> bytes:
+    return b"\r\n".join([first, *fields]) + b"\r\n\r\n"
+
+
+def _read(raw: bytes) -> RequestHead | None:
+    try:
+        return parse_request(raw)
+    except MalformedHead:
+        return None
+
+
+@given(first_lines, lines)
+def test_llhttp_reads_what_we_accept_in_the_same_way(first: bytes, fields: list[bytes]) -> None:
+    raw = _head(first, fields)
+    head = _read(raw[: raw.index(b"\r\n\r\n") + 4])
+    if head is None:
+        return
+    theirs = _Collector()
+    with contextlib.suppress(httptools.HttpParserUpgrade):
+        httptools.HttpRequestParser(theirs).feed_data(raw)
+    assert theirs.headers == head.headers
+
+
+@given(lines)
+def test_llhttp_reads_the_answers_we_accept_in_the_same_way(fields: list[bytes]) -> None:
+    raw = _head(b"HTTP/1.1 200 OK", fields)
+    raw = raw[: raw.index(b"\r\n\r\n") + 4]
+    try:
+        head = parse_answer(raw)
+    except MalformedHead:
+        return
+    theirs = _Collector()
+    with contextlib.suppress(httptools.HttpParserUpgrade):
+        httptools.HttpResponseParser(theirs).feed_data(raw)
+    assert theirs.headers == head.headers
+
+
+@given(first_lines, first_lines, lines)
+def test_read_again_is_as_read_whole(before: bytes, first: bytes, fields: list[bytes]) -> None:
+    known = _read(_head(before, fields))
+    if known is not None and b"\r\n" not in first:
+        again = parse_again(first, known)
+        assert again is None or again == _read(_head(first, fields))
+
+
+def test_the_usual_is_read_again() -> None:
+    fields = [b"Host: a", b"Accept: b"]
+    known = parse_request(_head(b"GET /a HTTP/1.1", fields))
+    again = parse_again(b"GET /b HTTP/1.1", known)
+    assert again == parse_request(_head(b"GET /b HTTP/1.1", fields))
+    assert parse_again(b"POST /b HTTP/1.1", known) is None  # a POST without a length is another matter
