@@ -14,6 +14,7 @@ FILES: Final = {
     "/": ("page.html", "text/html"),
     "/page.js": ("page.js", "text/javascript"),
     "/view.js": ("view.js", "text/javascript"),
+    "/flow.js": ("flow.js", "text/javascript"),
     "/page.css": ("page.css", "text/css"),
     "/icon.svg": ("icon.svg", "image/svg+xml"),
 }

@@ -1,8 +1,10 @@
 // The status page: follows the router's stream and carries the operator's intents. Words are in view.js.
 
 import {
-  h, localTime, renderEvents, renderFailback, renderHeadline, renderReplication, renderUpstream, renderWould, tabTitle,
+  DECISIONS, h, localTime, renderEvents, renderFailback, renderHeadline, renderMode, renderReplication, renderUpstream,
+  renderWould, tabTitle,
 } from "./view.js";
+import { renderFlow } from "./flow.js";
 
 const SILENCE_MS = 4000; // the stream has a line each second
 const RETRY_MS = 1000;
@@ -122,8 +124,12 @@ function show() {
   $("lost").hidden = true;
   $("main").hidden = false;
   $("main").classList.remove("old");
-  put("headline", [status.mode, status.phase, status.intent, status.services, status.upstreams, status.failback],
-    () => renderHeadline(status));
+  put("headline", [status.level, status.headline, status.advice], () => renderHeadline(status));
+  put("mode-words", [status.mode, status.intent], () => renderMode(status));
+  $("mode").hidden = status.mode === "auto";
+  $("decide").hidden = !(status.decisions ?? []).length;
+  put("flow", [status.services, status.upstreams, status.in_flight, status.replication, status.mode, status.intent],
+    () => renderFlow(status));
   for (const name of ["primary", "backup"]) {
     put(name, [status.upstreams[name], status.services, status.in_flight?.[name]], () => renderUpstream(status, name));
   }
@@ -136,13 +142,16 @@ function show() {
 
 // -- intents -------------------------------------------------------------------------------------------
 
-const TITLES = { forced: "Force…", drain: "Drain the primary…", paused: "Pause…" };
+const TITLES = { forced: "Force…", drain: "Drain the primary…", paused: "Pause…", decide: "Decide…" };
 
 function openIntent(mode) {
   state.mode = mode;
   $("intent-title").textContent = TITLES[mode];
   $("intent-upstream").hidden = mode !== "forced";
-  $("intent-even-field").hidden = mode === "paused";
+  $("intent-even-field").hidden = !["forced", "drain"].includes(mode);
+  $("intent-for-field").hidden = mode === "decide";
+  $("intent-decision").hidden = mode !== "decide";
+  if (mode === "decide") offerDecisions();
   const active = Object.values(state.status.services).find((route) => route?.active)?.active ?? "primary";
   const target = active === "primary" ? "backup" : "primary";
   document.querySelector(`input[name=upstream][value=${target}]`).checked = true;
@@ -155,33 +164,46 @@ function openIntent(mode) {
   foresee();
 }
 
+/** Only what means something now can be chosen. */
+function offerDecisions() {
+  const choices = state.status.decisions.map((name, index) =>
+    h("label", {}, h("input", { type: "radio", name: "decision", value: name, checked: index === 0 ? "" : null }),
+      ` ${DECISIONS[name] ?? name}`));
+  $("intent-decision").replaceChildren($("intent-decision").querySelector("legend"), ...choices);
+}
+
+/** What the dialog asks for: where to send it, and its content. */
 function wanted() {
   const mode = state.mode;
+  const reason = $("reason").value.trim();
+  if (mode === "decide") {
+    $("intent-keep-field").hidden = true;
+    const decision = document.querySelector("input[name=decision]:checked")?.value;
+    return { method: "POST", path: "api/decisions", label: `Confirm: ${decision}`, content: { decision, reason } };
+  }
   const forced = document.querySelector("input[name=upstream]:checked").value;
   const untouched = mode === "drain" || (mode === "forced" && forced === "backup");
   $("intent-keep-field").hidden = !untouched; // else replication goes on anyway
-  return {
+  const label = { forced: `Confirm: force the ${forced}`, drain: "Confirm: drain the primary", paused: "Confirm: pause" }[mode];
+  const content = {
     mode,
     upstream: { forced, drain: "primary", paused: null }[mode],
-    reason: $("reason").value.trim(),
+    reason,
     for_s: $("intent-for").value ? Number($("intent-for").value) : null,
     keep_replicating: untouched && $("intent-keep").checked,
     even_if_down: mode !== "paused" && $("intent-even").checked,
   };
-}
-
-function confirmLabel({ mode, upstream }) {
-  return { forced: `Confirm: force the ${upstream}`, drain: "Confirm: drain the primary", paused: "Confirm: pause" }[mode];
+  return { method: "PUT", path: "api/route", label, content };
 }
 
 /** Ask the router what would happen, and show it; the last question wins. */
 async function foresee() {
   const turn = ++state.dryRun;
-  const request = wanted();
-  $("intent-confirm").textContent = confirmLabel(request);
+  const { method, path, label, content } = wanted();
+  $("intent-confirm").textContent = label;
   allow(false);
   try {
-    const answer = await ask("PUT", "api/route", { ...request, reason: DRY_RUN_REASON, dry_run: true });
+    const answer = await ask(method, path, { ...content, reason: DRY_RUN_REASON, dry_run: true });
     if (turn !== state.dryRun) return;
     $("would").replaceChildren(renderWould(answer.would ?? []));
     allow(true);
@@ -201,32 +223,31 @@ function allow(allowed) {
 async function confirmIntent(event) {
   event.preventDefault();
   if ($("intent-confirm").disabled) return;
-  const request = wanted();
+  const { method, path, label, content } = wanted();
   allow(false);
   try {
-    const status = await ask("PUT", "api/route", request);
+    const status = await ask(method, path, content);
     $("reason").value = "";
     $("intent").close();
-    done(status);
+    done(status, label.replace("Confirm: ", ""));
   } catch (error) {
     $("would").replaceChildren(h("p", { class: "refused" }, `✕ ${error.message}`));
     allow(true);
   }
 }
 
+/** Hand the decision back, at once: nothing can be harmed by it, the gate stays what it is. */
 async function backToAuto() {
   try {
     const status = await ask("PUT", "api/route", { mode: "auto", reason: $("reason").value.trim() || null });
     $("reason").value = "";
-    done(status);
+    done(status, "auto: the router decides again");
   } catch (error) {
     $("done").textContent = `✕ ${error.message}`;
   }
 }
 
-function done(status) {
-  const words = { auto: "the router decides again", forced: `forced to the ${status.intent.upstream}`,
-    drain: "the primary is being drained", paused: "paused" }[status.mode];
+function done(status, words) {
   $("done").textContent = `✓ ${localTime(new Date().toISOString())} ${words}`;
   state.status = status;
   show();
@@ -235,7 +256,8 @@ function done(status) {
 for (const button of document.querySelectorAll("button[data-mode]")) {
   button.addEventListener("click", () => openIntent(button.dataset.mode));
 }
-$("auto").addEventListener("click", backToAuto);
+for (const button of document.querySelectorAll("[data-auto]")) button.addEventListener("click", backToAuto);
+$("decide").addEventListener("click", () => openIntent("decide"));
 $("intent-cancel").addEventListener("click", () => $("intent").close());
 $("intent").addEventListener("close", () => $("reason-home").append($("reason-field")));
 $("intent-form").addEventListener("submit", confirmIntent);

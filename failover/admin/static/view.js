@@ -7,7 +7,15 @@ const VERDICTS = {
   down: { sign: "✕", word: "down" },
   unknown: { sign: "○", word: "not known yet" },
 };
+const SIGNS = { calm: "✓", attention: "!", alarm: "‼" };
 const SERVICES = { web: "Web", dicom: "DICOM" };
+/** What each decision means, for the dialog. */
+export const DECISIONS = {
+  failback: "begin the way back to the primary",
+  refused: "go back although the primary refused objects",
+  "vanished-owed": "what vanished from the primary is debt: send it again",
+  "vanished-deleted": "what vanished from the primary was deleted there: hide it",
+};
 const PARTS = { reach: "reach", query: "query", retrieve: "retrieve", store: "store" };
 
 /** Return a DOM element; children may be nodes, text, or null for nothing. */
@@ -18,47 +26,6 @@ export function h(tag, attributes = {}, ...children) {
   }
   element.append(...children.flat(Infinity).filter((child) => child !== null && child !== undefined));
   return element;
-}
-
-/** Return `{level, title, lines}`: the one thing to know, and why. `level` is calm, attention or alarm. */
-export function headline(status) {
-  const services = existing(status);
-  const active = [...new Set(services.map(([, route]) => route.active))];
-  const lines = [];
-  let level = "calm";
-  let title;
-  if (active.length > 1) {
-    title = services.map(([name, route]) => `${SERVICES[name]} is answered by the ${route.active}`).join(", ");
-    level = "alarm";
-  } else if (status.phase === "failing_back") {
-    title = "On the way back to the primary";
-    lines.push("New objects go to the primary. The backup answers until nothing is owed.");
-    level = "attention";
-  } else if (active[0] === "backup") {
-    title = "The backup answers";
-    level = "alarm";
-  } else {
-    title = "The primary answers";
-  }
-  if (status.mode !== "auto") {
-    level = worse(level, "attention");
-    lines.push(intentSentence(status));
-  }
-  for (const name of ["primary", "backup"]) {
-    for (const [service, label] of Object.entries(SERVICES)) {
-      const health = status.upstreams[name]?.[service];
-      if (!health || !["down", "suspect"].includes(health.verdict)) continue;
-      const serves = status.services[service]?.active === name;
-      level = worse(level, serves && health.verdict === "down" ? "alarm" : "attention");
-      const stake = name === "backup" && !serves ? "; nothing would take over from the primary" : "";
-      lines.push(`${label} of the ${name} is ${health.verdict}${stake}${health.reason ? `: ${health.reason}` : ""}.`);
-    }
-  }
-  if (status.mode === "auto" && status.phase !== "on_primary" && status.failback?.reason) {
-    lines.push(`Way back: ${status.failback.reason}.`.replace("Way back: waiting:", "The way back waits:"));
-  }
-  if (!lines.length) lines.push("Nothing needs you.");
-  return { level, title, lines };
 }
 
 /** The operator's intent in words. */
@@ -79,17 +46,22 @@ export function intentSentence(status) {
 }
 
 export function renderHeadline(status) {
-  const { level, title, lines } = headline(status);
-  const sign = { calm: "✓", attention: "!", alarm: "‼" }[level];
-  const since = existing(status).map(([, route]) => route.since).filter(Boolean).sort().at(-1);
-  return h("div", { class: `state ${level}` },
+  const sign = SIGNS[status.level] ?? "!";
+  return h("div", { class: `state ${status.level}` },
     h("span", { class: "sign", "aria-hidden": "true" }, sign),
     h("div", {},
-      h("h1", {}, title),
-      lines.map((line) => h("p", {}, line)),
-      h("p", { class: "faint" },
-        `mode ${status.mode} · ${String(status.phase).replaceAll("_", " ")}`,
-        since ? ` · since ${localTime(since)}` : "")));
+      h("h1", {}, inLocalTime(status.headline)),
+      h("p", {}, inLocalTime(status.advice))));
+}
+
+/** What the operator wants, beside the button that ends it; nothing in auto. */
+export function renderMode(status) {
+  return status.mode === "auto" ? [] : [h("strong", {}, `Mode ${status.mode}. `), intentSentence(status)];
+}
+
+/** Put the moments of a sentence of the router into local time. */
+export function inLocalTime(sentence) {
+  return String(sentence ?? "").replace(/\d{4}-\d\d-\d\dT[\d:.]+Z/g, (moment) => localTime(moment));
 }
 
 export function renderUpstream(status, name) {
@@ -100,12 +72,22 @@ export function renderUpstream(status, name) {
   return [
     h("h2", {}, name === "primary" ? "Primary" : "Backup",
       h("span", { class: answered.length ? "role serves" : "role" },
-        answered.length ? `▶ answers ${answered.join(" and ")}` : "stands by")),
+        answered.length ? `▶ answers ${answered.join(" and ")}` : stands(status, name))),
+    answered.length ? h("p", { class: "why" }, sinceOf(status, name)) : null,
     h("dl", { class: "services" }, Object.entries(SERVICES).map(([service, label]) => [
       h("dt", {}, label),
       h("dd", {}, renderHealth(healths[service], flight[service], service)),
     ])),
   ];
+}
+
+function sinceOf(status, name) {
+  const since = existing(status).filter(([, route]) => route.active === name).map(([, route]) => route.since).sort().at(-1);
+  return since ? `since ${localTime(since)}` : "";
+}
+
+function stands(status, name) {
+  return name === "primary" && status.phase === "failing_back" ? "▷ takes stores" : "stands by";
 }
 
 function renderHealth(health, inFlight, service) {
@@ -130,11 +112,17 @@ function renderHealth(health, inFlight, service) {
 export function renderFailback(status) {
   const { allowed, reason, hold_down_left_s: left } = status.failback ?? {};
   const away = status.phase !== "on_primary";
+  const steady = Object.values(status.upstreams.primary ?? {}).every(
+    (health) => health?.verdict === "up" || health?.reason === "not configured");
+  const counts = away && steady && status.mode === "auto" && left > 0;
   return [
     h("h2", {}, "Way back"),
-    h("p", { class: "big" }, away ? (allowed ? "✓ open" : "◌ not yet") : "– not needed"),
+    h("p", { class: "big" }, !away ? "– not needed" : counts ? `◌ in ${duration(left)} at the earliest`
+      : allowed ? "✓ open" : "◌ not yet"),
     away && reason ? h("p", { class: "why" }, reason) : null,
-    away && left > 0 ? h("p", { class: "why" }, `hold-down: ${duration(left)} left`) : null,
+    counts ? h("p", { class: "why" }, "Hold-down: so long the primary must still stay up without a suspicion. Each failover "
+      + "within an hour doubles it.") : null,
+    away ? null : h("p", { class: "why" }, "The primary answers."),
   ];
 }
 
@@ -159,7 +147,7 @@ export function renderReplication(status) {
 
 export function renderEvents(events) {
   if (!events.length) return h("p", { class: "faint" }, "Nothing has happened yet.");
-  return h("ol", { class: "events" }, events.map((event) => h("li", {},
+  return h("ol", { class: "events" }, events.map((event) => h("li", { class: `kind-${event.kind}`, title: event.code },
     h("time", { datetime: event.time, title: event.time }, localTime(event.time)),
     h("p", {},
       h("strong", {}, eventTitle(event)),
@@ -167,8 +155,11 @@ export function renderEvents(events) {
       event.actor ? h("span", { class: "faint" }, ` by ${event.actor}`) : null))));
 }
 
+const KINDS = { started: "Router started", transition: "Traffic moves", verdict: "Health", intent: "Operator",
+  decision: "Decision", drain: "Drain", alarm: "Alarm", state: "Routing state" };
+
 function eventTitle(event) {
-  const words = [String(event.kind).replaceAll("_", " ")];
+  const words = [KINDS[event.kind] ?? event.kind];
   const whose = String(event.code ?? "").split("_")[0];
   if (event.kind === "verdict" && ["primary", "backup"].includes(whose)) words.push(whose);
   if (event.service) words.push(SERVICES[event.service] ?? event.service);
@@ -183,9 +174,8 @@ export function renderWould(sentences) {
 
 /** What the browser's tab says, so that a row of tabs can be read. */
 export function tabTitle(status) {
-  const { level } = headline(status);
   const who = [...new Set(existing(status).map(([, route]) => route.active))].join(" + ");
-  return `${{ calm: "✓", attention: "!", alarm: "‼" }[level]} ${who} · ${status.site}`;
+  return `${SIGNS[status.level] ?? "!"} ${who} · ${status.site}`;
 }
 
 export function duration(seconds) {
@@ -219,9 +209,4 @@ function existing(status) {
 
 function verdictOf(part) {
   return part && typeof part === "object" ? part.verdict : part;
-}
-
-function worse(one, other) {
-  const order = ["calm", "attention", "alarm"];
-  return order[Math.max(order.indexOf(one), order.indexOf(other))];
 }
