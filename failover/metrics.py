@@ -171,6 +171,12 @@ class RouterMetrics:
             ("operation",),
             registry=r,
         )
+        self.dicom_copies = Counter(
+            "failover_dicom_copies",
+            "Copies of stores on their way to the primary: copied, dropped (backup too slow or down), failed",
+            ("result",),
+            registry=r,
+        )
         # replication, as the router last heard it
         self.lag_objects = Known(
             r, "failover_replication_lag_objects", "Objects in the archive not proven on the primary"

@@ -98,7 +98,7 @@ class Scp:
         destinations: Mapping[AeTitle, MoveDestination],
         index: Index,
         instances: Instances,
-        moves: ExpectedMoves,
+        expected: ExpectedMoves,
         metrics: ArchiveMetrics,
         clock: Clock,
         *,
@@ -112,7 +112,7 @@ class Scp:
         self._destinations = destinations
         self._index = index
         self._instances = instances
-        self._moves = moves
+        self._expected = expected
         self._metrics = metrics
         self._clock = clock
         self._calls_out_as = calls_out_as
@@ -206,10 +206,9 @@ class Scp:
         return Status.SUCCESS, None
 
     def _origin(self, command: Command) -> Origin:
-        originator = command.text(Tag.MOVE_ORIGINATOR_AE)
-        if originator and self._moves.is_expected(originator, command.number(Tag.MOVE_ORIGINATOR_MESSAGE_ID)):
-            return Origin.REPLICATED
-        return Origin.CALLER
+        return self._expected.origin(
+            command.text(Tag.MOVE_ORIGINATOR_AE), command.number(Tag.MOVE_ORIGINATOR_MESSAGE_ID)
+        )
 
     # -- searching ----------------------------------------------------------------------------------
 

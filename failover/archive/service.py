@@ -55,7 +55,7 @@ class ArchiveService:
             min_free_bytes=archive.retention.min_free_bytes,
         )
         ledger = Ledger(self._index, clock)
-        moves = ExpectedMoves(clock)
+        expected = ExpectedMoves(clock)
         policy = Policy(
             days=archive.retention.days,
             max_bytes=archive.retention.max_bytes,
@@ -63,14 +63,14 @@ class ArchiveService:
             needs_proof=owes,
         )
         self._janitor = Janitor(archive.data_dir, self._index, policy, self._metrics, clock)
-        handlers = Handlers(self._index, self._instances, ledger, moves, self._janitor, self._metrics)
+        handlers = Handlers(self._index, self._instances, ledger, expected, self._janitor, self._metrics)
         self._scp = Scp(
             archive.dicom,
             (archive.access.dicom if archive.access is not None else None) or "any",
             archive.move_destinations,
             self._index,
             self._instances,
-            moves,
+            expected,
             self._metrics,
             clock,
             calls_out_as=configuration.listen.dicom.ae_title,
@@ -84,7 +84,10 @@ class ArchiveService:
             max_line_size=MAX_LINE_BYTES,
             max_field_size=MAX_LINE_BYTES,
         )
-        self._control = ControlServer(socket_path(configuration.state_dir, "archive"), handlers.methods())
+        self._control = ControlServer(
+            socket_path(configuration.state_dir, "archive"),
+            {**handlers.methods(), "copy.expect": expected.expect_copies},
+        )
         self._turns: asyncio.Task[None] | None = None
 
     async def start(self, dicom: socket.socket, web_socket: socket.socket) -> None:

@@ -149,6 +149,8 @@ async def _finish(session: Session, flight: Flight, upstream: UpstreamName | Non
     stored = flight.policy.kind is Kind.STORE and kind in (Category.SUCCESS, Category.WARNING)
     if stored and upstream is not None:
         session.around.store_kept(upstream)
+        if flight.acknowledged is not None:
+            await flight.acknowledged(upstream, answer.command.status)
     await session.to_caller(flight.context_id, answer.command, answer.data_set)
 
 

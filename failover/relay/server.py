@@ -33,6 +33,7 @@ from failover.errors import AssociationRejected, UpstreamError
 from failover.health.passive import LiveTraffic
 from failover.metrics import RouterMetrics
 from failover.model import AeTitle, DicomPeer, Service, UpstreamName
+from failover.relay.copies import Copies
 from failover.relay.legs import Leg, Legs, refusal_of
 from failover.relay.offer import (
     AGAIN_EVERY_S,
@@ -69,14 +70,16 @@ class Relay:
         metrics: RouterMetrics,
         clock: Clock,
         spool: Spool | None = None,
+        copies: Copies | None = None,
     ) -> None:
         """`callers`: access.dicom; None means any. Without a `spool`, instances are kept below the system's
-        folder for temporary files."""
+        folder for temporary files. Without `copies`, none is made."""
         self.board = board
         self.traffic = dict(traffic)
         self.metrics = metrics
         self.clock = clock
         self.spool = spool or Spool(Path(tempfile.gettempdir()) / "failover-spool")
+        self.copies = copies
         self.legs = Legs(upstreams, board, self.traffic, clock, listen.max_pdu_bytes)
         self.last_store_on_backup_s: float | None = None  # monotonic
         self._listen = listen
@@ -110,6 +113,8 @@ class Relay:
         """1. accept nothing new; 2. let associations end for `grace_s`; 3. A-ABORT the rest."""
         await self._acceptor.stop(grace_s)
         await self.legs.wait_closed()
+        if self.copies is not None:
+            await self.copies.stop()
         await cancel_and_wait(self._watcher)
 
     def in_flight(self, upstream: UpstreamName) -> int:

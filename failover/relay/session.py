@@ -30,6 +30,7 @@ from failover.errors import AssociationEnded, LimitExceeded, UpstreamError
 from failover.health.passive import LiveTraffic, Outcome
 from failover.metrics import RouterMetrics
 from failover.model import Service, UpstreamName, Verdict
+from failover.relay.copies import Copies
 from failover.relay.legs import Leg, Legs
 from failover.relay.offer import Proposal
 from failover.relay.operations import Operation
@@ -79,6 +80,7 @@ class Flight:
     refused: dict[UpstreamName, Answer] = field(default_factory=dict)
     lost: Counter[UpstreamName] = field(default_factory=Counter)  # cleared when both are asked anew
     losses: int = 0
+    acknowledged: Callable[[UpstreamName, int], Awaitable[None]] | None = None  # told before the caller is
 
     @property
     def context_id(self) -> int:
@@ -98,6 +100,7 @@ class Surroundings(Protocol):
     metrics: RouterMetrics
     clock: Clock
     spool: Spool
+    copies: Copies | None
 
     def store_kept(self, upstream: UpstreamName) -> None:
         """A C-STORE was acknowledged by `upstream`."""
@@ -112,7 +115,7 @@ class Session:
         self.caller = caller
         self.leg = leg
         self.around = around
-        self._later = later
+        self.later = later
         self._kind = kind
         self._nudged: asyncio.Future[None] | None = None
         self.serve: Callable[[Message], Awaitable[None]] = _not_serving  # set by `serving`
@@ -154,14 +157,14 @@ class Session:
     def choice(self, kind: Kind) -> Choice:
         return choose(self.around.board.current, Service.DICOM, kind)
 
-    def _verdict(self, upstream: UpstreamName) -> Verdict | None:
+    def verdict(self, upstream: UpstreamName) -> Verdict | None:
         return self.around.board.current.verdicts.get((upstream, Service.DICOM))
 
     def _to_be_left(self, leg: Leg, flight: Flight) -> bool:
         """Whether an operation under way at `leg` is to be moved: its upstream is suspect or down, and the
         other one is better. A mere change of phase lets it end where it is."""
         kind = flight.policy.kind
-        if kind is Kind.OTHER or self._verdict(leg.upstream) not in (Verdict.SUSPECT, Verdict.DOWN):
+        if kind is Kind.OTHER or self.verdict(leg.upstream) not in (Verdict.SUSPECT, Verdict.DOWN):
             return False
         choice = self.choice(kind)
         if choice.first is None or choice.first is leg.upstream:
@@ -193,7 +196,7 @@ class Session:
             leg = self.leg
             if leg is None or leg.upstream is not upstream or not leg.alive:
                 try:
-                    leg = await self.around.legs.open(upstream, self._later, choice, kind)
+                    leg = await self.around.legs.open(upstream, self.later, choice, kind)
                 except UpstreamError as error:
                     _log.info("leg not opened", upstream=str(upstream), why=str(error))
                     self._raise_if_caller_left()
@@ -286,7 +289,7 @@ class Session:
         if association.releasing:
             raise LegLost("released in the middle of an operation", Outcome.FAILED)
         if self._to_be_left(leg, flight):
-            raise LegLost(f"the {leg.upstream} is {self._verdict(leg.upstream)}", Outcome.LEFT)
+            raise LegLost(f"the {leg.upstream} is {self.verdict(leg.upstream)}", Outcome.LEFT)
 
     async def hear_message(self, leg: Leg, flight: Flight) -> Message:
         """Return the next message from the upstream; what is left of a data set before it is skipped."""

@@ -9,9 +9,10 @@ from typing import Final
 
 import structlog
 
-from failover.dicom.dimse import Fragment
+from failover.dicom.dimse import Fragment, Status
 from failover.errors import AssociationEnded, SpoolFull
 from failover.health.passive import Outcome
+from failover.model import Phase, Service, UpstreamName, Verdict
 from failover.relay.carrying import carry
 from failover.relay.legs import Leg
 from failover.relay.session import Answer, CallerLeft, Flight, LegLost, Session
@@ -28,6 +29,7 @@ class Store:
     def __init__(self, session: Session, body: KeptBody) -> None:
         self._session = session
         self._body = body
+        self.handed_over = False  # the body is another's now
         self._whole = False  # the caller's data set has come to its end
         body.on_change = session.nudge
 
@@ -36,6 +38,27 @@ class Store:
         board = self._session.around.board
         if board.current.hold_stores:
             await board.changed.wait_until(lambda: not board.current.hold_stores, timeout_s=_HOLD_S)
+
+    async def copy(self, flight: Flight, upstream: UpstreamName, status: int) -> None:
+        """Hand what is kept to whoever copies it; in `failing_back` wait for the copy, for as long as due.
+
+        Only of a plain success: with a warning the primary may hold something else than was sent.
+        """
+        session = self._session
+        copies, route = session.around.copies, session.around.board.current
+        if copies is None or upstream is not UpstreamName.PRIMARY or status != Status.SUCCESS:
+            return
+        failing_back = route.services[Service.DICOM].phase is Phase.FAILING_BACK
+        if not (copies.tee or failing_back):
+            return
+        if flight.unkept or session.verdict(UpstreamName.BACKUP) is Verdict.DOWN:
+            copies.drop()
+            return
+        copy = copies.offer(self._body, session.later, flight.context_id, flight.request.command)
+        if copy is not None:
+            self.handed_over = True
+            if failing_back:
+                await copies.wait_for(copy)
 
     async def attempt(self, leg: Leg, flight: Flight) -> Answer:
         """Send it to one upstream, from its beginning; return the response."""
@@ -106,9 +129,11 @@ async def relay_store(session: Session, flight: Flight) -> None:
     store = Store(session, body)
     try:
         await store.hold()
+        flight.acknowledged = lambda upstream, status: store.copy(flight, upstream, status)
         await carry(session, flight, store.attempt)
         with contextlib.suppress(AssociationEnded):
             async for _ in session.caller.fragments():
                 pass  # nobody took it: what still comes has no use
     finally:
-        body.close()
+        if not store.handed_over:
+            body.close()

@@ -320,6 +320,20 @@ async def test_nothing_found_outside_the_window_is_a_failure_through_the_router_
     assert (len(found), status.Status) == (1, 0)
 
 
+async def test_a_copy_of_the_router_is_not_owed_and_pays_no_debt(stage: Stage) -> None:
+    told = {"originator_ae": "0123456789abcdef", "message_id": 1}
+    await stage.ask("copy.expect", {**told, "for_s": 60})
+    copy = {"originator_aet": told["originator_ae"], "originator_id": 1}
+    assert await caller(lambda: store(stage, made(1), **copy)) == [0]
+    assert (await stage.ask("ledger.numbers"))["lag_objects"] == 0
+    assert await caller(lambda: store(stage, made(2))) == [0]
+    assert await caller(lambda: store(stage, made(2), **copy)) == [0]  # a caller brought it: it stays owed
+    assert await caller(
+        lambda: store(stage, made(3), originator_aet="0123456789abcdee", originator_id=1)
+    ) == [0]
+    assert (await stage.ask("ledger.numbers"))["lag_objects"] == 2
+
+
 async def test_an_answer_to_our_own_move_is_replicated_and_any_other_is_owed(stage: Stage) -> None:
     await stage.ask("move.expect", {"calling_ae": "REPLICATOR", "message_id": 17, "for_s": 60})
     expected = {"originator_aet": "REPLICATOR", "originator_id": 17}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -19,6 +20,7 @@ from failover.dicom.requestor import open_association
 from failover.health.passive import LiveTraffic
 from failover.metrics import RouterMetrics
 from failover.model import Address, AeTitle, DicomPeer, Mode, Phase, Service, UpstreamName, Verdict
+from failover.relay.copies import Copies, Expect
 from failover.relay.server import Relay
 from failover.routing.board import RouteBoard
 from failover.routing.selection import Route, ServiceRoute
@@ -104,6 +106,12 @@ class Scene:
     def counted(self, name: str, **labels: str) -> float:
         return self.metrics.registry.get_sample_value(name, labels) or 0.0
 
+    async def counts(self, name: str, value: float, **labels: str) -> None:
+        """Wait until the relay has counted so much."""
+        async with asyncio.timeout(10):
+            while self.counted(name, **labels) < value:
+                await self.relay.clock.sleep(0.005)
+
 
 @asynccontextmanager
 async def scene(
@@ -115,7 +123,10 @@ async def scene(
     listen: ListenDicom | None = None,
     spool: Spool | None = None,
     clock: Clock | None = None,
+    tee: bool | None = None,
+    expect: Expect | None = None,
 ) -> AsyncIterator[Scene]:
+    """`tee` None: no copies at all, as with a backup that has no DICOM side."""
     one, two = primary or FakeUpstream("ORTHANC"), backup or FakeUpstream("MINIPACS")
     await one.start()
     await two.start()
@@ -123,6 +134,9 @@ async def scene(
     metrics = RouterMetrics(CollectorRegistry())
     board = RouteBoard(route())
     kept = spool or Spool(tmp_path / "spool")
+    copies = None
+    if tee is not None:
+        copies = Copies(two.peer, expect, metrics, clock, tee=tee, max_pdu_bytes=65536)
     relay = Relay(
         listen or ListenDicom(),
         callers,
@@ -132,6 +146,7 @@ async def scene(
         metrics,
         clock,
         spool=kept,
+        copies=copies,
     )
     sock = socket.socket()
     sock.bind(("127.0.0.1", 0))
