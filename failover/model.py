@@ -75,6 +75,7 @@ class DebtState(StrEnum):
     SENT = "sent"  # sent, not yet proven
     PROVEN = "proven"  # the primary has shown it, under the same study and patient ID
     REFUSED = "refused"  # three permanent refusals while the primary took others
+    DELETED = "deleted"  # deleted on the primary: hidden, never sent back, evicted without a proof
 
 
 AeTitle = NewType("AeTitle", str)

@@ -95,8 +95,14 @@ class Handlers:
         return {}
 
     async def studies_held(self, question: Json) -> Json:
+        """What is held of these studies; `evicted`: of which something went for space, `evicted_until`: the
+        youngest date of such a study. Neither is to be fetched again."""
         uids = [str(uid) for uid in _given(question, "study_instance_uids")]
-        return {"studies": await _in_thread(lambda: self._studies(uids))}
+        return {
+            "studies": await _in_thread(lambda: self._studies(uids)),
+            "evicted": await _in_thread(lambda: self._evicted(uids)),
+            "evicted_until": await _in_thread(self._index.evicted_until),
+        }
 
     async def study_instances(self, question: Json) -> Json:
         uid = str(_given(question, "study_instance_uid"))
@@ -111,7 +117,13 @@ class Handlers:
     async def retention_unproven(self, question: Json) -> Json:
         """Objects that would go by retention, were they proven: the replicator asks the primary for them."""
         limit = int(question.get("limit", 100))
-        return {"objects": await _in_thread(lambda: self._ledger.described(self._janitor.unproven(limit)))}
+        after = tuple(question["after"]) if question.get("after") else None
+
+        def look() -> Json:
+            uids, place = self._janitor.unproven(limit, after)
+            return {"objects": self._ledger.described(uids), "next": place and list(place)}
+
+        return await _in_thread(look)
 
     async def quarantine_list(self, question: Json) -> Json:
         limit = int(question.get("limit", 100))
@@ -146,6 +158,13 @@ class Handlers:
                 "study_date": text(attributes, "00080020"),
             }
         return studies
+
+    def _evicted(self, uids: list[str]) -> list[str]:
+        found = self._index.reader().execute(
+            "SELECT study_uid FROM evicted WHERE study_uid IN (SELECT value FROM json_each(?))",
+            (json.dumps(uids),),
+        )
+        return [row["study_uid"] for row in found]
 
     def _study(self, study_instance_uid: str) -> list[dict[str, str]]:
         return [

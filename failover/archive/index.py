@@ -14,7 +14,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from datetime import date
+from datetime import date, timedelta
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -234,6 +234,10 @@ class Index:
 
     async def set_window(self, first_day: date | None, short: Mapping[str, int]) -> None:
         """Keep what a comparison has covered; durable on return."""
+        until = self.evicted_until()
+        if until is not None and first_day is not None:
+            # Something may have gone for space after the replicator had looked.
+            first_day = max(first_day, date.fromisoformat(until) + timedelta(days=1))
         await self.write(lambda transaction: self.keep_window(transaction, Window(first_day, dict(short))))
 
     def keep_window(self, transaction: Transaction, window: Window) -> None:
@@ -247,6 +251,18 @@ class Index:
                 self._window = window
 
         transaction.after.append(holds)
+
+    def evicted_until(self) -> str | None:
+        """Return the youngest study date of which something went for space: what is older goes as well."""
+        row = self._reader().execute("SELECT value FROM facts WHERE name = 'evicted_until'").fetchone()
+        return None if row is None else str(json.loads(row["value"]))
+
+    @staticmethod
+    def keep_evicted_until(transaction: Transaction, study_date: str) -> None:
+        """Write that date down within a transaction."""
+        transaction.connection.execute(
+            "INSERT OR REPLACE INTO facts VALUES ('evicted_until', ?)", (json.dumps(study_date),)
+        )
 
     # -- writing ------------------------------------------------------------------------------------
 

@@ -12,7 +12,7 @@ import os
 import sqlite3
 from datetime import date, timedelta
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import structlog
 
@@ -39,13 +39,23 @@ _TURN_EVERY_S: Final = 10.0
 _FOLDERS_A_TURN: Final = 8
 _EVICTED_A_TRANSACTION: Final = 200
 _TRANSACTIONS_A_TURN: Final = 10
+# Where a walk through what wants a proof stands: (arrived_at, row), or a study's date, time, row, and a row.
+Place = tuple[Any, ...]
 # What a replicator that died has left in handover/; a living one hands over within seconds.
 _HANDOVER_AGE_S: Final = 3600.0
 
+_MAY_GO: Final = "i.state IN ('none', 'proven', 'deleted') AND t.protected = 0"
+_PROVEN_LATELY: Final = "(i.state = 'deleted' OR i.proven_at >= ?)"
 _CANDIDATES: Final = (
-    "SELECT i.id, i.bytes, t.date, i.arrived_at, i.state, i.proven_at, t.protected FROM instances i"
-    " JOIN studies t ON t.id = i.study WHERE i.state IN ('none', 'proven') AND t.protected = 0"
+    "SELECT i.id, i.bytes, t.date, i.arrived_at, i.state, i.proven_at, t.protected"
+    " FROM {order} WHERE " + _MAY_GO
 )
+_BY_AGE: Final = "instances i JOIN studies t ON t.id = i.study"
+# CROSS JOIN keeps the order of the tables: SQLite walks studies_by_date backwards and stops at the limit.
+_BY_STUDY: Final = "studies t CROSS JOIN instances i ON i.study = t.id"
+_STUDY_ORDER: Final = "t.date, t.time, t.id, i.id"
+# A study without a date is not older than all others: it goes by its age alone.
+_HAS_DATE: Final = "t.date > ''"
 
 
 class Janitor:
@@ -113,34 +123,42 @@ class Janitor:
         """Evict at most 200 objects; return how many went."""
         return self._index.write_now(self._evict)
 
-    def unproven(self, limit: int) -> list[str]:
-        """Return SOP instance UIDs that would go by age had they a proof young enough; oldest first."""
-        now = self._clock.wall().timestamp()
+    def unproven(self, limit: int, after: Place | None = None) -> tuple[list[str], Place | None]:
+        """Return SOP instance UIDs that would go had they a proof young enough, and where to go on.
+
+        First by age, oldest first, then, where space is wanted, those of the oldest studies. `after` is what
+        the last call returned, so that objects which get no proof do not stand in the way of the others.
+        """
         if not self._policy.needs_proof:
-            return []
+            return [], None
+        now = self._clock.wall().timestamp()
+        old_proof = f"{_MAY_GO} AND i.state <> 'deleted' AND coalesce(i.proven_at, 0) < ?"
+        if after is None or len(after) == 2:
+            found = self._index.reader().execute(
+                f"SELECT i.uid, i.arrived_at, i.id FROM {_BY_AGE} WHERE {old_proof} AND i.arrived_at < ?"
+                " AND (i.arrived_at, i.id) > (?, ?) ORDER BY i.arrived_at, i.id LIMIT ?",
+                (now - PROOF_AGE_S, self._cutoff(now), *(after or (-1.0, 0)), limit),
+            )
+            rows_ = [tuple(row) for row in found]
+            if rows_:
+                return [row[0] for row in rows_], rows_[-1][1:]
+            after = None
+        if not self._space_wanted():
+            return [], None
         found = self._index.reader().execute(
-            "SELECT i.uid FROM instances i JOIN studies t ON t.id = i.study"
-            " WHERE i.state IN ('none', 'proven') AND t.protected = 0 AND i.arrived_at < ?"
-            " AND coalesce(i.proven_at, 0) < ? ORDER BY i.arrived_at LIMIT ?",
-            (self._cutoff(now), now - PROOF_AGE_S, limit),
+            f"SELECT i.uid, {_STUDY_ORDER} FROM {_BY_STUDY} WHERE {old_proof} AND {_HAS_DATE}"
+            f" AND ({_STUDY_ORDER}) > (?, ?, ?, ?) ORDER BY {_STUDY_ORDER} LIMIT ?",
+            (now - PROOF_AGE_S, *(after or ("", "", 0, 0)), limit),
         )
-        return [row["uid"] for row in found]
+        rows_ = [tuple(row) for row in found]
+        return [row[0] for row in rows_], rows_[-1][1:] if rows_ else None
 
     def _evict(self, transaction: Transaction) -> int:
         now = self._clock.wall().timestamp()
-        wanted = space_wanted(self._index.numbers()["bytes"], self._free_bytes(), self._policy)
-        conditions, parameters = "", []
-        if self._policy.needs_proof:
-            conditions += " AND i.proven_at >= ?"
-            parameters.append(now - PROOF_AGE_S)
-        if not wanted:
-            conditions += " AND i.arrived_at < ?"
-            parameters.append(self._cutoff(now))
-        found = transaction.connection.execute(
-            f"{_CANDIDATES}{conditions} ORDER BY i.arrived_at LIMIT ?",
-            (*parameters, _EVICTED_A_TRANSACTION),
-        ).fetchall()
-        going = choose([_candidate(row) for row in found], self._policy, now, wanted)
+        wanted = self._space_wanted()
+        going = choose(self._candidates(transaction, now, for_space=False), self._policy, now, 0)
+        if wanted and not going:
+            going = choose(self._candidates(transaction, now, for_space=True), self._policy, now, wanted)
         for candidate, cause in going:
             self._remove(transaction, candidate, cause, now)
         if going:
@@ -150,6 +168,27 @@ class Janitor:
             transaction.after.append(lambda: self._metrics.evicted.inc(len(going)))
             _log.info("evicted", objects=len(going), for_space=bool(wanted))
         return len(going)
+
+    def _candidates(self, transaction: Transaction, now: float, *, for_space: bool) -> list[Candidate]:
+        """Return what may go: old enough, or of the oldest studies."""
+        conditions, parameters = "", []
+        if self._policy.needs_proof:
+            conditions += f" AND {_PROVEN_LATELY}"
+            parameters.append(now - PROOF_AGE_S)
+        if for_space:
+            query, order = _CANDIDATES.format(order=_BY_STUDY), _STUDY_ORDER
+            conditions += f" AND {_HAS_DATE}"
+        else:
+            query, order = _CANDIDATES.format(order=_BY_AGE), "i.arrived_at"
+            conditions += " AND i.arrived_at < ?"
+            parameters.append(self._cutoff(now))
+        found = transaction.connection.execute(
+            f"{query}{conditions} ORDER BY {order} LIMIT ?", (*parameters, _EVICTED_A_TRANSACTION)
+        )
+        return [_candidate(row) for row in found.fetchall()]
+
+    def _space_wanted(self) -> int:
+        return space_wanted(self._index.numbers()["bytes"], self._free_bytes(), self._policy)
 
     def _remove(self, transaction: Transaction, candidate: Candidate, cause: Cause, now: float) -> None:
         row = transaction.connection.execute(
@@ -164,12 +203,14 @@ class Janitor:
             )
 
     def _end_window(self, transaction: Transaction, study_date: str) -> None:
-        """What went for space is not fetched again, and ends the window (DESIGN 4.2)."""
+        """What went for space is not fetched again, nor what is older, and ends the window (DESIGN 4.2)."""
         window = self._index.window
         try:
             after = date.fromisoformat(study_date) + timedelta(days=1)
         except ValueError:
             return
+        if study_date > (self._index.evicted_until() or ""):
+            self._index.keep_evicted_until(transaction, study_date)
         if window.first_day is not None and after > window.first_day:
             self._index.keep_window(transaction, Window(after, window.short))
 
@@ -187,6 +228,8 @@ class Janitor:
         found = connection.execute(
             "SELECT id, path FROM history WHERE replaced_at < ? LIMIT ?", (cutoff, _EVICTED_A_TRANSACTION)
         ).fetchall()
+        # Such a study has left the window by its date.
+        connection.execute("DELETE FROM evicted WHERE evicted_at < ?", (cutoff,))
         for row in found:
             connection.execute("DELETE FROM history WHERE id = ?", (row["id"],))
             connection.execute("INSERT OR IGNORE INTO doomed VALUES (?)", (row["path"],))

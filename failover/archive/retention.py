@@ -1,7 +1,9 @@
 """Which objects go, and why the others stay (DESIGN 4.4, retention). Pure.
 
 An object goes when it is older than `days`, or earlier where space runs out, oldest first; never while it is
-owed or refused, and with a primary never without a proof, younger than 24 h, that it is there.
+owed or refused, and with a primary never without a proof, younger than 24 h, that it is there. What was
+deleted there needs none. For space the oldest study goes first, whenever it came: the first inventory brings
+the newest first.
 """
 
 from __future__ import annotations
@@ -71,7 +73,7 @@ def why_it_stays(candidate: Candidate, policy: Policy, now: float) -> str | None
         return "the primary does not have it yet"
     if candidate.state is DebtState.REFUSED:
         return "the primary refuses it: it is nowhere else"
-    if not policy.needs_proof:
+    if not policy.needs_proof or candidate.state is DebtState.DELETED:
         return None
     if candidate.proven_at is None:
         return "nobody has asked the primary for it"

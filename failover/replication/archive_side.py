@@ -7,7 +7,7 @@ when the archive is not there, which the supervisor mends.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -44,6 +44,14 @@ class LedgerNumbers:
         return max(0, self.lag_objects - self.pending)
 
 
+@dataclass(frozen=True, slots=True)
+class HeldStudies:
+    """`evicted_until`: the youngest study date (YYYYMMDD) of which something went for space."""
+
+    studies: dict[str, StudyInArchive]
+    evicted_until: str | None
+
+
 class ArchiveSide:
     """Asks the archive whose control socket is at `socket`."""
 
@@ -55,9 +63,10 @@ class ArchiveSide:
 
     # -- what it holds
 
-    async def studies(self, study_instance_uids: Sequence[str]) -> dict[str, StudyInArchive]:
-        """Return what is held of each study; those not held are left out."""
+    async def studies(self, study_instance_uids: Sequence[str]) -> HeldStudies:
+        """Return what is held of each study; those of which nothing was ever held are left out."""
         found: dict[str, StudyInArchive] = {}
+        until: str | None = None
         for start in range(0, len(study_instance_uids), _AT_ONCE):
             part = list(study_instance_uids[start : start + _AT_ONCE])
             answer = await self._ask("studies.held", {"study_instance_uids": part})
@@ -73,7 +82,10 @@ class ArchiveSide:
                         accession=_text(study, "accession"),
                     ),
                 )
-        return found
+            for uid in answer["evicted"]:
+                found[uid] = replace(found.get(uid, StudyInArchive(0)), evicted=True)
+            until = _text(answer, "evicted_until")
+        return HeldStudies(found, until)
 
     async def instances(self, study_instance_uid: str) -> set[str]:
         """Return the SOP instance UIDs held of a study."""
@@ -118,10 +130,12 @@ class ArchiveSide:
         )
         return [_owed(entry) for entry in answer["objects"]]
 
-    async def unproven(self, limit: int) -> list[OwedObject]:
-        """Return objects that would be evicted by age, were they proven; they owe nothing. Oldest first."""
-        answer = await self._ask("retention.unproven", {"limit": limit})
-        return [_owed(entry) for entry in answer["objects"]]
+    async def unproven(
+        self, limit: int, after: list[Any] | None = None
+    ) -> tuple[list[OwedObject], list[Any] | None]:
+        """Return objects that would be evicted, were they proven, and where to go on; they owe nothing."""
+        answer = await self._ask("retention.unproven", {"limit": limit, "after": after})
+        return [_owed(entry) for entry in answer["objects"]], answer["next"]
 
     async def mark(
         self, sop_instance_uids: Iterable[str], state: DebtState, *, status: int | None = None

@@ -17,7 +17,7 @@ from failover.durable import make_folder
 from failover.errors import UpstreamBroke, UpstreamRefused, UpstreamTimeout
 from failover.metrics import ReplicatorMetrics
 from failover.replication.archive_side import ArchiveSide
-from failover.replication.reconcile import missing_instances
+from failover.replication.reconcile import Need, missing_instances
 from failover.replication.ways import InstanceOnPrimary, Way
 
 _log = structlog.get_logger(__name__)
@@ -50,20 +50,24 @@ class Fetcher:
             if path.is_file():
                 path.unlink(missing_ok=True)
 
-    async def study(self, way: Way, study_instance_uid: str, *, everything: bool) -> Fetched:
-        """Bring what is missing of the study, or all of it. Raises FailoverError."""
+    async def study(self, way: Way, study_instance_uid: str, need: Need) -> Fetched:
+        """Bring what `need` says of the study. Raises FailoverError."""
+        everything = need is Need.EVERYTHING
         listed: dict[str, InstanceOnPrimary] = {
             instance.key.sop_instance_uid: instance for instance in await way.instances(study_instance_uid)
         }
         held = await self._archive.instances(study_instance_uid)
         from_nothing = not held & listed.keys()
-        wanted = list(listed) if everything else missing_instances(listed, held)
+        if need is Need.HELD:
+            wanted = [uid for uid in listed if uid in held]
+        else:
+            wanted = list(listed) if everything else missing_instances(listed, held)
         brought = 0
         if wanted:
             brought = await self._bring(way, [listed[uid] for uid in wanted])
             held = await self._archive.instances(study_instance_uid)
         missing = missing_instances(listed, held)
-        if missing:
+        if missing and need is not Need.HELD:
             _log.warning("a study is still short", missing=len(missing), of=len(listed), way=way.name)
         return Fetched(
             listed=len(listed),

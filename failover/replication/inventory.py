@@ -31,7 +31,7 @@ from failover.replication.reconcile import (
 )
 
 _log = structlog.get_logger(__name__)
-_VERSION: Final = 1
+_VERSION: Final = 2
 _SCHEMA: Final = """
 CREATE TABLE study (
     study_instance_uid TEXT PRIMARY KEY,
@@ -42,6 +42,7 @@ CREATE TABLE study (
     counted INTEGER NOT NULL,        -- 1: by its search, 0: by our looks, because its search has no count
     held INTEGER NOT NULL,           -- in the archive
     missing INTEGER NOT NULL,        -- of the primary's, not in the archive
+    evicted INTEGER NOT NULL,        -- 1: what is missing was left out for space
     need INTEGER NOT NULL,           -- reconcile.Need: what is still to be fetched
     stood_s REAL NOT NULL,           -- how long the primary's count has stood
     brought_facts TEXT,              -- facts when the whole was last fetched
@@ -71,6 +72,7 @@ class Job:
     study_instance_uid: str
     need: Need
     facts: PatientFacts
+    study_date: str
     count: int | None  # what the primary's search said; None: it does not count
 
 
@@ -81,6 +83,7 @@ class Totals:
     studies: int
     instances: int | None  # None: there is a study whose instances nobody has counted yet
     missing: int
+    pending: int  # of these, not left out for space
     short: dict[str, int]  # studies held in part → the primary's count
 
 
@@ -148,13 +151,14 @@ class Inventory:
             for study, held, finding, stood_s in studies:
                 self._db.execute(
                     "INSERT INTO study (study_instance_uid, study_date, study_time, facts, instances,"
-                    " counted, held, missing, need, stood_s) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+                    " counted, held, missing, evicted, need, stood_s)"
+                    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
                     " ON CONFLICT (study_instance_uid) DO UPDATE SET study_date = excluded.study_date,"
                     " study_time = excluded.study_time, facts = excluded.facts,"
                     " instances = coalesce(excluded.instances, instances), counted = excluded.counted,"
                     " held = excluded.held,"
-                    " missing = excluded.missing, need = excluded.need, stood_s = excluded.stood_s,"
-                    " vanished = 0",
+                    " missing = excluded.missing, evicted = excluded.evicted, need = excluded.need,"
+                    " stood_s = excluded.stood_s, vanished = 0",
                     (
                         study.study_instance_uid,
                         study.study_date,
@@ -164,6 +168,7 @@ class Inventory:
                         int(study.instances is not None),
                         held,
                         finding.missing,
+                        int(finding.evicted),
                         int(finding.need),
                         stood_s,
                     ),
@@ -198,6 +203,22 @@ class Inventory:
                 ),
             )
 
+    def record_evicted(self, job: Job) -> None:
+        """Something of the study, or of a younger one, went for space since it was compared."""
+        with _Transaction(self._db):
+            self._db.execute(
+                "UPDATE study SET need = 0, evicted = 1 WHERE study_instance_uid = ?",
+                (job.study_instance_uid,),
+            )
+
+    def record_brought(self, job: Job) -> None:
+        """What is left of an evicted study was fetched with `job.facts`."""
+        with _Transaction(self._db):
+            self._db.execute(
+                "UPDATE study SET need = 0, brought_facts = ? WHERE study_instance_uid = ?",
+                (_facts_json(job.facts), job.study_instance_uid),
+            )
+
     def mark_vanished(self, day: date, seen: Iterable[str]) -> int:
         """Mark the studies of `day` that the primary did not show; return how many are newly gone."""
         shown = set(seen)
@@ -229,24 +250,24 @@ class Inventory:
         """Return the studies of which something has to be fetched, newest first."""
         left_out = list(leave_out)
         rows = self._db.execute(
-            "SELECT study_instance_uid, need, facts, instances, counted FROM study"
+            "SELECT study_instance_uid, need, facts, study_date, instances, counted FROM study"
             " WHERE need > 0 AND vanished = 0"
             f" AND study_instance_uid NOT IN ({_marks(left_out)})"
             " ORDER BY study_date DESC, study_time DESC LIMIT ?",
             (*left_out, limit),
         )
         return [
-            Job(uid, Need(need), _facts(facts) or PatientFacts(), instances if counted else None)
-            for uid, need, facts, instances, counted in rows
+            Job(uid, Need(need), _facts(facts) or PatientFacts(), day, instances if counted else None)
+            for uid, need, facts, day, instances, counted in rows
         ]
 
     def totals(self, first: date, last: date) -> Totals:
         """Return the sums over the studies dated `first` to `last` that the primary has."""
         span = (dicom_day(first), dicom_day(last))
         where = "FROM study WHERE study_date BETWEEN ? AND ? AND vanished = 0"
-        studies, instances, uncounted, missing = self._db.execute(
+        studies, instances, uncounted, missing, pending = self._db.execute(
             f"SELECT count(*), coalesce(sum(instances), 0), count(*) - count(instances),"
-            f" coalesce(sum(missing), 0) {where}",
+            f" coalesce(sum(missing), 0), coalesce(sum(missing * (1 - evicted)), 0) {where}",
             span,
         ).fetchone()
         short = dict(
@@ -256,13 +277,13 @@ class Inventory:
                 span,
             ).fetchall()
         )
-        return Totals(studies, None if uncounted else instances, missing, short)
+        return Totals(studies, None if uncounted else instances, missing, pending, short)
 
     def absent_days(self, first: date, last: date) -> set[date]:
-        """Return the days with a study of the primary of which the archive holds nothing."""
+        """Return the days with a study of which the archive holds nothing, or not all for want of space."""
         rows = self._db.execute(
             "SELECT DISTINCT study_date FROM study WHERE study_date BETWEEN ? AND ? AND vanished = 0"
-            " AND held = 0",
+            " AND (held = 0 OR evicted = 1)",
             (dicom_day(first), dicom_day(last)),
         )
         return {day for (text,) in rows if (day := parse_day(text)) is not None}

@@ -153,7 +153,8 @@ class Lookout:
     async def _compare(self, studies: Sequence[StudyOnPrimary]) -> None:
         """Compare what a search showed with the archive, and write down what follows."""
         uids = [study.study_instance_uid for study in studies]
-        held = await self._archive.studies(uids)
+        answer = await self._archive.studies(uids)
+        held = answer.studies
         known = self._inventory.known(uids)
         now_s = self._clock.monotonic()
         rows = []
@@ -163,7 +164,7 @@ class Lookout:
             in_archive = held.get(uid)
             elapsed_s = now_s - self._seen_at_s.get(uid, now_s)
             self._seen_at_s[uid] = now_s
-            finding = compare(study, in_archive, before)
+            finding = compare(study, in_archive, before, answer.evicted_until)
             instances = in_archive.instances if in_archive else 0
             rows.append((study, instances, finding, stood(before, study.instances, elapsed_s)))
         self._inventory.record(rows)
@@ -192,7 +193,7 @@ class Lookout:
         known = self._inventory.first_inventory_done and totals.instances is not None
         now_s, polled_at_s = self._clock.monotonic(), self._polled_at_s
         return {
-            "pending_to_backup": totals.missing if known else None,
+            "pending_to_backup": totals.pending if known else None,
             "coverage_ratio": coverage(totals.instances or 0, totals.missing) if known else None,
             "last_poll_s_ago": None if polled_at_s is None else now_s - polled_at_s,
             "studies": totals.studies,

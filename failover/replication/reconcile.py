@@ -26,6 +26,7 @@ class Need(IntEnum):
     NOTHING = 0
     MISSING = 1  # compare instance by instance and bring what is missing
     EVERYTHING = 2  # patient or study attributes changed: bring all of it again
+    HELD = 3  # the same of a study of which something was evicted for space: bring what is held again
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +79,7 @@ class StudyInArchive:
     instances: int
     not_on_primary: int = 0  # of these, objects not proven there: owed, sent, refused
     facts: PatientFacts = PatientFacts()
+    evicted: bool = False  # something of it went for space
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,10 +104,26 @@ class Finding:
     need: Need
     missing: int  # how many of the primary's instances the archive lacks, as far as the counts tell
     reason: str
+    evicted: bool = False  # what is missing is not fetched: there was no space for it
 
 
-def compare(primary: StudyOnPrimary, archive: StudyInArchive | None, known: Known) -> Finding:
-    """Return what has to be fetched of a study that the primary has just shown."""
+def is_evicted(study_date: str, archive: StudyInArchive | None, evicted_until: str | None) -> bool:
+    """Whether what is lacking of a study is left out for space: some of it went, or of a younger one."""
+    if archive is not None and archive.evicted:
+        return True
+    held = archive is not None and archive.instances > 0
+    return not held and evicted_until is not None and "" < study_date <= evicted_until
+
+
+def compare(
+    primary: StudyOnPrimary, archive: StudyInArchive | None, known: Known, evicted_until: str | None = None
+) -> Finding:
+    """Return what has to be fetched of a study that the primary has just shown.
+
+    `evicted_until`: the youngest study date of which something went for space (DESIGN 4.2).
+    """
+    if is_evicted(primary.study_date, archive, evicted_until):
+        return _evicted(primary, archive or StudyInArchive(0), known)
     if archive is None or archive.instances == 0:
         return Finding(Need.MISSING, _first(primary.instances, known.instances, 1), "not in the archive")
     if known.need is Need.EVERYTHING:
@@ -131,6 +149,16 @@ def compare(primary: StudyOnPrimary, archive: StudyInArchive | None, known: Know
     if count < archive.instances:
         return Finding(Need.NOTHING, 0, "the archive has more instances: some vanished on the primary")
     return Finding(Need.NOTHING, 0, "all there")
+
+
+def _evicted(primary: StudyOnPrimary, archive: StudyInArchive, known: Known) -> Finding:
+    """Nothing comes back; but whose study it is must be right in what is left of it."""
+    count = _first(primary.instances, known.instances, archive.instances)
+    missing = max(0, count - max(0, archive.instances - archive.not_on_primary))
+    changed = primary.facts.contradicts(archive.facts) and primary.facts != known.brought_facts
+    if archive.instances and (changed or known.need in (Need.HELD, Need.EVERYTHING)):
+        return Finding(Need.HELD, missing, "patient or study attributes changed", evicted=True)
+    return Finding(Need.NOTHING, missing, "evicted for space", evicted=True)
 
 
 def _without_count(archive: StudyInArchive, known: Known) -> Finding:

@@ -21,7 +21,7 @@ from failover.replication.lookout import Lookout
 from failover.replication.orders import Orders
 from failover.replication.payback import Payback
 from failover.replication.proof import PROBE_EVERY_S, again_after_s
-from failover.replication.reconcile import Need
+from failover.replication.reconcile import Need, is_evicted
 from failover.replication.turns import turn
 from failover.replication.ways import Way
 
@@ -33,6 +33,7 @@ _IDLE_S: Final = 1.0
 # Objects that only wait for a young proof to be evicted: so many, so often.
 _RENEW_AT_ONCE: Final = 500
 _RENEW_EVERY_S: Final = 60.0
+_RENEW_PAGES: Final = 20
 
 
 class Worker:
@@ -56,6 +57,7 @@ class Worker:
         self._in_hand: set[str] = set()
         self._waits: dict[str, tuple[int, float]] = {}
         self._probed_at_s: dict[str, float] = {}
+        self._renewed: list[Any] | None = None  # how far the walk through what wants a proof has come
         self._paying = asyncio.Lock()  # held while something may be on its way to the primary
 
     # -- fetching
@@ -89,8 +91,15 @@ class Worker:
         way = self._orders.way
         if way is None:
             return
-        everything = job.need is Need.EVERYTHING
-        fetched = await self._fetcher.study(way, job.study_instance_uid, everything=everything)
+        held = await self._archive.studies([job.study_instance_uid])
+        in_archive = held.studies.get(job.study_instance_uid)
+        if job.need is not Need.HELD and is_evicted(job.study_date, in_archive, held.evicted_until):
+            self._inventory.record_evicted(job)
+            return
+        fetched = await self._fetcher.study(way, job.study_instance_uid, job.need)
+        if job.need is Need.HELD:
+            self._inventory.record_brought(job)
+            return
         self._inventory.record_look(
             job,
             listed=fetched.listed,
@@ -151,14 +160,23 @@ class Worker:
     async def renew(self) -> None:
         """Ask the primary again for what would be evicted by age: that wants a proof younger than a day."""
         while True:
+            await self._orders.changed.wait_until(
+                lambda: self._orders.way is not None, timeout_s=_RENEW_EVERY_S
+            )
             await turn("renew", self._renew, self._metrics, self._clock)
             await self._clock.sleep(_RENEW_EVERY_S)
 
     async def _renew(self) -> None:
-        while (way := self._orders.way) is not None:
-            objects = await self._archive.unproven(_RENEW_AT_ONCE)
-            # What the primary does not show any more stays, unproven: the recheck will have to judge it.
-            if not objects or not await self._payback.renew(way, objects):
+        for _ in range(_RENEW_PAGES):
+            way = self._orders.way
+            if way is None:
+                return
+            # What the primary does not show any more stays, unproven, and stands in nobody's way.
+            objects, place = await self._archive.unproven(_RENEW_AT_ONCE, self._renewed)
+            if objects:
+                await self._payback.renew(way, objects)
+            self._renewed = place
+            if place is None:
                 return
 
     def _doubted(self, way: Way) -> bool:

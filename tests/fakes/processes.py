@@ -132,7 +132,7 @@ class FakeArchive:
                     "accession": instance.AccessionNumber,
                     "study_date": instance.StudyDate,
                 }
-        return {"studies": found}
+        return {"studies": found, "evicted": [], "evicted_until": None}
 
     async def _instances(self, params: Json) -> Json:
         return {
@@ -148,7 +148,13 @@ class FakeArchive:
 
     async def _unproven(self, params: Json) -> Json:
         due = [self.held[uid] for uid in self.to_be_evicted if uid in self.held]
-        return {"objects": [_entry(held) for held in due[: params["limit"]]]}
+        # Where to go on is a place in the list; what got a proof has left it meanwhile.
+        start = next((n for n, h in enumerate(due) if [h.instance.SOPInstanceUID] == params["after"]), -1) + 1
+        page = due[start : start + params["limit"]]
+        return {
+            "objects": [_entry(held) for held in page],
+            "next": [page[-1].instance.SOPInstanceUID] if page else None,
+        }
 
     async def _window(self, params: Json) -> Json:
         self.window = params

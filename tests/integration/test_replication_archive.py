@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import sqlite3
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,6 +38,13 @@ WITHIN_S = 50.0
 class Site:
     configuration: Configuration
     router: FakeRouter
+    replication: ReplicationService
+
+    async def restart_replicator(self) -> None:
+        """A new one begins with what the old one wrote down."""
+        await self.replication.stop()
+        self.replication = ReplicationService(self.configuration, SystemClock())
+        await self.replication.start()
 
     async def ask(self, component: str, method: str, params: Json | None = None) -> Json:
         return await ask(socket_path(self.configuration.state_dir, component), method, params, timeout_s=30)
@@ -45,6 +54,14 @@ class Site:
 
     async def lag(self) -> int:
         return int((await self.ask("archive", "ledger.numbers"))["lag_objects"])
+
+    def window(self) -> dict[str, Any]:
+        """What the archive has written down of the last comparison."""
+        path = self.configuration.archive.data_dir / "index.sqlite"
+        with closing(sqlite3.connect(path)) as connection:
+            (value,) = connection.execute("SELECT value FROM facts WHERE name = 'window'").fetchone()
+        window: dict[str, Any] = json.loads(value)
+        return window
 
     def objects(self) -> dict[str, FileDataset]:
         files = (self.configuration.archive.data_dir / "objects").rglob("*.dcm")
@@ -62,7 +79,7 @@ async def until(holds: Callable[[], Any], what: str) -> None:
 
 @asynccontextmanager
 async def a_site(
-    folder: Path, primary: dict[str, Any], dicom_port: int, **word: str | None
+    folder: Path, primary: dict[str, Any], dicom_port: int, *, max_bytes: int = 10**12, **word: str | None
 ) -> AsyncIterator[Site]:
     setting = Configuration.model_validate(
         {
@@ -72,7 +89,7 @@ async def a_site(
                 "data_dir": str(folder / "archive"),
                 "dicom": {"port": str(dicom_port)},
                 "web": {"port": str(free_port())},
-                "retention": {"min_free_bytes": "1MB"},
+                "retention": {"min_free_bytes": "1MB", "max_bytes": f"{max_bytes}B"},
             },
             "replication": {"poll_every": "500ms"},
         },
@@ -87,10 +104,11 @@ async def a_site(
     await router.start()
     replication = ReplicationService(setting, SystemClock())
     await replication.start()
+    site = Site(setting, router, replication)
     try:
-        yield Site(setting, router)
+        yield site
     finally:
-        await replication.stop()
+        await site.replication.stop()
         await router.stop()
         await archive.stop()
 

@@ -70,9 +70,9 @@ async def test_eviction_takes_row_and_file_and_spares_what_is_owed(room: Room) -
     await room.store(an_object(2), Origin.REPLICATED)
     await room.clock.advance(91 * DAY_S)
     assert room.janitor.evict() == 0  # the proof of its coming is too old by now
-    assert room.janitor.unproven(10) == [uid(2, 1, 1)]
+    assert room.janitor.unproven(10)[0] == [uid(2, 1, 1)]
     await room.ledger.mark([uid(2, 1, 1)], DebtState.PROVEN)
-    assert room.janitor.unproven(10) == []
+    assert room.janitor.unproven(10) == ([], None)
     room.janitor.turn()
     assert [m.study_instance_uid for m in await room.find()] == [uid(1)]
     assert len(room.files()) == 1
@@ -148,3 +148,46 @@ async def test_a_version_that_comes_back_from_history_keeps_its_file(room: Room)
     held = room.index.instance(uid(1, 1, 1))
     assert held is not None
     assert held.path.is_file()
+
+
+async def test_for_space_the_oldest_study_goes_whichever_came_first(make_room: MakeRoom) -> None:
+    room = make_room(max_bytes=2500)
+    for day in (9, 8, 7, 6, 5):  # the first inventory brings the newest first
+        await room.store(an_object(day, StudyDate=f"202512{day:02d}"), Origin.REPLICATED)
+    room.janitor.turn()
+    left = sorted(m.study_instance_uid or "" for m in await room.find())
+    assert left == sorted(uid(day) for day in range(9, 9 - len(left), -1))
+    youngest_gone = f"202512{9 - len(left):02d}"
+    assert room.index.evicted_until() == youngest_gone
+    await room.index.set_window(date(2025, 11, 1), {})
+    assert room.index.window.first_day == date(2025, 12, 10 - len(left)), "also against an older word"
+
+
+async def test_objects_without_a_proof_do_not_stand_in_the_way_of_the_others(room: Room) -> None:
+    for study in range(1, 6):
+        await room.store(an_object(study), Origin.REPLICATED)
+        await room.clock.advance(1)
+    await room.clock.advance(91 * DAY_S)
+    seen, place = room.janitor.unproven(2)
+    assert seen == [uid(1, 1, 1), uid(2, 1, 1)]
+    more, place = room.janitor.unproven(2, place)
+    assert more == [uid(3, 1, 1), uid(4, 1, 1)]
+    last, place = room.janitor.unproven(2, place)
+    assert last == [uid(5, 1, 1)]
+    assert room.janitor.unproven(2, place) == ([], None)
+    await room.ledger.mark(last, DebtState.PROVEN)
+    assert room.janitor.evict() == 1
+
+
+async def test_where_space_is_wanted_proofs_are_renewed_of_the_oldest_studies(make_room: MakeRoom) -> None:
+    room = make_room(max_bytes=1500)
+    for day in (9, 8, 7):
+        await room.store(an_object(day, StudyDate=f"202512{day:02d}"), Origin.REPLICATED)
+    await room.clock.advance(2 * DAY_S)
+    assert room.janitor.evict() == 0, "proofs of two days ago prove nothing"
+    asked, place = room.janitor.unproven(2)
+    assert asked == [uid(7, 1, 1), uid(8, 1, 1)]
+    assert room.janitor.unproven(2, place)[0] == [uid(9, 1, 1)]
+    await room.ledger.mark(asked, DebtState.PROVEN)
+    assert room.janitor.evict() > 0
+    assert uid(9) in {m.study_instance_uid for m in await room.find()}

@@ -16,6 +16,7 @@ from failover.replication.reconcile import (
     StudyOnPrimary,
     compare,
     coverage,
+    is_evicted,
     missing_instances,
     newest_first,
     parse_day,
@@ -169,3 +170,30 @@ def test_days(text: str, day: date | None) -> None:
 
 def test_missing_instances_keep_the_primarys_order() -> None:
     assert missing_instances({"3": None, "1": None, "2": None}, {"1"}) == ["3", "2"]
+
+
+@pytest.mark.parametrize(
+    ("study_date", "archive", "until", "left_out"),
+    [
+        ("20260301", None, None, False),
+        ("20260301", None, "20260301", True),
+        ("20260302", None, "20260301", False),
+        ("20260201", StudyInArchive(3), "20260301", False),  # held: what is added to it still comes
+        ("20260302", StudyInArchive(3, evicted=True), "20260101", True),
+        ("", None, "20260301", False),
+    ],
+)
+def test_what_went_for_space_and_what_is_older_stays_away(
+    study_date: str, archive: StudyInArchive | None, until: str | None, left_out: bool
+) -> None:
+    assert is_evicted(study_date, archive, until) is left_out
+
+
+def test_of_an_evicted_study_only_a_correction_is_fetched() -> None:
+    left = StudyInArchive(4, facts=FACTS, evicted=True)
+    finding = compare(on_primary(), left, Known())
+    assert (finding.need, finding.missing, finding.evicted) == (Need.NOTHING, 6, True)
+    corrected = on_primary(facts=replace(FACTS, name="Maier^Jürgen"))
+    assert compare(corrected, left, Known()).need is Need.HELD
+    assert compare(corrected, left, Known(brought_facts=corrected.facts)).need is Need.NOTHING
+    assert compare(corrected, replace(left, instances=0), Known()).need is Need.NOTHING
