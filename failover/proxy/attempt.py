@@ -170,8 +170,10 @@ class Attempt:
             self.connection.bound = True
         self._owner.answer_began(head)
 
-    def answer_data(self, data: bytes) -> None:
+    def heard(self) -> None:
         self._heard()
+
+    def answer_data(self, data: bytes) -> None:
         self._owner.answer_data(data)
 
     def answer_unfinished(self) -> None:

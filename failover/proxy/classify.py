@@ -6,9 +6,8 @@ Reads method, path and Accept alone; DICOMweb is what lies below the callers' pr
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from enum import StrEnum
-from typing import Final
+from typing import Final, NamedTuple
 
 from failover.http.head import RequestHead
 from failover.model import Part
@@ -43,8 +42,7 @@ PARTS: Final = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Asked:
+class Asked(NamedTuple):
     """What a request asks for."""
 
     route: WebRoute
@@ -81,9 +79,16 @@ def classify(head: RequestHead, prefix: bytes | None) -> Asked:
             if route is WebRoute.STOW:
                 kind = Kind.STORE
             return Asked(route, kind, path, below_prefix=target[len(prefix) :])
-    if method in (b"GET", b"HEAD") and b"text/html" in (head.first(b"accept") or b"").lower():
+    if method in (b"GET", b"HEAD") and _accepts_pages(head):
         return Asked(WebRoute.PAGE, kind, path)
     return Asked(WebRoute.OTHER, kind, path)
+
+
+def _accepts_pages(head: RequestHead) -> bool:
+    known: bool | None = head.derived.get("pages")
+    if known is None:
+        known = head.derived["pages"] = b"text/html" in (head.first(b"accept") or b"").lower()
+    return known
 
 
 def _dicomweb(method: bytes, steps: list[bytes]) -> WebRoute:

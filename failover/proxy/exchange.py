@@ -25,7 +25,6 @@ from failover.proxy.hold import Delivery
 from failover.proxy.retry import (
     BACKUP,
     FAILING,
-    PRIMARY,
     RETRY_EVERY_S,
     Action,
     Failure,
@@ -34,7 +33,7 @@ from failover.proxy.retry import (
     Step,
 )
 from failover.proxy.tunnel import Tunnel
-from failover.routing.selection import Kind, choose
+from failover.routing.selection import Kind
 
 if TYPE_CHECKING:
     from failover.proxy.caller import CallerConnection
@@ -96,9 +95,8 @@ class Exchange:
         self._do(self._pursuit.next(self.started_s))
 
     def _see(self) -> None:
-        route = self._proxy.board.current
-        choice = choose(route, Service.WEB, self.asked.kind)
-        self._pursuit.see(choice, route.verdicts.get((PRIMARY, Service.WEB)), forced=route.forced is PRIMARY)
+        sight = self._proxy.sight(self.asked.kind)
+        self._pursuit.see(sight.choice, sight.primary, forced=sight.forced)
 
     def _again(self) -> None:
         """A wait is over: a new round."""

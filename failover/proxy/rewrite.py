@@ -152,6 +152,7 @@ def binds_connection(head: RequestHead | AnswerHead) -> bool:
 
 # Alt-Svc would lead callers past the router.
 _NOT_TO_CALLER: Final = (_HOP_BY_HOP - {b"proxy-authenticate"}) | {b"alt-svc"}
+_NAMES_NO_FIELD: Final = frozenset((b"close", b"keep-alive"))
 _OF_ONE_ANSWER: Final = frozenset((b"etag", b"last-modified", b"set-cookie"))
 _UPSTREAM_LINES: Final = {name: b"X-Failover-Upstream: %b\r\n" % name.encode() for name in UpstreamName}
 
@@ -161,15 +162,15 @@ def answer_head(answer: AnswerHead, upstream: WebUpstream, framing: bytes) -> by
     lines = [b"HTTP/1.1 %d %b\r\n" % (answer.status, answer.reason)]
     connection = answer.connection
     foreign = upstream.name is not UpstreamName.PRIMARY and not upstream.is_archive
-    for header in answer.headers:
-        line = _caller_lines.get(header)
-        if line is None:
-            line = _caller_line(header)
-        if not line or (connection and header[0] in connection):
-            continue
-        if foreign and header[0] == b"set-cookie" and not upstream.pass_credentials:
-            continue
-        lines.append(line)
+    hides_cookies = foreign and not upstream.pass_credentials
+    if hides_cookies or (connection and not connection <= _NAMES_NO_FIELD):
+        for header in answer.headers:
+            if header[0] not in connection and not (hides_cookies and header[0] == b"set-cookie"):
+                lines.append(_caller_line(header))
+    else:
+        for header in answer.headers:
+            line = _caller_lines.get(header)
+            lines.append(_caller_line(header) if line is None else line)
     lines.append(_UPSTREAM_LINES[upstream.name])
     lines.append(framing)
     lines.append(_CRLF)

@@ -10,7 +10,7 @@ import math
 import socket
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Final
+from typing import Final, NamedTuple
 
 import structlog
 
@@ -19,17 +19,18 @@ from failover.clock import Clock
 from failover.config.schema import ListenWeb
 from failover.health.passive import LiveTraffic
 from failover.metrics import RouterMetrics
-from failover.model import UpstreamName
+from failover.model import Service, UpstreamName, Verdict
 from failover.proxy import rewrite
 from failover.proxy.access import AccessLog
 from failover.proxy.answer import HeldBytes
 from failover.proxy.caller import CallerConnection, Phase
-from failover.proxy.classify import Asked
+from failover.proxy.classify import Asked, WebRoute
 from failover.proxy.exchange import Exchange
 from failover.proxy.pool import Pool
 from failover.proxy.rewrite import Reach
 from failover.proxy.upstreams import WebUpstream
 from failover.routing.board import RouteBoard
+from failover.routing.selection import Choice, Kind, choose
 from failover.spool import Spool
 from failover.tallies import Cell, SpreadCell
 
@@ -41,6 +42,14 @@ _log = structlog.get_logger(__name__)
 SWEEP_S: Final = 0.25
 # Connections taken from the backlog at one wake-up, so that a flood of them does not starve the others.
 ACCEPTS: Final = 64
+
+
+class Sight(NamedTuple):
+    """What a request sees of the route: where it goes, the verdict on the primary, whether it is forced."""
+
+    choice: Choice
+    primary: Verdict | None
+    forced: bool
 
 
 class Proxy:
@@ -75,6 +84,9 @@ class Proxy:
         self.last_store_on_backup_s: float | None = None
         """Monotonic time of the last STOW that the backup acknowledged."""
         self._callers: set[CallerConnection] = set()
+        self._reach: dict[tuple[WebRoute, Kind, bool, bool], dict[UpstreamName, Reach]] = {}
+        self._seen = board.current
+        self._sights: dict[Kind, Sight] = {}
         self._cells: dict[tuple[str, str, int], tuple[Cell, SpreadCell]] = {}
         self.access = AccessLog(clock, every=listen.access_log, on_lost=metrics.http_log_lost.inc)
         self._gone = Signal()
@@ -218,8 +230,30 @@ class Proxy:
 
     # -- what exchanges ask and tell
 
-    def reach(self, asked: Asked) -> dict[UpstreamName, Reach]:
-        return {name: rewrite.reach(asked, one) for name, one in self.upstreams.items()}
+    def reach(self, asked: Asked) -> Mapping[UpstreamName, Reach]:
+        """What asking each upstream leads to; worked out once for all requests that are alike in it."""
+        alike = (asked.route, asked.kind, asked.below_prefix is None, asked.ours)
+        found = self._reach.get(alike)
+        if found is None:
+            found = self._reach[alike] = {
+                name: rewrite.reach(asked, one) for name, one in self.upstreams.items()
+            }
+        return found
+
+    def sight(self, kind: Kind) -> Sight:
+        """What a request of `kind` sees of the route; worked out once for each route."""
+        route = self.board.current
+        if route is not self._seen:
+            self._seen = route
+            self._sights.clear()
+        found = self._sights.get(kind)
+        if found is None:
+            found = self._sights[kind] = Sight(
+                choose(route, Service.WEB, kind),
+                route.verdicts.get((UpstreamName.PRIMARY, Service.WEB)),
+                route.forced is UpstreamName.PRIMARY,
+            )
+        return found
 
     def count(
         self, exchange: Exchange, at: UpstreamName | None, status: int, body_bytes: int, *, broken: bool

@@ -30,6 +30,9 @@ class Asker(Protocol):
     """Who waits for the answer on a connection."""
 
     def answer_began(self, head: AnswerHead) -> None: ...
+    def heard(self) -> None:
+        """More of an answer that has begun was read; `answer_data` follows when there is payload in it."""
+
     def answer_data(self, data: bytes) -> None: ...
     def answer_unfinished(self) -> None: ...
     def answer_ended(self) -> None: ...
@@ -133,6 +136,7 @@ class UpstreamConnection(asyncio.BufferedProtocol):
             if self._reader is None:
                 self._read_head(data)
             else:
+                self.asker.heard()
                 self._read_body(self._reader, data)
         except ProtocolError as error:
             self._fail(error)
