@@ -365,6 +365,8 @@ def _primary_alone_matters(facts: _Facts) -> Headline:
 
 
 def _untouched(facts: _Facts) -> str:
+    if facts.services("primary", "down"):
+        return "is down"
     return "is still replicated with" if facts.intent.get("keep_replicating") else "gets probes only"
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Annotated, Any, Final
 
@@ -57,7 +57,7 @@ def status(
         if watch:
             watch_status(router, as_json=json_)
         else:
-            show(router.get("/api/status"), as_json=json_)
+            show(router.ask("GET", "/api/status"), as_json=json_)
 
 
 def force(
@@ -84,9 +84,7 @@ def force(
         "even_if_down": even_if_down,
         "keep_replicating": keep_replicating,
     }
-    router = find_router(admin, config, token_file)
-    with _a_sentence_at_the_end():
-        show(router.put("/api/route", request), as_json=json_)
+    _ask_and_show(find_router(admin, config, token_file), "PUT", "/api/route", request, as_json=json_)
 
 
 def drain(
@@ -124,7 +122,7 @@ def drain(
     }
     router = find_router(admin, config, token_file)
     with _a_sentence_at_the_end():
-        answer = router.put("/api/route", request)
+        answer = router.ask("PUT", "/api/route", request)
         if not dry_run:
             answer = _wait_until_empty(router, answer, grace_s)
         show(answer, as_json=json_)
@@ -143,9 +141,7 @@ def pause(
 ) -> None:
     """Stay where we are: no failover and no failback by itself; single requests are still rescued."""
     request = {"mode": "paused", "reason": reason, "for_s": seconds("--for", for_), "dry_run": dry_run}
-    router = find_router(admin, config, token_file)
-    with _a_sentence_at_the_end():
-        show(router.put("/api/route", request), as_json=json_)
+    _ask_and_show(find_router(admin, config, token_file), "PUT", "/api/route", request, as_json=json_)
 
 
 def auto(
@@ -159,10 +155,8 @@ def auto(
     token_file: TokenFileOption = None,
 ) -> None:
     """Hand the decision back to the router."""
-    router = find_router(admin, config, token_file)
-    with _a_sentence_at_the_end():
-        answer = router.put("/api/route", {"mode": "auto", "reason": reason, "dry_run": dry_run})
-        show(answer, as_json=json_)
+    request = {"mode": "auto", "reason": reason, "dry_run": dry_run}
+    _ask_and_show(find_router(admin, config, token_file), "PUT", "/api/route", request, as_json=json_)
 
 
 def decide(
@@ -185,10 +179,8 @@ def decide(
     choices = ("failback", "refused", "vanished-owed", "vanished-deleted")
     if decision not in choices:
         leave(Exit.USAGE, f"decide: must be {', '.join(choices[:-1])} or {choices[-1]}, is {decision}")
-    router = find_router(admin, config, token_file)
     request = {"decision": decision, "reason": reason, "dry_run": dry_run}
-    with _a_sentence_at_the_end():
-        show(router.post("/api/decisions", request), as_json=json_)
+    _ask_and_show(find_router(admin, config, token_file), "POST", "/api/decisions", request, as_json=json_)
 
 
 def events(
@@ -206,7 +198,7 @@ def events(
     """Print the audit trail: every move, every intent, every decision."""
     router = find_router(admin, config, token_file)
     with _a_sentence_at_the_end():
-        happened = router.get(f"/api/events?since={since}")
+        happened = router.ask("GET", f"/api/events?since={since}")
         if json_ and not follow:
             say([json.dumps(happened, indent=2, ensure_ascii=False)])
             return
@@ -236,6 +228,13 @@ def _a_sentence_at_the_end() -> Iterator[None]:
         raise typer.Exit(int(Exit.DONE)) from None
 
 
+def _ask_and_show(
+    router: RouterClient, method: str, path: str, request: Mapping[str, Any], *, as_json: bool
+) -> None:
+    with _a_sentence_at_the_end():
+        show(router.ask(method, path, request), as_json=as_json)
+
+
 def _wait_until_empty(router: RouterClient, answer: dict[str, Any], grace_s: float) -> dict[str, Any]:
     """Return the status once nothing is in flight at the primary, or the last one after the grace."""
     from failover.cli.views import in_flight
@@ -248,7 +247,7 @@ def _wait_until_empty(router: RouterClient, answer: dict[str, Any], grace_s: flo
             break
         wait(_LOOK_S)
         try:
-            answer = router.get("/api/status")
+            answer = router.ask("GET", "/api/status")
         except Unreachable:
             if clock.monotonic() >= until:
                 raise

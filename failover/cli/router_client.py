@@ -45,16 +45,6 @@ class RouterClient:
     url: str
     token: str | None = None
 
-    def get(self, path: str) -> Any:
-        """Return the JSON at `path`. Raises Unreachable, Denied."""
-        return self._ask("GET", path, None)
-
-    def put(self, path: str, content: Mapping[str, Any]) -> Any:
-        return self._ask("PUT", path, content)
-
-    def post(self, path: str, content: Mapping[str, Any]) -> Any:
-        return self._ask("POST", path, content)
-
     def stream(self, since: int | None = None) -> Iterator[dict[str, Any]]:
         """Yield `{"status", "events"}` at each change and each second. Raises Unreachable when it ends."""
         connection = self._connect(STREAM_TIMEOUT_S)
@@ -70,13 +60,16 @@ class RouterClient:
             connection.close()
         raise Unreachable(f"{self.url} ended the stream")
 
-    def _ask(self, method: str, path: str, content: Mapping[str, Any] | None) -> Any:
+    def ask(self, method: str, path: str, content: Mapping[str, Any] | None = None) -> Any:
+        """Return the JSON that the router answers. Raises Unreachable, Denied."""
         connection = self._connect(TIMEOUT_S)
         try:
             response = self._send(connection, method, path, content)
             body = response.read()
         except (OSError, http.client.HTTPException) as error:
-            raise Unreachable(f"no router answers at {self.url}: {_why(error)}") from error
+            raise Unreachable(
+                f"no router answers at {self.url}: {_why(error)}; is it running? --admin URL names another"
+            ) from error
         finally:
             connection.close()
         _raise_for(response.status, body)

@@ -106,12 +106,17 @@ def demo_stop_primary(
     """Let the demo's stand-in primary die, or freeze it."""
     if how not in ("kill", "stop"):
         leave(Exit.USAGE, f"--how: must be kill or stop, is {how}")
-    _call("failover.app.demo", lambda demo: demo.stop_primary(dir_, how))
+    _call_running_demo(dir_, lambda demo: demo.stop_primary(dir_, how))
 
 
 def demo_start_primary(dir_: _DirOption = DEMO_FOLDER) -> None:
     """Start the demo's stand-in primary again, or let it go on."""
-    _call("failover.app.demo", lambda demo: demo.start_primary(dir_))
+    _call_running_demo(dir_, lambda demo: demo.start_primary(dir_))
+
+
+def _call_running_demo(folder: Path, action: Callable[[Any], int | None]) -> None:
+    absent = f"no demo runs in {folder}: `failover demo` starts one, --dir names its folder"
+    _call("failover.app.demo", action, absent=absent)
 
 
 def _serve(component: str, config: Path | None) -> None:
@@ -119,12 +124,14 @@ def _serve(component: str, config: Path | None) -> None:
     _call(f"failover.app.{component}", lambda module: module.run(path))
 
 
-def _call(module_name: str, action: Callable[[Any], int | None]) -> None:
+def _call(module_name: str, action: Callable[[Any], int | None], *, absent: str | None = None) -> None:
     """Run one composition and end with its exit code. What the operator can mend is a line, not a trace."""
-    from failover.errors import ConfigurationError, FailoverError
+    from failover.errors import ConfigurationError, ControlUnreachable, FailoverError
 
     try:
         code = action(import_module(module_name))
+    except ControlUnreachable as error:
+        leave(Exit.FAILED, absent or str(error))
     except ConfigurationError as error:
         leave(Exit.USAGE, *error.problems)
     except FailoverError as error:  # PortTaken names the key and the address

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
+
+from failover.clock import parse_rfc3339
 
 Json = Mapping[str, Any]
 
@@ -22,6 +25,12 @@ _PHASES: Final = {
     "on_backup": ("ON BACKUP", "bold red"),
     "failing_back": ("FAILING BACK", "bold yellow"),
 }
+_LEVELS: Final = {
+    "calm": ("✓", "bold green"),
+    "attention": ("!", "bold yellow"),
+    "alarm": ("‼", "bold red"),
+}
+_MOMENT: Final = re.compile(r"\d{4}-\d\d-\d\dT[\d:.]+Z")
 _UPSTREAMS: Final = ("primary", "backup")
 _SERVICES: Final = ("web", "dicom")
 
@@ -29,6 +38,7 @@ _SERVICES: Final = ("web", "dicom")
 def status_view(status: Json) -> RenderableType:
     """The whole of GET /api/status on one small screen."""
     return Group(
+        *_first_lines(status),
         _headline(status),
         Text(),
         _upstream_table(status),
@@ -61,7 +71,7 @@ def mode_sentence(status: Json) -> str:
 def event_line(event: Json) -> Text:
     """One audit event on one line."""
     text = Text(overflow="fold")
-    text.append(str(event["time"]).replace("T", " ").replace("Z", ""), "dim")
+    text.append(clock_time(str(event["time"])), "dim")
     text.append(f"  {event['kind']}", "bold")
     whose = str(event.get("code") or "").split("_")[0]
     if event["kind"] == "verdict" and whose in _UPSTREAMS:
@@ -85,8 +95,13 @@ def consequences(sentences: Iterable[str]) -> Text:
 
 
 def clock_time(rfc3339: str) -> str:
-    """`2026-01-02T03:04:05.678Z` as `2026-01-02 03:04:05 UTC`."""
-    return f"{rfc3339[:10]} {rfc3339[11:19]} UTC"
+    """`2026-01-02T03:04:05.678Z` in local time, with its zone: `2026-01-02 04:04:05 CET`."""
+    return f"{parse_rfc3339(rfc3339).astimezone():%Y-%m-%d %H:%M:%S %Z}"
+
+
+def in_local_time(sentence: str) -> str:
+    """A sentence of the router with its moments in local time."""
+    return _MOMENT.sub(lambda moment: clock_time(moment[0]), sentence)
 
 
 def in_flight(status: Json, upstream: str) -> int:
@@ -103,6 +118,15 @@ def in_flight_words(status: Json, upstream: str) -> str:
         for service in _SERVICES
         if counts.get(service) is not None
     )
+
+
+def _first_lines(status: Json) -> list[Text]:
+    """The same first sentence as on the page, and what to do; none when the router is older than that."""
+    if "headline" not in status:
+        return []
+    sign, style = _LEVELS.get(str(status["level"]), ("!", "bold"))
+    first = Text(f"{sign} {in_local_time(str(status['headline']))}", style, overflow="fold")
+    return [first, Text(f"  {in_local_time(str(status['advice']))}", overflow="fold"), Text()]
 
 
 def _headline(status: Json) -> Text:
@@ -165,7 +189,7 @@ def _failback_words(status: Json) -> str:
         return "not needed"
     words = str(failback.get("reason") or ("open" if failback.get("allowed") else "closed"))
     left = failback.get("hold_down_left_s")
-    return f"{words} (hold-down: {duration(left)} left)" if left else words
+    return f"{words} (hold-down: {duration(left)} left)" if left and "stay up" not in words else words
 
 
 def _owed_words(replication: Json) -> str:

@@ -48,7 +48,7 @@ def print_events(happened: list[Json], *, as_json: bool) -> None:
 
 def watch_status(router: RouterClient, *, as_json: bool) -> None:
     """Show the status at each change until Ctrl-C. Raises Unreachable when no router is there at first."""
-    first = router.get("/api/status")
+    first = router.ask("GET", "/api/status")
     if as_json or not sys.stdout.isatty():
         for update in updates(router, None):
             _show_next(update["status"], as_json=as_json)

@@ -51,7 +51,12 @@ export function renderHeadline(status) {
     h("span", { class: "sign", "aria-hidden": "true" }, sign),
     h("div", {},
       h("h1", {}, inLocalTime(status.headline)),
-      h("p", {}, inLocalTime(status.advice))));
+      h("p", {}, withCode(inLocalTime(status.advice)))));
+}
+
+/** A command in a sentence stands between backticks. */
+function withCode(sentence) {
+  return sentence.split("`").map((words, index) => (index % 2 ? h("code", {}, words) : words));
 }
 
 /** What the operator wants, beside the button that ends it; nothing in auto. */

@@ -199,6 +199,11 @@ TABLE: list[tuple[list[Change], str, str]] = [
         "Traffic is forced to the backup; the primary is still replicated with.",
     ),
     (
+        [ON_BACKUP, mode("forced", upstream="backup"), DOWN],
+        "attention",
+        "Traffic is forced to the backup; the primary is down.",
+    ),
+    (
         [ON_BACKUP, mode("forced", upstream="backup"), verdict("backup", "down", "web")],
         "alarm",
         "Traffic is forced to the backup, but web of the backup is down: requests are not answered.",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -112,7 +113,43 @@ def test_no_router_ends_with_3(failover: Failover) -> None:
     for command in (["status"], ["events"], ["auto"], ["pause", "--reason", "x"], ["status", "--watch"]):
         ended = failover(*command, "--admin", "http://127.0.0.1:1")
         assert ended.exit_code == 3
-        assert ended.stderr == "no router answers at http://127.0.0.1:1: Connection refused\n"
+        assert ended.stderr == (
+            "no router answers at http://127.0.0.1:1: Connection refused; "
+            "is it running? --admin URL names another\n"
+        )
+
+
+def test_the_first_line_is_the_first_sentence_of_the_page(failover: Failover, router: Running) -> None:
+    shown = failover("status", "--admin", router.url).output.splitlines()
+    facts = json.loads(failover("status", "--json", "--admin", router.url).output)
+    assert shown[0] == f"✓ {facts['headline']}"
+    assert shown[1] == f"  {facts['advice']}"
+
+
+def test_moments_in_a_sentence_are_in_local_time(
+    failover: Failover, router: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TZ", "Asia/Tokyo")
+    time.tzset()
+    try:
+        router.act(lambda operations: operations.move("backup"))
+        router.act(lambda operations: _die(operations.now))
+        shown = failover("status", "--admin", router.url).output
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+    assert "The primary is down; the backup answers since 2026-01-01 09:00:00 JST." in shown
+
+
+def _die(status: dict[str, Any]) -> None:
+    for service in status["upstreams"]["primary"].values():
+        service.update(up=False, verdict="down")
+
+
+def test_a_demo_that_does_not_run_is_named(failover: Failover) -> None:
+    ended = failover("demo", "stop-primary", "--dir", "elsewhere")
+    assert ended.exit_code == 1
+    assert ended.stderr == "no demo runs in elsewhere: `failover demo` starts one, --dir names its folder\n"
 
 
 def test_drain_returns_when_the_primary_is_empty(failover: Failover, router: Running) -> None:
