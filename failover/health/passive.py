@@ -165,7 +165,10 @@ class LiveTraffic:
         self._heard_s[waiting.part] = now_s
         if not waiting.heard:
             waiting.heard = True
-            self._usual.setdefault(waiting.usual, UsualTime()).learn(now_s - waiting.began_s)
+            usual = self._usual.get(waiting.usual)
+            if usual is None:
+                usual = self._usual[waiting.usual] = UsualTime()
+            usual.learn(now_s - waiting.began_s)
 
     def _usual_s(self, usual: str) -> float:
         known = self._usual.get(usual)

@@ -6,7 +6,7 @@ connection.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from failover.http.framing import LAST_CHUNK, answer_has_body, chunk
 from failover.http.head import AnswerHead, RequestHead
@@ -17,6 +17,10 @@ from failover.proxy.upstreams import WebUpstream
 
 if TYPE_CHECKING:
     from failover.proxy.caller import CallerConnection
+
+
+# Up to here a copy is cheaper than a second piece for the kernel to gather.
+_JOINED_BYTES: Final = 64 * 1024
 
 
 class HeldBytes:
@@ -80,14 +84,15 @@ class Answer:
 
     def pass_whole(self, caller: CallerConnection, request: RequestHead, *, keep: bool) -> None:
         """Write head and held body at once: it is all of the answer."""
-        body = self.body
+        held = self._held.copy()
+        self.body_bytes = self._held_bytes
         self.forget()
-        head = self._caller_head(request, len(body), keep=keep)
+        head = self._caller_head(request, self.body_bytes, keep=keep)
         self.begun = True
-        self.body_bytes = len(body)
-        caller.write(head + body if len(body) < 65536 else head)
-        if len(body) >= 65536:
-            caller.write(body)
+        if self.body_bytes < _JOINED_BYTES:
+            caller.write(b"".join((head, *held)))
+        else:
+            caller.write_pieces((head, *held))
 
     def begin(self, caller: CallerConnection, request: RequestHead, *, keep: bool) -> None:
         """Write the head, and what was held; the rest follows by `data` and `end`."""
