@@ -23,6 +23,7 @@ import structlog
 from failover.durable import make_folder
 from failover.errors import SpoolFull
 
+Bytes = bytes | bytearray | memoryview
 _log = structlog.get_logger(__name__)
 
 # A body stays in memory up to here: most stores of one slice do, and a disk would only delay them.
@@ -93,8 +94,8 @@ class KeptBody:
 
     def __init__(self, spool: Spool) -> None:
         self._spool = spool
-        self._chunks: list[bytes] | None = []  # the whole body, while it is in memory
-        self._pending: deque[tuple[int, bytes]] = deque()  # (place, bytes) on their way to the disk
+        self._chunks: list[Bytes] | None = []  # the whole body, while it is in memory
+        self._pending: deque[tuple[int, Bytes]] = deque()  # (place, bytes) on their way to the disk
         self._pending_bytes = 0
         self._writing = False
         self._descriptor: int | None = None
@@ -110,8 +111,11 @@ class KeptBody:
         """Whether the disk is behind: the writer should pause until `on_change`."""
         return self._pending_bytes > _PENDING_HIGH_BYTES
 
-    def append(self, data: bytes) -> None:
-        """Keep `data`. Raises SpoolFull; then nothing of `data` was kept and what was kept before stays."""
+    def append(self, data: Bytes) -> None:
+        """Keep `data`, not a copy: it must not change any more.
+
+        Raises SpoolFull; then nothing of `data` was kept and what was kept before stays.
+        """
         if self.failed:
             raise SpoolFull("the spool's disk has no room")
         count = len(data)
@@ -126,7 +130,7 @@ class KeptBody:
             raise SpoolFull("the spool is full")
         self._enqueue(data)
 
-    def _move_to_disk(self, chunks: list[bytes]) -> None:
+    def _move_to_disk(self, chunks: list[Bytes]) -> None:
         moved = self.length_bytes
         if not self._spool.take_disk(moved):
             raise SpoolFull("the spool is full")
@@ -141,7 +145,7 @@ class KeptBody:
         for chunk in chunks:
             self._enqueue(chunk)
 
-    def _enqueue(self, data: bytes) -> None:
+    def _enqueue(self, data: Bytes) -> None:
         self._pending.append((self.length_bytes, data))
         self._pending_bytes += len(data)
         self.length_bytes += len(data)
@@ -187,12 +191,12 @@ class KeptBody:
             place = 0
             for chunk in self._chunks:
                 if offset < place + len(chunk):
-                    return chunk[offset - place : offset - place + limit]
+                    return bytes(chunk[offset - place : offset - place + limit])
                 place += len(chunk)
             return b""
         for place, chunk in self._pending:
             if place <= offset < place + len(chunk):
-                return chunk[offset - place : offset - place + limit]
+                return bytes(chunk[offset - place : offset - place + limit])
         return None
 
     async def read(self, offset: int, limit: int) -> bytes:
@@ -231,7 +235,7 @@ class KeptBody:
             self._descriptor = None
 
 
-def _write_all(descriptor: int, batch: list[tuple[int, bytes]]) -> None:
+def _write_all(descriptor: int, batch: list[tuple[int, Bytes]]) -> None:
     for place, data in batch:
         view = memoryview(data)
         while view:

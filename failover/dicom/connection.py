@@ -153,12 +153,15 @@ class Connection(asyncio.BufferedProtocol):
 
     async def write_p_data(self, *chunks: p.Buffer) -> None:
         """Send finished P-DATA-TF bytes and return when there is room for more. Raises AssociationEnded."""
-        await self.drain()
-        self._raise_if_ended()
-        try:
-            self._step(Event.P_DATA_REQUEST)
-        except ProtocolError as error:
-            raise AssociationEnded(f"no data may be sent: {error}") from error
+        if self._writing_paused:
+            await self.drain()
+        if self.ended is not None:
+            raise AssociationEnded(self.ended)
+        if self.machine.state is not State.ESTABLISHED:  # there DT-1 changes nothing (PS3.8 table 9-10)
+            try:
+                self._step(Event.P_DATA_REQUEST)
+            except ProtocolError as error:
+                raise AssociationEnded(f"no data may be sent: {error}") from error
         if self._transport is not None:
             self.last_moved_s = self._clock.monotonic()
             self._transport.writelines(chunks)
@@ -361,7 +364,8 @@ class Connection(asyncio.BufferedProtocol):
             self._abort_reason = p.AbortReason.NOT_SPECIFIED
 
     def _deliver(self, unit: p.PDataTf) -> None:
-        self._step(Event.P_DATA_ARRIVED)
+        if self.machine.state is not State.ESTABLISHED:  # there DT-2 changes nothing (PS3.8 table 9-10)
+            self._step(Event.P_DATA_ARRIVED)
         assert self.assembler is not None
         for pdv in unit.pdvs:
             item = self.assembler.receive(pdv)

@@ -363,7 +363,7 @@ class Message:
     has_data_set: bool
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # frozen it costs three times as much to make
 class Fragment:
     """A piece of the data set of the message before it."""
 

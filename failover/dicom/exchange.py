@@ -80,13 +80,24 @@ class Association:
 
     async def fragments(self) -> AsyncIterator[Fragment]:
         """Yield the fragments of the data set of the message just received, as they arrive."""
-        while self._data_set_left:
+        while fragments := await self.next_fragments():
+            for fragment in fragments:
+                yield fragment
+
+    async def next_fragments(self) -> list[Fragment]:
+        """Return what has arrived of the data set of the message just received, at least one fragment of it.
+
+        An empty list when it has come to its end: all at once what `fragments` yields one by one.
+        """
+        found: list[Fragment] = []
+        while self._data_set_left and (self._connection.has_queued or not found):
             item = await self._connection.next_item()
             if not isinstance(item, Fragment):  # A-RELEASE-RQ inside a data set
                 self._connection.abort_as_provider(p.AbortReason.UNEXPECTED_PDU, "release inside a data set")
                 raise AssociationEnded("release inside a data set")
             self._data_set_left = not item.is_last
-            yield item
+            found.append(item)
+        return found
 
     async def whole_data_set(self, most_bytes: int) -> bytes:
         """Return the data set whole, for identifiers. Raises LimitExceeded beyond `most_bytes`."""
@@ -146,16 +157,22 @@ class Association:
             await self._connection.write_p_data(*waiting)
 
     async def send_command(self, context_id: int, command: Command) -> None:
-        """Begin a message whose data set follows by `send_fragment`. For who sends alone: no lock is held."""
+        """Begin a message whose data set follows by `send_fragments`. For who sends alone: no lock."""
         await self._connection.write_p_data(
             *self._cut(context_id, command.encode(), is_command=True, ends=True)
         )
 
-    async def send_fragment(self, context_id: int, fragment: Fragment) -> None:
+    async def send_fragments(self, context_id: int, *fragments: Fragment) -> None:
         """Go on with the message; it is cut anew where the peer takes less at a time."""
-        await self._connection.write_p_data(
-            *self._cut(context_id, fragment.data, is_command=False, ends=fragment.is_last)
-        )
+        chunks: list[p.Buffer] = []
+        for fragment in fragments:
+            size = len(fragment.data)
+            if size <= self._fragment_bytes:
+                head = p.p_data_header(context_id, size, is_command=False, is_last=fragment.is_last)
+                chunks += (head, fragment.data)
+            else:
+                chunks += self._cut(context_id, fragment.data, is_command=False, ends=fragment.is_last)
+        await self._connection.write_p_data(*chunks)
 
     @property
     def writing_paused(self) -> bool:

@@ -94,29 +94,38 @@ class PduReader:
         Raises MalformedPdu with the reason for the A-ABORT, after the PDUs before it: at an unknown type or
         a length beyond the limit before anything of that PDU's body is waited for.
         """
-        kept = self._kept
-        kept += data
-        at, whole = 0, len(kept)
-        if whole < self._needed:
-            if whole < 6:
-                _check_start(kept)
-            return
-        try:
-            while whole - at >= 6:
-                kind, length = kept[at], int.from_bytes(kept[at + 2 : at + 6], "big")
-                self._check(kind, length)
-                end = at + 6 + length
-                if end > whole:
-                    self._needed = 6 + length
+        view = memoryview(data)
+        if self._kept:
+            missing = self._needed - len(self._kept)
+            self._kept += view[:missing]
+            view = view[missing:]
+            if len(self._kept) < self._needed:
+                _check_start(self._kept)
+                return
+            if self._needed == 6:  # the header alone: now we know how long the PDU is
+                length = int.from_bytes(self._kept[2:6], "big")
+                self._check(self._kept[0], length)
+                self._needed = 6 + length
+                self._kept += view[:length]
+                view = view[length:]
+                if len(self._kept) < self._needed:
                     return
-                with memoryview(kept) as view:
-                    body = bytes(view[at + 6 : end])
-                at = end
-                self._needed = 6
-                yield _decode(kind, body)
-            _check_start(kept[at:])
-        finally:
-            del kept[:at]
+            whole, self._kept, self._needed = self._kept, bytearray(), 6
+            body = memoryview(whole)[6:]
+            yield _decode(whole[0], body)
+        at, end = 0, len(view)
+        while end - at >= 6:
+            kind, length = view[at], int.from_bytes(view[at + 2 : at + 6], "big")
+            self._check(kind, length)
+            after = at + 6 + length
+            if after > end:
+                self._needed = 6 + length
+                break
+            yield _decode(kind, bytes(view[at + 6 : after]))  # the one copy: `data` will be reused
+            at = after
+        if at < end:
+            self._kept += view[at:]
+            _check_start(self._kept)
 
     def _check(self, kind: int, length: int) -> None:
         _check_type(kind)
@@ -151,9 +160,10 @@ def _invalid(message: str) -> MalformedPdu:
     return MalformedPdu(message, reason=AbortReason.INVALID_PARAMETER)
 
 
-def _decode(kind: int, body: bytes) -> Pdu:
+def _decode(kind: int, body: Buffer) -> Pdu:
     if kind == PduType.P_DATA_TF:
         return _decode_p_data(body)
+    body = bytes(body)
     if kind == PduType.ASSOCIATE_RQ:
         return _decode_rq(body)
     if kind == PduType.ASSOCIATE_AC:
@@ -167,7 +177,7 @@ def _decode(kind: int, body: bytes) -> Pdu:
     return Abort(body[2], body[3])
 
 
-def _decode_p_data(body: bytes) -> PDataTf:
+def _decode_p_data(body: Buffer) -> PDataTf:
     pdvs: list[Pdv] = []
     view = memoryview(body)
     at, whole = 0, len(body)

@@ -173,7 +173,8 @@ class AssociateRj:
     reason: int
 
 
-@dataclass(frozen=True, slots=True)
+# The next two are made for every PDU of a data set: frozen they cost three times as much to make.
+@dataclass(slots=True)
 class Pdv:
     """One presentation data value: a fragment of a command set or of a data set."""
 
@@ -183,7 +184,7 @@ class Pdv:
     fragment: Buffer
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class PDataTf:
     pdvs: tuple[Pdv, ...]
 

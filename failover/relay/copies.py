@@ -225,7 +225,7 @@ async def _stored(lane: _Lane, copy: _Copy) -> bool:
         if not piece and at < length:
             raise SpoolFull("what was kept cannot be read")
         at += len(piece)
-        await association.send_fragment(copy.context_id, Fragment(piece, at == length))
+        await association.send_fragments(copy.context_id, Fragment(piece, at == length))
         if at == length:
             break
     while (message := await association.receive()) is not None:

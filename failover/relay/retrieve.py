@@ -105,7 +105,7 @@ class Retrieve:
             if not isinstance(item, Fragment):
                 continue
             try:
-                body.append(bytes(item.data))
+                body.append(item.data)
             except SpoolFull as error:
                 _log.warning("instance goes on unprotected", why=str(error))
                 rest = item

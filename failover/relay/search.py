@@ -66,7 +66,7 @@ class Search:
             async for fragment in session.caller.fragments():
                 await session.until_writable(leg, flight)
                 try:
-                    await leg.association.send_fragment(flight.context_id, fragment)
+                    await leg.association.send_fragments(flight.context_id, fragment)
                 except AssociationEnded as error:
                     raise LegLost(str(error), Outcome.FAILED) from error
         except AssociationEnded as error:

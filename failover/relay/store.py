@@ -89,31 +89,31 @@ class Store:
             at += len(piece)
             await self._session.until_writable(leg, flight)
             is_last = self._whole and at == body.length_bytes
-            await leg.association.send_fragment(flight.context_id, Fragment(piece, is_last))
+            await leg.association.send_fragments(flight.context_id, Fragment(piece, is_last))
             if is_last:
                 return
 
     async def _stream(self, leg: Leg, flight: Flight) -> None:
         """Send on what comes from the caller, and keep it."""
         session = self._session
-        fragments = session.caller.fragments()
         while True:
             try:
-                fragment = await anext(fragments, None)
+                fragments = await session.caller.next_fragments()
             except AssociationEnded as error:
                 raise CallerLeft(str(error)) from error
-            if fragment is None:
+            if not fragments:
                 return
-            await self._keep(flight, fragment)
+            for fragment in fragments:
+                await self._keep(flight, fragment)
             await session.until_writable(leg, flight)
-            await leg.association.send_fragment(flight.context_id, fragment)
+            await leg.association.send_fragments(flight.context_id, *fragments)
 
     async def _keep(self, flight: Flight, fragment: Fragment) -> None:
         self._whole = fragment.is_last
         if flight.unkept:
             return
         try:
-            self._body.append(bytes(fragment.data))
+            self._body.append(fragment.data)
         except SpoolFull as error:
             flight.unkept = True
             self._body.close()

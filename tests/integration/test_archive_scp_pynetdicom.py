@@ -201,7 +201,7 @@ async def test_an_association_that_dies_in_an_object_leaves_nothing(stage: Stage
     association = await opened(stage, CT, ExplicitVRLittleEndian)
     await association.send_command(1, store_rq(1, CT, uid(1, 1, 1)))
     for _ in range(40):
-        await association.send_fragment(1, Fragment(bytes(100_000), is_last=False))
+        await association.send_fragments(1, Fragment(bytes(100_000), is_last=False))
     association.abort()
     assert await caller(lambda: store(stage, made(2))) == [0]
     assert len(stage.objects()) == 1
