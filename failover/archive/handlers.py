@@ -58,6 +58,7 @@ class Handlers:
             "move.expect": self.move_expect,
             "studies.held": self.studies_held,
             "study.instances": self.study_instances,
+            "studies.recent": self.studies_recent,
             "window.set": self.window_set,
             "retention.unproven": self.retention_unproven,
             "quarantine.list": self.quarantine_list,
@@ -107,6 +108,12 @@ class Handlers:
     async def study_instances(self, question: Json) -> Json:
         uid = str(_given(question, "study_instance_uid"))
         return {"instances": await _in_thread(lambda: self._study(uid))}
+
+    async def studies_recent(self, question: Json) -> Json:
+        """Studies of which something came in the last `for_s` seconds, each with how many objects of it the
+        primary must have: those that are not owed."""
+        for_s = float(_given(question, "for_s"))
+        return {"studies": await _in_thread(lambda: self._ledger.recent_studies(for_s))}
 
     async def window_set(self, question: Json) -> Json:
         first = question.get("from")

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from failover.archive import rows
 from failover.archive.index import Index
 from failover.archive.writer import Transaction
 from failover.clock import Clock
@@ -43,6 +44,8 @@ _MARK: Final = {
         "state = 'refused', refused_status = :status",
         "state IN ('owed', 'sent', 'refused')",
     ),
+    # What is owed was never there: it cannot have been deleted.
+    DebtState.DELETED: ("state = 'deleted', proven_at = NULL", "state IN ('none', 'proven')"),
 }
 
 
@@ -119,6 +122,16 @@ class Ledger:
         )
         return [self._entry(row) for row in rows]
 
+    def recent_studies(self, for_s: float) -> dict[str, int]:
+        """Return the studies of which something came in the last `for_s` seconds, with what is not owed."""
+        found = self._index.reader().execute(
+            "SELECT t.uid AS uid, count(*) AS paid FROM instances i JOIN studies t ON t.id = i.study"
+            " WHERE i.study IN (SELECT study FROM instances WHERE arrived_at >= ?)"
+            " AND i.state IN ('none', 'proven') AND i.hidden = 0 GROUP BY i.study",
+            (self._now() - for_s,),
+        )
+        return {row["uid"]: row["paid"] for row in found}
+
     async def mark(
         self, sop_instance_uids: Sequence[str], state: DebtState, *, status: int | None = None
     ) -> int:
@@ -133,6 +146,8 @@ class Ledger:
         parameters = {"uids": json.dumps(list(sop_instance_uids)), "now": self._now(), "status": status}
 
         def work(transaction: Transaction) -> int:
+            if state in (DebtState.DELETED, DebtState.OWED):
+                self._show_or_hide(transaction, parameters, state)
             cursor = transaction.connection.execute(
                 f"UPDATE instances SET {assignment}"
                 f" WHERE uid IN (SELECT value FROM json_each(:uids)) AND {condition}",
@@ -141,6 +156,18 @@ class Ledger:
             return cursor.rowcount
 
         return await self._index.write(work)
+
+    @staticmethod
+    def _show_or_hide(transaction: Transaction, parameters: dict[str, Any], state: DebtState) -> None:
+        """What was deleted on the primary is shown no more, unless it turns out to be owed."""
+        hide = state is DebtState.DELETED
+        condition = "state IN ('none', 'proven')" if hide else "state = 'deleted'"
+        found = transaction.connection.execute(
+            f"SELECT * FROM instances WHERE uid IN (SELECT value FROM json_each(:uids)) AND {condition}",
+            {"uids": parameters["uids"]},
+        ).fetchall()
+        for row in found:
+            rows.hide_instance(transaction, row, hidden=hide)
 
     # -- inside -------------------------------------------------------------------------------------
 

@@ -56,6 +56,13 @@ class Placement:
         return self._quarantine(transaction, held)
 
     def _known(self, transaction: Transaction, held: sqlite3.Row) -> Result:
+        if held["state"] == DebtState.DELETED and self.new.origin is not Origin.COPIED:
+            # It is on the primary again, or a caller brings it anew: then it is owed like any other.
+            rows.hide_instance(transaction, held, hidden=False)
+            transaction.connection.execute(
+                "UPDATE instances SET state = ?, arrived_at = ? WHERE id = ?",
+                (self.new.state.value, self.new.arrived_at, held["id"]),
+            )
         if self.new.origin is Origin.REPLICATED:
             # It has just come from the primary: that is a proof (DESIGN 4.4), of a debt too.
             transaction.connection.execute(

@@ -92,6 +92,17 @@ class ArchiveSide:
         answer = await self._ask("study.instances", {"study_instance_uid": study_instance_uid})
         return {str(instance["sop_instance_uid"]) for instance in answer["instances"]}
 
+    async def paid(self, study_instance_uid: str) -> list[str]:
+        """Return the SOP instance UIDs held of a study that the primary must have: they are not owed."""
+        answer = await self._ask("study.instances", {"study_instance_uid": study_instance_uid})
+        paid = (DebtState.NONE, DebtState.PROVEN)
+        return [str(one["sop_instance_uid"]) for one in answer["instances"] if one["state"] in paid]
+
+    async def recent_studies(self, for_s: float) -> dict[str, int]:
+        """Return the studies of which something came in the last `for_s` seconds, with what is not owed."""
+        answer = await self._ask("studies.recent", {"for_s": for_s})
+        return {str(uid): int(paid) for uid, paid in answer["studies"].items()}
+
     # -- what it is given
 
     async def take(self, path: Path) -> str:

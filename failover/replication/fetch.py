@@ -33,6 +33,7 @@ class Fetched:
     missing: int  # of those listed
     brought: int  # now
     whole: bool  # everything was fetched, not only what was missing
+    gone: tuple[str, ...]  # held, not owed, and not listed any more
 
 
 class Fetcher:
@@ -53,6 +54,8 @@ class Fetcher:
     async def study(self, way: Way, study_instance_uid: str, need: Need) -> Fetched:
         """Bring what `need` says of the study. Raises FailoverError."""
         everything = need is Need.EVERYTHING
+        # Before the primary is asked: what becomes proven meanwhile is not missed.
+        paid = await self._archive.paid(study_instance_uid)
         listed: dict[str, InstanceOnPrimary] = {
             instance.key.sop_instance_uid: instance for instance in await way.instances(study_instance_uid)
         }
@@ -75,6 +78,7 @@ class Fetcher:
             missing=len(missing),
             brought=brought,
             whole=(everything or from_nothing) and not missing,
+            gone=tuple(uid for uid in paid if uid not in listed),
         )
 
     async def _bring(self, way: Way, wanted: list[InstanceOnPrimary]) -> int:

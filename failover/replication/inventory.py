@@ -29,6 +29,7 @@ from failover.replication.reconcile import (
     dicom_day,
     parse_day,
 )
+from failover.replication.vanished import Gone
 
 _log = structlog.get_logger(__name__)
 _VERSION: Final = 2
@@ -50,7 +51,7 @@ CREATE TABLE study (
     looked_archive INTEGER,
     looked_missing INTEGER,
     looked_at_s REAL NOT NULL DEFAULT 0,  -- stood_s at that look
-    vanished INTEGER NOT NULL DEFAULT 0   -- 1: the last comparison before saw it, the last one did not
+    vanished INTEGER NOT NULL DEFAULT 0   -- 1: the last comparison missed it, 2: and that has been judged
 ) WITHOUT ROWID;
 CREATE INDEX study_by_date ON study (study_date, study_time);
 CREATE INDEX study_by_need ON study (need, study_date, study_time);
@@ -61,6 +62,11 @@ CREATE TABLE refusal (
     times INTEGER NOT NULL,
     others_taken INTEGER NOT NULL,
     status INTEGER
+) WITHOUT ROWID;
+CREATE TABLE gone (                  -- what the primary does not show any more, until it is judged
+    sop_instance_uid TEXT PRIMARY KEY,
+    study_instance_uid TEXT NOT NULL,
+    seen INTEGER NOT NULL            -- 1: by the last comparison
 ) WITHOUT ROWID;
 """
 
@@ -225,7 +231,8 @@ class Inventory:
         gone = [
             uid
             for (uid,) in self._db.execute(
-                "SELECT study_instance_uid FROM study WHERE study_date = ? AND vanished = 0",
+                "SELECT study_instance_uid FROM study WHERE study_date = ? AND vanished = 0"
+                " AND study_instance_uid NOT IN (SELECT study_instance_uid FROM gone)",
                 (dicom_day(day),),
             )
             if uid not in shown
@@ -296,6 +303,51 @@ class Inventory:
             (limit,),
         )
         return [uid for (uid,) in rows]
+
+    def studies(self) -> int:
+        """Return how many studies are known."""
+        return int(self._db.execute("SELECT count(*) FROM study").fetchone()[0])
+
+    # -- what has vanished on the primary
+
+    def absent_studies(self, limit: int) -> list[str]:
+        """Return studies that the last comparison missed and nobody has judged yet."""
+        rows = self._db.execute("SELECT study_instance_uid FROM study WHERE vanished = 1 LIMIT ?", (limit,))
+        return [uid for (uid,) in rows]
+
+    def record_judged(self, study_instance_uids: Sequence[str]) -> None:
+        with _Transaction(self._db):
+            self._db.executemany(
+                "UPDATE study SET vanished = 2 WHERE study_instance_uid = ? AND vanished = 1",
+                [(uid,) for uid in study_instance_uids],
+            )
+
+    def absent_before(self, study_instance_uids: Iterable[str]) -> set[str]:
+        """Return which of these the last comparison did not see."""
+        rows = self._db.execute("SELECT study_instance_uid FROM study WHERE vanished > 0")
+        return {uid for (uid,) in rows} & set(study_instance_uids)
+
+    def record_vanished(self, looked_at: Sequence[str], gone: Sequence[Gone]) -> None:
+        """Replace what is known to have vanished of the studies `looked_at` by `gone`."""
+        with _Transaction(self._db):
+            self._db.executemany("DELETE FROM gone WHERE study_instance_uid = ?", [(u,) for u in looked_at])
+            self._db.executemany(
+                "INSERT OR REPLACE INTO gone VALUES (?, ?, ?)",
+                [(one.sop_instance_uid, one.study_instance_uid, int(one.seen)) for one in gone],
+            )
+
+    def vanished(self) -> list[Gone]:
+        """Return what has vanished and is not judged yet."""
+        rows = self._db.execute("SELECT sop_instance_uid, study_instance_uid, seen FROM gone")
+        return [Gone(sop, study, bool(seen)) for sop, study, seen in rows]
+
+    def vanished_studies(self) -> int:
+        return int(self._db.execute("SELECT count(DISTINCT study_instance_uid) FROM gone").fetchone()[0])
+
+    def forget_vanished(self) -> None:
+        """All of it is in the ledger now."""
+        with _Transaction(self._db):
+            self._db.execute("DELETE FROM gone")
 
     # -- the sweep
 

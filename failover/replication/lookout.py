@@ -19,6 +19,7 @@ from failover.metrics import ReplicatorMetrics
 from failover.replication.archive_side import ArchiveSide
 from failover.replication.inventory import Inventory
 from failover.replication.orders import Orders
+from failover.replication.recheck import Recheck
 from failover.replication.reconcile import (
     Known,
     StudyOnPrimary,
@@ -53,6 +54,7 @@ class Lookout:
         orders: Orders,
         archive: ArchiveSide,
         inventory: Inventory,
+        recheck: Recheck,
         metrics: ReplicatorMetrics,
         clock: Clock,
         *,
@@ -60,7 +62,7 @@ class Lookout:
         window_length: int,
     ) -> None:
         self._orders, self._archive, self._inventory = orders, archive, inventory
-        self._metrics, self._clock = metrics, clock
+        self._recheck, self._metrics, self._clock = recheck, metrics, clock
         self._poll_every_s, self._window_length = poll_every_s, window_length
         self.found = Signal()
         self.answers_search = False  # whether the primary answered the last one, up or not
@@ -75,6 +77,8 @@ class Lookout:
         while True:
             allowed = self._orders.allowed
             if allowed.work:
+                # First of all: a comparison must not take what an outage cost for deleted.
+                await turn("recheck", self._ask_again, self._metrics, self._clock)
                 await turn("poll", self._poll, self._metrics, self._clock)
                 if not self._inventory.first_inventory_done:
                     continue  # the first inventory goes on at once, a few days at a time
@@ -102,9 +106,21 @@ class Lookout:
         else:
             self.answers_search = True
 
-    async def _poll(self) -> None:
+    async def _ask_again(self) -> None:
         way = self._orders.way
-        if way is None:
+        if way is not None:
+            await self._recheck.run(way)
+
+    async def _poll(self) -> None:
+        try:
+            await self._compare_sides()
+        except UpstreamError:
+            self._orders.was_unreachable()
+            raise
+
+    async def _compare_sides(self) -> None:
+        way = self._orders.way
+        if way is None or self._recheck.due():
             return
         began_s = self._clock.monotonic()
         today = self._today()
@@ -117,6 +133,7 @@ class Lookout:
         if late:
             await self._compare(await way.named(late))
         await self._sweep(way, today)
+        await self._recheck.judge_absent(way)
         self._polled_at_s = self._clock.monotonic()
         self._metrics.poll_duration.observe(self._polled_at_s - began_s)
         await self.tell_window()
@@ -144,6 +161,8 @@ class Lookout:
     def _record_days(self, days: Sequence[date], studies: Sequence[StudyOnPrimary]) -> None:
         """`studies` is all that the primary has of `days`."""
         shown = [study.study_instance_uid for study in studies]
+        if self._recheck.due():
+            return  # the primary was away meanwhile
         gone = sum(self._inventory.mark_vanished(day, shown) for day in days)
         if gone:
             _log.warning("studies vanished on the primary", studies=gone)

@@ -15,7 +15,7 @@ from failover.aio import Signal
 from failover.clock import Clock
 from failover.errors import ControlError
 from failover.model import Phase
-from failover.replication.permission import Permission, Word, parse_word, permission
+from failover.replication.permission import Permission, Word, interrupts, parse_word, permission
 from failover.replication.ways import Way
 
 _log = structlog.get_logger(__name__)
@@ -34,6 +34,7 @@ class Orders:
         self._word: Word | None = None
         self._heard_at_s = 0.0
         self._reason = ""
+        self.interruptions = 0  # how often the primary may have lost something; only grows
 
     async def hear(self) -> None:
         """Ask the router each second, for ever."""
@@ -47,7 +48,10 @@ class Orders:
         """Ask the router once; what it says holds from here on. Raises ControlError: it did not answer."""
         answer = await self._ask_route()
         try:
-            self._word, self._heard_at_s = parse_word(answer), self._clock.monotonic()
+            word = parse_word(answer)
+            if interrupts(self._word, word):
+                self.interruptions += 1
+            self._word, self._heard_at_s = word, self._clock.monotonic()
         except (AttributeError, KeyError, ValueError, TypeError) as error:
             _log.error("the router's word cannot be read", error=type(error).__name__)
         self._tell_change()
@@ -78,6 +82,15 @@ class Orders:
     def doubts_stores(self, service: str) -> bool:
         """Whether the router thinks that stores by `service` fail."""
         return self._word is not None and self._word.doubts_stores(service)
+
+    def was_unreachable(self) -> None:
+        """The primary did not answer us: it may come back with less, whatever the router saw."""
+        self.interruptions += 1
+
+    @property
+    def vanished_decision(self) -> str | None:
+        """What an operator decided on what the recheck misses: owed or deleted."""
+        return self._word.vanished if self._word is not None else None
 
     @property
     def in_a_hurry(self) -> bool:

@@ -28,6 +28,7 @@ class Word:
     dicom: Verdict | None
     store_web: Verdict | None = None  # what is thought of stores alone, of callers' and of ours
     store_dicom: Verdict | None = None
+    vanished: str | None = None  # owed or deleted: what an operator decided on what the recheck misses
 
     def doubts_stores(self, service: str) -> bool:
         """Whether stores by `service` (web, dicom) are suspect or down: it gets one object at a time."""
@@ -63,6 +64,7 @@ def parse_word(answer: Mapping[str, Any]) -> Word:
         dicom=_verdict(primary.get("dicom")),
         store_web=_verdict(store.get("web")),
         store_dicom=_verdict(store.get("dicom")),
+        vanished=str(answer["vanished"]) if answer.get("vanished") else None,
     )
 
 
@@ -84,6 +86,23 @@ def permission(word: Word | None, age_s: float) -> Permission:
     if not web and not dicom:
         return Permission(True, False, False, True, "the primary is not up")
     return Permission(True, web, dicom, True, "allowed")
+
+
+def interrupts(before: Word | None, word: Word) -> bool:
+    """Whether the primary may have lost something since `before`: it was away, or others worked on it.
+
+    The start of a replicator counts: what happened while there was none, nobody knows.
+    """
+    if before is None or not permission(word, 0.0).work or Verdict.DOWN in (word.web, word.dicom):
+        return True
+    if isolates(before) and not isolates(word):
+        return True
+    return word.phase is not before.phase and word.phase is Phase.ON_BACKUP
+
+
+def isolates(word: Word) -> bool:
+    """Whether an operator keeps callers from the primary, so that it may be serviced."""
+    return word.mode is Mode.DRAIN or (word.mode is Mode.FORCED and word.forced is UpstreamName.BACKUP)
 
 
 def _nothing(reason: str) -> Permission:

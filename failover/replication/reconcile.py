@@ -147,7 +147,7 @@ def compare(
     if count > archive.instances:
         return Finding(Need.MISSING, count - archive.instances, "the primary has more instances")
     if count < archive.instances:
-        return Finding(Need.NOTHING, 0, "the archive has more instances: some vanished on the primary")
+        return Finding(Need.MISSING, 0, "the archive has more instances: a look tells which vanished")
     return Finding(Need.NOTHING, 0, "all there")
 
 

@@ -25,6 +25,7 @@ from failover.replication.inventory import Inventory
 from failover.replication.lookout import Lookout
 from failover.replication.orders import Orders
 from failover.replication.payback import Payback
+from failover.replication.recheck import Recheck
 from failover.replication.ways import Way
 from failover.replication.web_way import WebWay
 from failover.replication.worker import Worker
@@ -62,10 +63,18 @@ class ReplicationService:
         fetcher = Fetcher(archive, handover, self._metrics, self._clock)
         fetcher.clear()
         self._orders = orders = Orders(self._ways(archive), ask_route, self._clock)
+        recheck = Recheck(
+            orders,
+            archive,
+            self._inventory,
+            self._clock,
+            recheck_s=self._configuration.replication.recheck,
+        )
         lookout = Lookout(
             orders,
             archive,
             self._inventory,
+            recheck,
             self._metrics,
             self._clock,
             poll_every_s=self._configuration.replication.poll_every,
@@ -73,7 +82,15 @@ class ReplicationService:
         )
         payback = Payback(archive, self._inventory, self._metrics, self._clock)
         self._worker = worker = Worker(
-            orders, lookout, archive, self._inventory, fetcher, payback, self._metrics, self._clock
+            orders,
+            lookout,
+            recheck,
+            archive,
+            self._inventory,
+            fetcher,
+            payback,
+            self._metrics,
+            self._clock,
         )
         await self._control.start()
         if not orders.ways:

@@ -21,6 +21,7 @@ from failover.replication.lookout import Lookout
 from failover.replication.orders import Orders
 from failover.replication.payback import Payback
 from failover.replication.proof import PROBE_EVERY_S, again_after_s
+from failover.replication.recheck import Recheck
 from failover.replication.reconcile import Need, is_evicted
 from failover.replication.turns import turn
 from failover.replication.ways import Way
@@ -43,6 +44,7 @@ class Worker:
         self,
         orders: Orders,
         lookout: Lookout,
+        recheck: Recheck,
         archive: ArchiveSide,
         inventory: Inventory,
         fetcher: Fetcher,
@@ -50,7 +52,7 @@ class Worker:
         metrics: ReplicatorMetrics,
         clock: Clock,
     ) -> None:
-        self._orders, self._lookout = orders, lookout
+        self._orders, self._lookout, self._recheck = orders, lookout, recheck
         self._archive, self._inventory = archive, inventory
         self._fetcher, self._payback = fetcher, payback
         self._metrics, self._clock = metrics, clock
@@ -100,6 +102,10 @@ class Worker:
         if job.need is Need.HELD:
             self._inventory.record_brought(job)
             return
+        if fetched.gone and self._recheck.due():
+            self._put_off(job)  # the primary was away: the recheck comes first
+            return
+        await self._recheck.report(job.study_instance_uid, fetched.gone)
         self._inventory.record_look(
             job,
             listed=fetched.listed,
@@ -208,6 +214,7 @@ class Worker:
         """What the router asks for. `stores`: totals since the start, of objects, by service."""
         return {
             **self._lookout.numbers(),
+            "recheck": self._recheck.numbers(),
             "allowed": self._orders.allowed.reason,
             "stores": {
                 way.name: {

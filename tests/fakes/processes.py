@@ -51,6 +51,7 @@ class FakeArchive:
             "move.expect": self._expect,
             "studies.held": self._studies,
             "study.instances": self._instances,
+            "studies.recent": self._recent,
             "window.set": self._window,
             "retention.unproven": self._unproven,
         }
@@ -108,8 +109,8 @@ class FakeArchive:
         instance = pydicom.dcmread(path)
         known = instance.SOPInstanceUID in self.held
         self.put(instance, "none")
-        await asyncio.to_thread(path.unlink)
         self.taken[instance.SOPInstanceUID] += 1
+        await asyncio.to_thread(path.unlink)
         return {"sop_instance_uid": instance.SOPInstanceUID, "result": "replaced" if known else "kept"}
 
     async def _expect(self, params: Json) -> Json:
@@ -133,6 +134,10 @@ class FakeArchive:
                     "study_date": instance.StudyDate,
                 }
         return {"studies": found, "evicted": [], "evicted_until": None}
+
+    async def _recent(self, _: Json) -> Json:
+        paid = [held for held in self.held.values() if held.state in ("none", "proven")]
+        return {"studies": Counter(held.instance.StudyInstanceUID for held in paid)}
 
     async def _instances(self, params: Json) -> Json:
         return {

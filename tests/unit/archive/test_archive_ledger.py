@@ -126,3 +126,31 @@ async def test_the_debt_survives_a_restart(room: Room) -> None:
     again = Index(room.data_dir, has_primary=True)
     assert Ledger(again, room.clock).numbers().lag_objects == 6
     again.close()
+
+
+async def test_what_was_deleted_on_the_primary_is_hidden_until_it_is_there_again(room: Room) -> None:
+    await room.store(an_object(1), Origin.REPLICATED)
+    await room.store(an_object(2), Origin.CALLER)
+    assert room.ledger.recent_studies(3600) == {uid(1): 1}
+    assert await room.ledger.mark([uid(1, 1, 1), uid(2, 1, 1)], DebtState.DELETED) == 1, "what is owed stays"
+    assert [m.study_instance_uid for m in await room.find()] == [uid(2)]
+    assert room.ledger.recent_studies(3600) == {}
+    await room.store(an_object(1), Origin.REPLICATED)
+    assert len(await room.find()) == 2
+    assert room.ledger.recent_studies(3600) == {uid(1): 1}
+
+
+async def test_what_a_caller_brings_again_after_its_deletion_is_owed(room: Room) -> None:
+    await room.store(an_object(1), Origin.REPLICATED)
+    await room.ledger.mark([uid(1, 1, 1)], DebtState.DELETED)
+    await room.store(an_object(1), Origin.CALLER)
+    assert len(await room.find()) == 1
+    assert room.ledger.numbers().lag_objects == 1
+
+
+async def test_what_was_lost_on_the_primary_is_shown_and_owed(room: Room) -> None:
+    await room.store(an_object(1), Origin.REPLICATED)
+    await room.ledger.mark([uid(1, 1, 1)], DebtState.DELETED)
+    await room.ledger.mark([uid(1, 1, 1)], DebtState.OWED)
+    assert len(await room.find()) == 1
+    assert room.ledger.numbers().lag_objects == 1

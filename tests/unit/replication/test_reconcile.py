@@ -43,7 +43,8 @@ def on_primary(count: int | None = 10, facts: PatientFacts = FACTS) -> StudyOnPr
         (None, None, Known(), Need.MISSING, 1),
         (10, StudyInArchive(10), Known(), Need.NOTHING, 0),
         (10, StudyInArchive(7), Known(), Need.MISSING, 3),
-        (10, StudyInArchive(12), Known(), Need.NOTHING, 0),  # vanished there: not ours to judge here
+        (10, StudyInArchive(12), Known(), Need.MISSING, 0),  # a look tells which vanished there
+        (10, StudyInArchive(12), Known(looked=(10, 12)), Need.NOTHING, 0),
         # Split: five of the archive's ten are not on the primary, so five of the primary's are missing.
         (10, StudyInArchive(10, not_on_primary=5), Known(), Need.MISSING, 5),
         # Sent but not proven yet: the counts may agree, only a look can tell.
