@@ -1,19 +1,14 @@
 """What a person should see of one frame: modality LUT, window, palette or colour space, to an 8-bit picture.
 
 Leaves decoding to `codecs` and the choice of media type to `dicomweb`. Blocking and hungry for memory: called
-in threads, by `Renderer`, which bounds how many frames are in work at once.
+in the processes of `decoders`, which bounds how many frames are in work at once.
 """
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
 from io import BytesIO
-from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 import numpy as np
 import pydicom
@@ -23,12 +18,11 @@ from pydicom.pixels.processing import apply_color_lut
 from failover.archive import codecs
 from failover.archive.codecs import Array, Layout, Undecodable
 from failover.archive.part10 import EXPLICIT_BIG
-from failover.archive.pixels import Image, Images, whole
+from failover.archive.pixels import Image, whole
 
 # A picture for people needs no more pixels than this on its longer side.
 MAX_VIEWPORT: Final = 8192
 _JPEG_QUALITY: Final = 90
-_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,37 +42,6 @@ class View:
     viewport: tuple[int, int] | None = None
     quality: int = _JPEG_QUALITY
     media_type: str = "image/jpeg"
-
-
-class Renderer:
-    """Frames, decoded and rendered off the loop, at most `workers` at once; more wait in the queue."""
-
-    def __init__(self, workers: int = 2) -> None:
-        self._images = Images()
-        self._pool = ThreadPoolExecutor(workers, thread_name_prefix="render")
-
-    def close(self) -> None:
-        self._pool.shutdown(wait=False, cancel_futures=True)
-
-    async def rendered(self, path: Path, frame: int, view: View) -> bytes:
-        """Return frame `frame` (from 1) as a picture. Raises NoPixels, NoSuchFrame, Undecodable."""
-        return await self._run(partial(self._rendered, path, frame, view))
-
-    async def frames(self, path: Path, numbers: list[int], *, decoded: bool) -> tuple[list[bytes], Image]:
-        """Return frames as stored, or `decoded` (little endian, interleaved), and the image. Raises too."""
-        return await self._run(partial(self._frames, path, numbers, decoded))
-
-    async def _run(self, work: Callable[[], _T]) -> _T:
-        return await asyncio.get_running_loop().run_in_executor(self._pool, work)
-
-    def _rendered(self, path: Path, frame: int, view: View) -> bytes:
-        return render(self._images.open(path), frame, view)
-
-    def _frames(self, path: Path, numbers: list[int], decoded: bool) -> tuple[list[bytes], Image]:
-        image = self._images.open(path)
-        if not decoded:
-            return [image.read_frame(number) for number in numbers], image
-        return [decoded_frame(image, number) for number in numbers], image
 
 
 def decoded_frame(image: Image, number: int) -> bytes:

@@ -15,6 +15,7 @@ from typing import Final
 import structlog
 
 from failover.archive import find, sending
+from failover.archive.decoders import Decoders
 from failover.archive.expected import ExpectedMoves
 from failover.archive.index import Held, Index
 from failover.archive.instances import Instances
@@ -117,6 +118,8 @@ class Scp:
         self._clock = clock
         self._calls_out_as = calls_out_as
         self._fails_outside_window = fails_outside_window
+        # Its own: peers that take slowly what is transcoded for them must not hold up the pictures.
+        self._decoders = Decoders(workers=2)
         self._acceptor = Acceptor(limits, self._admit, self._accept, self._serve, clock, name="archive")
 
     async def start(self, sock: socket.socket) -> None:
@@ -124,6 +127,7 @@ class Scp:
 
     async def stop(self, grace_s: float) -> None:
         await self._acceptor.stop(grace_s)
+        await self._decoders.close()
 
     # -- opening ------------------------------------------------------------------------------------
 
@@ -262,7 +266,9 @@ class Scp:
         for held in wanted:
             if association.cancelled(message.command.message_id):
                 return await self._end(association, message, context, counters, cancelled=True)
-            status = await sending.send(association, held, next(numbers), we_are_acceptor=True)
+            status = await sending.send(
+                association, held, next(numbers), self._decoders, we_are_acceptor=True
+            )
             counters.count(status, held.key.sop_instance_uid)
             if counters.remaining:
                 await association.send(message.context_id, counters.pending(message.command))
@@ -304,7 +310,12 @@ class Scp:
                 if cancelled:
                     break
                 status = await sending.send(
-                    other, held, next(numbers), we_are_acceptor=False, originator=originator
+                    other,
+                    held,
+                    next(numbers),
+                    self._decoders,
+                    we_are_acceptor=False,
+                    originator=originator,
                 )
                 counters.count(status, held.key.sop_instance_uid)
                 if counters.remaining:

@@ -9,23 +9,26 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Final
+from typing import BinaryIO, Final
 
 import structlog
 
-from failover.archive import transcode
 from failover.archive.codecs import Undecodable
+from failover.archive.decoders import Decoders
 from failover.archive.index import Held
+from failover.archive.part10 import EXPLICIT_LITTLE, IMPLICIT_LITTLE
 from failover.archive.pixels import NoPixels, NoSuchFrame
 from failover.dicom.dimse import Category, Command, Message, Status, Tag, category, response, store_rq
 from failover.dicom.exchange import Association
 from failover.dicom.negotiation import AcceptedContext
 from failover.dicom.pdu import ProposedContext
-from failover.errors import StorageError
+from failover.errors import AssociationEnded, StorageError
 
 _log = structlog.get_logger(__name__)
 _PIECE_BYTES: Final = 256 * 1024
 _MOST_CONTEXTS: Final = 128
+# What the decoders make of any syntax that they read.
+TARGETS: Final = (EXPLICIT_LITTLE, IMPLICIT_LITTLE)
 
 
 @dataclass(slots=True)
@@ -75,7 +78,7 @@ def contexts_for(instances: Iterable[Held]) -> list[ProposedContext]:
     wanted: dict[tuple[str, tuple[str, ...]], None] = {}
     for held in instances:
         wanted[held.sop_class_uid, (held.transfer_syntax_uid,)] = None
-        wanted[held.sop_class_uid, transcode.TARGETS] = None
+        wanted[held.sop_class_uid, TARGETS] = None
     return [
         ProposedContext(2 * place + 1, abstract, syntaxes)
         for place, (abstract, syntaxes) in enumerate([*wanted][:_MOST_CONTEXTS])
@@ -92,7 +95,7 @@ def context_for(
         if context.abstract_syntax == held.sop_class_uid
         and (context.scp_role if we_are_acceptor else context.scu_role)
     ]
-    for syntax in (held.transfer_syntax_uid, *transcode.TARGETS):
+    for syntax in (held.transfer_syntax_uid, *TARGETS):
         for context in usable:
             if context.transfer_syntax == syntax:
                 return context
@@ -103,6 +106,7 @@ async def send(
     association: Association,
     held: Held,
     message_id: int,
+    decoders: Decoders,
     *,
     we_are_acceptor: bool,
     originator: tuple[str, int] | None = None,
@@ -118,15 +122,23 @@ async def send(
         originator_ae=originator[0] if originator else None,
         originator_message_id=originator[1] if originator else None,
     )
+    began = False
     try:
         if context.transfer_syntax == held.transfer_syntax_uid:
-            await association.send_parts(context.context_id, command, _stored(held))
+            with held.path.open("rb") as file:
+                began = True
+                await association.send_parts(context.context_id, command, _pieces(file, held))
         else:
-            made = await asyncio.to_thread(transcode.data_set_in, held, context.transfer_syntax)
-            await association.send(context.context_id, command, made)
+            async with decoders.data_set(held.path, context.transfer_syntax) as pieces:
+                began = True
+                await association.send_parts(context.context_id, command, pieces)
     except (StorageError, OSError, Undecodable, NoPixels, NoSuchFrame) as error:
         # The row of an object that cannot be read again: the janitor and the scrubber say more.
         _log.error("an instance could not be sent", error=type(error).__name__)
+        if began:
+            # Part of the data set is out: nothing but an A-ABORT tells the peer that the rest is missing.
+            association.abort("an instance broke off")
+            raise AssociationEnded("an instance broke off") from error
         return Status.PROCESSING_FAILURE
     answer = await _response(association, message_id)
     return Status.PROCESSING_FAILURE if answer is None else answer.command.status
@@ -139,8 +151,7 @@ async def _response(association: Association, message_id: int) -> Message | None
             return message
 
 
-async def _stored(held: Held) -> AsyncIterator[bytes]:
-    with held.path.open("rb") as file:
-        file.seek(held.data_set_offset)
-        while piece := await asyncio.to_thread(file.read, _PIECE_BYTES):
-            yield piece
+async def _pieces(file: BinaryIO, held: Held) -> AsyncIterator[bytes]:
+    file.seek(held.data_set_offset)
+    while piece := await asyncio.to_thread(file.read, _PIECE_BYTES):
+        yield piece

@@ -12,15 +12,17 @@ import structlog
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
+from failover.archive.decoders import Decoders
 from failover.archive.dicomweb import retrieve, search, store
 from failover.archive.dicomweb.accept import NotAcceptable
-from failover.archive.dicomweb.asking import ROOM, Room, prefix
+from failover.archive.dicomweb.asking import ROOM, Room, is_via_router, prefix
 from failover.archive.index import Index
 from failover.archive.instances import Instances
+from failover.archive.kept_metadata import KeptMetadata
 from failover.archive.ledger import Ledger
+from failover.archive.paths import INDEX
 from failover.archive.pixels import NoPixels, NoSuchFrame
 from failover.archive.queries import Level
-from failover.archive.rendering import Renderer
 from failover.clock import Clock
 from failover.config.scalars import Network
 from failover.config.schema import LOOPBACK, Configuration
@@ -51,7 +53,9 @@ def web_app(
 ) -> web.Application:
     """Return the application for `archive.web`."""
     archive = configuration.archive
-    renderer = Renderer()
+    decoders, transcoders = Decoders(workers=2), Decoders(workers=2)
+    kept = KeptMetadata(archive.data_dir)
+    kept.forget_all_but(archive.data_dir / INDEX)
     access = archive.access.web if archive.access is not None else None
     networks = LOOPBACK if access is None else access.addresses
     # Bodies of STOW are streamed by our own parser: aiohttp's limit is for bodies that it holds itself.
@@ -59,14 +63,18 @@ def web_app(
     app[ROOM] = Room(
         index=index,
         instances=instances,
-        renderer=renderer,
+        decoders=decoders,
+        transcoders=transcoders,
+        kept=kept,
         clock=clock,
         dicomweb_path=archive.web.dicomweb_path,
         fails_outside_window=archive.outside_window == "fail",
     )
 
     async def close(_app: web.Application) -> None:
-        renderer.close()
+        await decoders.close()
+        await transcoders.close()
+        kept.close()
 
     app.on_cleanup.append(close)
     app.on_response_prepare.append(_set_headers)
@@ -100,7 +108,7 @@ def _add_dicomweb(app: web.Application, root: str) -> None:
             web.get(f"{root}{levels[2]}/frames", retrieve.frames),
             web.get(f"{root}{levels[2]}/frames/{{frames}}", retrieve.frames),
             web.get(f"{root}{levels[2]}/frames/{{frames}}/rendered", retrieve.rendered),
-            web.get(f"{root}{levels[2]}/frames/{{frames}}/thumbnail", retrieve.rendered),
+            web.get(f"{root}{levels[2]}/frames/{{frames}}/thumbnail", retrieve.thumbnail),
             web.get(f"{root}{levels[2]}/bulkdata/{{path:.+}}", retrieve.bulk_data),
         ]
     )
@@ -131,6 +139,7 @@ def _add_viewer(app: web.Application, index: Index, ledger: Ledger, configuratio
             {
                 "site": configuration.site,
                 "dicomweb": prefix(request),
+                "via_router": is_via_router(request),
                 "window": {
                     "from": None if window.first_day is None else window.first_day.isoformat(),
                     "complete": window.complete,

@@ -12,10 +12,11 @@ from typing import Final
 
 from aiohttp import web
 
+from failover.archive.decoders import Decoders
 from failover.archive.dicomweb.accept import read_accept
 from failover.archive.index import Index, Window
 from failover.archive.instances import Instances
-from failover.archive.rendering import Renderer
+from failover.archive.kept_metadata import KeptMetadata
 from failover.clock import Clock
 from failover.http.media_types import Acceptable
 from failover.model import parse_uid
@@ -32,7 +33,9 @@ class Room:
 
     index: Index
     instances: Instances
-    renderer: Renderer
+    decoders: Decoders
+    transcoders: Decoders  # peers that take slowly what is made for them must not hold up pictures
+    kept: KeptMetadata
     clock: Clock
     dicomweb_path: str
     fails_outside_window: bool

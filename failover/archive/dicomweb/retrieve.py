@@ -6,30 +6,31 @@ picture `rendering`'s.
 
 from __future__ import annotations
 
-import asyncio
-import json
+import contextlib
 import re
-from typing import Any, Final
+from collections.abc import AsyncGenerator
+from hashlib import blake2b
+from typing import Final
 
-import pydicom
 from aiohttp import web
-from pydicom.dataset import Dataset
 
-from failover.archive import pixels
 from failover.archive.codecs import Undecodable
 from failover.archive.dicomweb import accept, sending
-from failover.archive.dicomweb.asking import ROOM, accepted, base_url, is_unchanged, uid, warning
+from failover.archive.dicomweb.asking import ROOM, Room, accepted, base_url, is_unchanged, uid, warning
 from failover.archive.index import Held
+from failover.archive.metadata import URL_MARK
+from failover.archive.part10 import DEFLATED
 from failover.archive.pixels import NoPixels, NoSuchFrame
+from failover.archive.queries import escape
 from failover.archive.rendering import MAX_VIEWPORT, View, Window
-from failover.dicom.json_model import to_json
 from failover.http.media_types import best
 from failover.http.multipart import MultipartWriter
 
 _FRAMES: Final = re.compile(r"[0-9]{1,9}(,[0-9]{1,9})*")
 _PATH: Final = re.compile(r"[0-9A-F]{8}(/[0-9]{1,6}/[0-9A-F]{8})*")
-# Values above this stand behind a URI in metadata (PS3.18 F.2.7 leaves the size to us).
-_INLINE_BYTES: Final = 1024
+_URL_MARK: Final = URL_MARK.encode()
+# Metadata looked up, and kept, at once: bounds what one request holds in memory.
+_AT_ONCE: Final = 64
 _MOST_FRAMES: Final = 10_000
 _THUMBNAIL: Final = (128, 128)
 
@@ -89,29 +90,51 @@ async def metadata(request: web.Request) -> web.StreamResponse:
     media_type = accept.json_type(accepted(request))
     status, headers = _began(request)
     base = base_url(request)
+    etag = _etag_of(found, f"metadata {media_type} {base}")
+    headers |= {"ETag": f'W/"{etag}"', "Vary": "Accept", "Cache-Control": "no-cache"}
+    if status == 200 and is_unchanged(request, etag):
+        return web.Response(status=304, headers=headers)
+    # The first is made before the head is sent, so that what cannot be read gets a proper status.
+    texts = _metadata(request.app[ROOM], found)
+    first = await anext(texts)
     response = web.StreamResponse(status=status, headers={**headers, "Content-Type": media_type})
     await response.prepare(request)
     if request.method != "HEAD":
-        before = b"["
-        for held in found:
-            await response.write(before + await asyncio.to_thread(_metadata, held, _url(base, held)))
-            before = b","
+        await response.write(b"[" + _with_url(first, _url(base, found[0])))
+        for held in found[1:]:
+            await response.write(b"," + _with_url(await anext(texts), _url(base, held)))
         await response.write(b"]")
+    await texts.aclose()
     await response.write_eof()
     return response
 
 
-def _metadata(held: Held, url: str) -> bytes:
-    def bulk_uri(path: str, length: int) -> str | None:
-        if path == "7FE00010":
-            return f"{url}/frames"
-        return f"{url}/bulkdata/{path}" if length > _INLINE_BYTES else None
+async def _metadata(room: Room, found: list[Held]) -> AsyncGenerator[bytes]:
+    """Yield the finished metadata of each; what was not kept is made, and kept."""
+    for at in range(0, len(found), _AT_ONCE):
+        some = found[at : at + _AT_ONCE]
+        known = room.kept.get([held.digest for held in some])
+        made: dict[bytes, bytes] = {}
+        try:
+            for held in some:
+                text = known.get(held.digest)
+                if text is None:
+                    text = made[held.digest] = await room.decoders.metadata(held.path)
+                yield text
+        finally:
+            if made:
+                room.kept.keep(made)
 
-    header = pixels.read_header(held.path)
-    found = to_json(header, bulk_uri=bulk_uri)
-    found["00083002"] = {"vr": "UI", "Value": [held.transfer_syntax_uid]}
-    found["00081190"] = {"vr": "UR", "Value": [url]}
-    return json.dumps(dict(sorted(found.items())), separators=(",", ":"), ensure_ascii=False).encode()
+
+def _with_url(text: bytes, url: str) -> bytes:
+    return text.replace(_URL_MARK, escape(url).encode())
+
+
+def _etag_of(found: list[Held], how: str) -> str:
+    whole = blake2b(how.encode(), digest_size=16)
+    for held in found:
+        whole.update(held.digest)
+    return whole.hexdigest()
 
 
 async def frames(request: web.Request) -> web.StreamResponse:
@@ -124,25 +147,30 @@ async def frames(request: web.Request) -> web.StreamResponse:
     numbers = await _frame_numbers(request, held)
     if not wish.multipart and len(numbers) != 1:
         raise accept.NotAcceptable("several frames are sent as multipart/related alone")
-    renderer = request.app[ROOM].renderer
-    # The first is made before the head is sent, so that what cannot be decoded gets a proper status.
-    first, _ = await renderer.frames(held.path, numbers[:1], decoded=decoded)
-    if not wish.multipart:
-        return web.Response(body=first[0], headers={"Content-Type": part_type, "Vary": "Accept"})
+    etag = _etag_of([held], f"frames {numbers} {part_type} {wish.multipart}")
+    headers = {"Vary": "Accept", "ETag": f'W/"{etag}"', "Cache-Control": "private, max-age=60"}
+    if is_unchanged(request, etag):
+        return web.Response(status=304, headers=headers)
+    decoders = request.app[ROOM].decoders
     writer = MultipartWriter(sending.boundary())
-    head = {
-        "Content-Type": writer.content_type(part_type.partition(";")[0]),
-        "Vary": "Accept",
-    }
-    response = web.StreamResponse(headers=head)
-    await response.prepare(request)
-    if request.method != "HEAD":
-        url = _url(base_url(request), held)
-        for place, number in enumerate(numbers):
-            if place:
-                first, _ = await renderer.frames(held.path, [number], decoded=decoded)
-            part = {"Content-Type": part_type, "Content-Location": f"{url}/frames/{number}"}
-            await response.write(writer.part_head(part) + first[0])
+    whole_type = writer.content_type(part_type.partition(";")[0]) if wish.multipart else part_type
+    response = web.StreamResponse(headers={**headers, "Content-Type": whole_type})
+    url = _url(base_url(request), held)
+    for number in numbers:
+        # The first is made before the head is sent, so that what cannot be decoded gets a proper status.
+        async with decoders.frame(held.path, number, decoded=decoded) as pieces:
+            if not response.prepared:
+                await response.prepare(request)
+            if request.method == "HEAD":
+                async for _ in pieces:  # so that its decoder is free again
+                    pass
+                break
+            if wish.multipart:
+                part = {"Content-Type": part_type, "Content-Location": f"{url}/frames/{number}"}
+                await response.write(writer.part_head(part))
+            async for piece in pieces:
+                await response.write(piece)
+    if wish.multipart and request.method != "HEAD":
         await response.write(writer.end())
     await response.write_eof()
     return response
@@ -151,8 +179,10 @@ async def frames(request: web.Request) -> web.StreamResponse:
 async def _frame_numbers(request: web.Request, held: Held) -> list[int]:
     text = request.match_info.get("frames")
     if text is None:
-        image = await asyncio.to_thread(pixels.open_image, held.path)
-        return list(range(1, image.frames + 1))
+        count = await request.app[ROOM].decoders.number_of_frames(held.path)
+        if count > _MOST_FRAMES:
+            raise web.HTTPBadRequest(text=f"there are more than {_MOST_FRAMES} frames: name those wanted")
+        return list(range(1, count + 1))
     if not _FRAMES.fullmatch(text):
         raise web.HTTPBadRequest(text="frames must be numbers from 1, separated by commas")
     numbers = [int(number) for number in text.split(",")]
@@ -163,30 +193,37 @@ async def _frame_numbers(request: web.Request, held: Held) -> list[int]:
 
 async def rendered(request: web.Request) -> web.Response:
     """One frame as a picture (PS3.18 8.3.5): `viewport`, `window`, `quality`."""
-    found = held_instances(request)
-    held = found[len(found) // 2]
-    numbers = await _frame_numbers(request, held) if "frames" in request.match_info else [1]
-    if len(numbers) != 1:
-        raise web.HTTPBadRequest(text="one frame at a time can be rendered")
-    return await _picture(request, held, numbers[0], _view(request, default_viewport=None))
+    return await _one_picture(request, _view(request, default_viewport=None))
 
 
 async def thumbnail(request: web.Request) -> web.Response:
-    """A small picture that stands for a study, a series or an instance: of the one in the middle."""
+    """A small picture that stands for a study, a series, an instance or a frame."""
+    return await _one_picture(request, _view(request, default_viewport=_THUMBNAIL))
+
+
+async def _one_picture(request: web.Request, view: View) -> web.Response:
+    """Of several instances the one in the middle that has pixels is shown."""
     found = held_instances(request)
-    view = _view(request, default_viewport=_THUMBNAIL)
-    for held in [*found[len(found) // 2 :], *found[: len(found) // 2]]:
-        if held.pixel_offset is not None:
-            return await _picture(request, held, 1, view)
+    numbers = await _frame_numbers(request, found[0]) if "frames" in request.match_info else [1]
+    if len(numbers) != 1:
+        raise web.HTTPBadRequest(text="one frame at a time can be rendered")
+    if "instance" in request.match_info:
+        return await _picture(request, found[0], numbers[0], view)
+    middle = len(found) // 2
+    for held in [*found[middle:], *found[:middle]]:
+        # A deflated object does not tell where its pixels are, and may have some.
+        if held.pixel_offset is not None or held.transfer_syntax_uid == DEFLATED:
+            with contextlib.suppress(NoPixels):
+                return await _picture(request, held, numbers[0], view)
     raise web.HTTPNotFound(text="nothing here has a picture")
 
 
 async def _picture(request: web.Request, held: Held, number: int, view: View) -> web.Response:
-    etag = f"{held.digest.hex()[:32]}-{number}-{hash(view) & 0xFFFFFFFF:x}"
+    etag = _etag_of([held], f"picture {number} {view}")
     headers = {"Vary": "Accept", "ETag": f'W/"{etag}"', "Cache-Control": "private, max-age=60"}
     if is_unchanged(request, etag):
         return web.Response(status=304, headers=headers)
-    body = await request.app[ROOM].renderer.rendered(held.path, number, view)
+    body = await request.app[ROOM].decoders.picture(held.path, number, view)
     return web.Response(body=body, headers={**headers, "Content-Type": view.media_type})
 
 
@@ -222,29 +259,19 @@ async def bulk_data(request: web.Request) -> web.Response:
     path = request.match_info["path"]
     if not _PATH.fullmatch(path):
         raise web.HTTPBadRequest(text="the path is none that metadata gives")
-    value = await asyncio.to_thread(_value, held, path)
-    if value is None:
-        raise web.HTTPNotFound(text="no such value")
+    etag = _etag_of([held], f"value {path}")
+    headers = {"Vary": "Accept", "ETag": f'W/"{etag}"'}
+    if is_unchanged(request, etag):
+        return web.Response(status=304, headers=headers)
+    value = await request.app[ROOM].decoders.value(held.path, path)
     wanted = accepted(request)
     if best(wanted, (accept.OCTETS,)) is not None and not any(
         one.media.essence == accept.MULTIPART for one in wanted
     ):
-        return web.Response(body=value, headers={"Content-Type": accept.OCTETS})
+        return web.Response(body=value, headers={**headers, "Content-Type": accept.OCTETS})
     writer = MultipartWriter(sending.boundary())
     body = writer.part_head({"Content-Type": accept.OCTETS}) + value + writer.end()
-    return web.Response(body=body, headers={"Content-Type": writer.content_type(accept.OCTETS)})
-
-
-def _value(held: Held, path: str) -> bytes | None:
-    steps = path.split("/")
-    item: Dataset = pydicom.dcmread(held.path, defer_size=_INLINE_BYTES)
-    for tag, number in zip(steps[0:-1:2], steps[1::2], strict=True):
-        sequence: Any = item.get(int(tag, 16))
-        if sequence is None or sequence.VR != "SQ" or int(number) >= len(sequence.value):
-            return None
-        item = sequence.value[int(number)]
-    element = item.get(int(steps[-1], 16))
-    return bytes(element.value) if element is not None and isinstance(element.value, bytes) else None
+    return web.Response(body=body, headers={**headers, "Content-Type": writer.content_type(accept.OCTETS)})
 
 
 def _url(base: str, held: Held) -> str:

@@ -10,8 +10,8 @@ from typing import Final
 
 from aiohttp import web
 
-from failover.archive import transcode
 from failover.archive.dicomweb.accept import DICOM, NotAcceptable, Wish, choose_instance
+from failover.archive.dicomweb.asking import ROOM
 from failover.archive.index import Held
 from failover.archive.part10 import write_head
 from failover.http.multipart import MultipartWriter
@@ -61,9 +61,7 @@ async def send_single(request: web.Request, response: web.StreamResponse, planne
     response.headers["Content-Type"] = f"{DICOM}; transfer-syntax={planned.transfer_syntax}"
     if planned.as_stored:
         response.content_length = planned.held.size_bytes
-    await response.prepare(request)
-    if request.method != "HEAD":
-        await _content(response, planned)
+    await _content(request, response, planned, b"")
     await response.write_eof()
 
 
@@ -80,22 +78,38 @@ async def send_multipart(
     if all(one.as_stored for one in plans):
         sizes = zip(heads, (one.held.size_bytes for one in plans), strict=True)
         response.content_length = writer.length(sizes)
-    await response.prepare(request)
-    if request.method != "HEAD":
-        for head, one in zip(heads, plans, strict=True):
-            await response.write(writer.part_head(head))
-            await _content(response, one)
+    for head, one in zip(heads, plans, strict=True):
+        await _content(request, response, one, writer.part_head(head))
+        if request.method == "HEAD":
+            break
+    else:
         await response.write(writer.end())
     await response.write_eof()
 
 
-async def _content(response: web.StreamResponse, planned: Planned) -> None:
+async def _content(
+    request: web.Request, response: web.StreamResponse, planned: Planned, before: bytes
+) -> None:
+    """Write `before` and one instance. The head of the answer goes out once the first instance is there."""
     held = planned.held
-    if not planned.as_stored:
-        made = await asyncio.to_thread(transcode.data_set_in, held, planned.transfer_syntax)
-        head = write_head(held.sop_class_uid, held.key.sop_instance_uid, planned.transfer_syntax)
-        await response.write(head + made)
+    is_head = request.method == "HEAD"
+    if planned.as_stored:
+        with held.path.open("rb") as file:
+            if not response.prepared:
+                await response.prepare(request)
+            if is_head:
+                return
+            if before:
+                await response.write(before)
+            while piece := await asyncio.to_thread(file.read, _PIECE_BYTES):
+                await response.write(piece)
         return
-    with held.path.open("rb") as file:
-        while piece := await asyncio.to_thread(file.read, _PIECE_BYTES):
-            await response.write(piece)
+    head = write_head(held.sop_class_uid, held.key.sop_instance_uid, planned.transfer_syntax)
+    async with request.app[ROOM].transcoders.data_set(held.path, planned.transfer_syntax) as pieces:
+        if not response.prepared:
+            await response.prepare(request)
+        if is_head:
+            return
+        await response.write(before + head)
+        async for made in pieces:
+            await response.write(made)

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image as Picture
 
 from failover.archive.pixels import open_image
-from failover.archive.rendering import Renderer, View, Window, decoded_frame, render
+from failover.archive.rendering import View, Window, decoded_frame, render
 from tests.unit.archive_web.samples import FILES, image
 
 PNG = View(media_type="image/png")
@@ -93,16 +93,3 @@ def test_a_decoded_frame_is_little_endian_and_interleaved() -> None:
     assert planes.layout.planar == 1
     stored = np.frombuffer(planes.read_frame(1), np.uint8).reshape(3, 60, 80)
     assert decoded_frame(planes, 1) == stored.transpose(1, 2, 0).tobytes()
-
-
-async def test_the_renderer_works_off_the_loop() -> None:
-    renderer = Renderer(workers=1)
-    try:
-        path = FILES / "examples_ybr_color.dcm"
-        assert (await renderer.rendered(path, 2, View()))[:2] == b"\xff\xd8"
-        stored, opened = await renderer.frames(path, [1, 2], decoded=False)
-        assert [one[:2] for one in stored] == [b"\xff\xd8"] * 2
-        natives, _ = await renderer.frames(path, [1], decoded=True)
-        assert len(natives[0]) == opened.layout.rows * opened.layout.columns * 3
-    finally:
-        renderer.close()
