@@ -8,21 +8,19 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from io import BytesIO
 
 from pydicom import Dataset
-from pydicom.filebase import DicomBytesIO
-from pydicom.filereader import read_dataset
-from pydicom.filewriter import write_dataset
 
+from failover.dicom.data_sets import decoded, encoded
 from failover.dicom.dimse import Category, cancel_rq, category, echo_rq, find_rq
 from failover.dicom.exchange import Association
-from failover.dicom.negotiation import IMPLICIT_LITTLE, VERIFICATION, propose
+from failover.dicom.negotiation import VERIFICATION, propose
 from failover.dicom.requestor import open_association
 from failover.errors import (
     AssociationEnded,
     LimitExceeded,
     MalformedMessage,
+    UnreadableDataSet,
     UpstreamBroke,
     UpstreamRefused,
     UpstreamTimeout,
@@ -60,8 +58,8 @@ async def find(
     """
     matches: list[Dataset] = []
     async with _association(peer, calling_ae, model_uid, timeout_s) as association:
-        implicit = association.contexts[1].transfer_syntax == IMPLICIT_LITTLE
-        await association.send(1, find_rq(1, model_uid), _encoded(identifier, implicit=implicit))
+        syntax = association.contexts[1].transfer_syntax
+        await association.send(1, find_rq(1, model_uid), encoded(identifier, syntax))
         cancelled = False
         while True:
             message = await association.receive()
@@ -72,7 +70,7 @@ async def find(
             if kind is Category.PENDING:
                 raw = await association.whole_data_set(_MAX_IDENTIFIER_BYTES)
                 if len(matches) < limit:
-                    matches.append(_decoded(raw, implicit=implicit))
+                    matches.append(decoded(raw, syntax))
                 elif not cancelled:
                     cancelled = True
                     await association.send(1, cancel_rq(1))
@@ -100,7 +98,7 @@ async def _association(
             finished = True
     except TimeoutError:
         raise UpstreamTimeout(f"no whole answer within {timeout_s:g} s") from None
-    except (AssociationEnded, MalformedMessage, LimitExceeded) as error:
+    except (AssociationEnded, MalformedMessage, LimitExceeded, UnreadableDataSet) as error:
         raise UpstreamBroke(str(error)) from error
     finally:
         if association is not None:
@@ -108,19 +106,3 @@ async def _association(
                 await association.release(timeout_s=min(timeout_s, 1.0))
             else:
                 association.abort("no longer wanted")
-
-
-def _encoded(identifier: Dataset, *, implicit: bool) -> bytes:
-    buffer = DicomBytesIO()
-    buffer.is_implicit_VR, buffer.is_little_endian = implicit, True
-    write_dataset(buffer, identifier)
-    return buffer.getvalue()
-
-
-def _decoded(raw: bytes, *, implicit: bool) -> Dataset:
-    try:
-        match = read_dataset(BytesIO(raw), implicit, True)
-        match.walk(lambda _dataset, _element: None)  # pydicom reads lazily: find what is broken here
-    except Exception as error:  # pydicom raises what it likes
-        raise UpstreamBroke(f"a match that cannot be read: {type(error).__name__}") from error
-    return match
