@@ -150,13 +150,15 @@ class Relay:
             rejection = CALLING_AE_NOT_RECOGNIZED
         if rejection is not None:
             self.metrics.dicom_associations.labels("none", "rejected").inc()
-            known = rejection is CALLING_AE_NOT_RECOGNIZED
+            stranger = rejection is CALLING_AE_NOT_RECOGNIZED
             _log.warning(
                 "association rejected",
                 calling=rq.calling_ae,
                 called=rq.called_ae,
                 address=host,
-                why="access.dicom does not name this caller" if known else "listen.dicom.ae_title is another",
+                why="access.dicom does not name this caller"
+                if stranger
+                else "listen.dicom.ae_title is another",
             )
         return rejection
 

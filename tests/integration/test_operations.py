@@ -5,12 +5,16 @@ Every query of the dashboards and every alert's expression is evaluated on what 
 
 from __future__ import annotations
 
+import asyncio
 import http.client
 import json
+import os
 import random
+import signal
 import socket
 import subprocess
 import sys
+import threading
 import urllib.parse
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -21,6 +25,8 @@ import pytest
 import yaml
 
 from failover.app.demo import _PORTS
+from failover.control import ask as ask_control
+from failover.control import socket_path
 from tests.peers.orthanc import Orthanc
 from tests.peers.process import Peer, environment, find_program, free_port, wait_for
 from tests.system.site import request
@@ -203,6 +209,52 @@ def test_an_alert_fires_when_the_mode_is_not_auto(demo: Demo, prometheus: Promet
     )
     body = json.dumps({"mode": "auto"}).encode()
     request(demo.admin_port, "PUT", "/api/route", body, {"content-type": "application/json"})
+
+
+def test_renewing_the_processes_one_by_one_refuses_no_caller(demo: Demo) -> None:
+    """The upgrade of docs/deploy.md: SIGTERM to each; the supervisor starts another."""
+    good: list[int] = []
+    failed: list[str] = []
+    ended = threading.Event()
+
+    def ask() -> None:
+        while not ended.is_set():
+            try:
+                answer = request(demo.web_port, "GET", "/dicom-web/studies?limit=2", timeout_s=30)
+                if answer.status == 200:
+                    good.append(answer.status)
+                else:
+                    failed.append(str(answer.status))
+            except (OSError, http.client.HTTPException) as error:
+                failed.append(repr(error))
+
+    callers = [threading.Thread(target=ask) for _ in range(2)]
+    for caller in callers:
+        caller.start()
+    try:
+        for part in ("replicator", "archive", "router"):
+            _renew(demo, part)
+        seen = len(good)
+        wait_for(lambda: len(good) > seen + 10, "callers go on")
+    finally:
+        ended.set()
+        for caller in callers:
+            caller.join(40)
+    assert failed == []
+
+
+def _renew(demo: Demo, part: str) -> None:
+    control = socket_path(demo.folder / "demo" / "state", "supervisor")
+
+    def pid() -> int | None:
+        found: int | None = asyncio.run(ask_control(control, "children"))[part]["pid"]
+        return found
+
+    old = pid()
+    assert old is not None
+    os.kill(old, signal.SIGTERM)
+    wait_for(lambda: pid() not in (None, old), f"another {part} runs")
+    wait_for(demo.ready, f"the new {part} answers")
 
 
 def test_the_memory_of_the_whole_is_far_below_the_units_limit(demo: Demo) -> None:
