@@ -107,18 +107,26 @@ class DimseBulk:
         self._timeout_s, self._connect_s = timeout_s, connect_s
         self._threads = ThreadPoolExecutor(concurrency, thread_name_prefix="dimse")
         self._open: set[Association] = set()
+        self._retrieving: set[Association] = set()  # of these, with a C-GET or C-MOVE under way
         self._lock = threading.Lock()
         self._closed = False
 
     async def close(self) -> None:
         """Abort what is open; its callers get UpstreamBroke."""
         self._closed = True
+        await self._abort(self._open)
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    async def abort_retrieves(self) -> None:
+        """Abort the C-GETs and C-MOVEs under way; callers get UpstreamBroke or what has come."""
+        await self._abort(self._retrieving)
+
+    async def _abort(self, associations: set[Association]) -> None:
         with self._lock:
-            living = list(self._open)
+            living = list(associations)
         for association in living:
             with contextlib.suppress(Exception):  # it may end by itself this very moment
                 await asyncio.to_thread(association.abort)
-        self._threads.shutdown(wait=False, cancel_futures=True)
 
     # -- what it can do; each raises UpstreamError
 
@@ -195,7 +203,10 @@ class DimseBulk:
 
         roles = [build_role(sop_class, scp_role=True) for sop_class in sop_classes]
         status = 0xFFFF
-        with self._association(contexts, roles, [(evt.EVT_C_STORE, keep)]) as association:
+        with (
+            self._association(contexts, roles, [(evt.EVT_C_STORE, keep)]) as association,
+            self._retrieves(association),
+        ):
             if not _accepted(association, GET):
                 raise NoContext("C-GET is not offered", transient=False)
             try:
@@ -208,7 +219,10 @@ class DimseBulk:
         return status, received
 
     def _move(self, identifier: Dataset, destination: AeTitle, message_id: int) -> Moved:
-        with self._association([_context(MOVE, UNCOMPRESSED)]) as association:
+        with (
+            self._association([_context(MOVE, UNCOMPRESSED)]) as association,
+            self._retrieves(association),
+        ):
             last = Moved(0xFFFF, 0, 0, 0)
             for answer, _ in association.send_c_move(identifier, destination, MOVE, msg_id=message_id):
                 last = Moved(
@@ -247,6 +261,16 @@ class DimseBulk:
         if status == _SUCCESS or status in _WARNINGS:
             return Stored(True)
         return Stored(False, status, f"C-STORE: status {status:#06x}")
+
+    @contextlib.contextmanager
+    def _retrieves(self, association: Association) -> Iterator[None]:
+        with self._lock:
+            self._retrieving.add(association)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._retrieving.discard(association)
 
     @contextlib.contextmanager
     def _association(

@@ -133,6 +133,9 @@ class DicomWay:
             if left:
                 await self._move([instance for instance in part if instance.key.sop_instance_uid in left])
 
+    async def let_go(self) -> None:
+        await self._client.abort_retrieves()  # they are in threads
+
     async def _move(self, part: Sequence[InstanceOnPrimary]) -> None:
         message_id = next(self._message_ids)
         await self._expect_move(self._calling_ae, message_id, 600.0)

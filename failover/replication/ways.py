@@ -59,6 +59,9 @@ class Way(Protocol):
         Instances that the primary does not give are skipped: a later look misses them.
         """
 
+    async def let_go(self) -> None:
+        """End what is being brought at this moment, where leaving `bring` does not end it."""
+
     async def send(self, objects: Sequence[OwedObject]) -> dict[str, Stored]:
         """Send `objects`; return what was said of each. Missing in the answer: its fate is unknown."""
 

@@ -76,6 +76,9 @@ class WebWay:
                 continue
             yield Brought(target, "wado", instance.key.sop_instance_uid)
 
+    async def let_go(self) -> None:
+        return  # who leaves a retrieve closes its connection
+
     async def send(self, objects: Sequence[OwedObject]) -> dict[str, Stored]:
         answers: dict[str, Stored] = {}
         for item in objects:

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import structlog
 
+from failover.aio import Signal, cancel_and_wait, spawn
 from failover.clock import Clock
 from failover.errors import FailoverError, UpstreamError
 from failover.metrics import ReplicatorMetrics
@@ -60,6 +61,7 @@ class Worker:
         self._waits: dict[str, tuple[int, float]] = {}
         self._probed_at_s: dict[str, float] = {}
         self._renewed: list[Any] | None = None  # how far the walk through what wants a proof has come
+        self._let_go = Signal()  # a study is in hand no more
         self._paying = asyncio.Lock()  # held while something may be on its way to the primary
 
     # -- fetching
@@ -73,13 +75,29 @@ class Worker:
                 continue
             self._in_hand.add(job.study_instance_uid)
             try:
-                await self._fetch(job)
+                await self._fetch_while_allowed(job)
             except FailoverError as error:
                 self._metrics.failures.labels("fetch").inc()
                 times = self._put_off(job)
                 _log.warning("a study could not be fetched", error=str(error), times=times)
             finally:
                 self._in_hand.discard(job.study_instance_uid)
+                self._let_go.fire()
+
+    async def _fetch_while_allowed(self, job: Job) -> None:
+        """Fetch; in the middle of an instance let go of a primary that must not be touched any more."""
+        fetching = spawn(self._fetch(job), name="fetch a study")
+        while not fetching.done():
+            if not self._orders.allowed.touch:
+                _log.info("the fetch of a study ends half way: the primary must be left alone")
+                for way in self._orders.ways:
+                    await way.let_go()
+                await cancel_and_wait(fetching)
+                return
+            ended = spawn(self._orders.changed.wait(), name="the router's word changes")
+            await asyncio.wait((fetching, ended), return_when=asyncio.FIRST_COMPLETED)
+            await cancel_and_wait(ended)
+        await fetching
 
     def _next_job(self) -> Job | None:
         if not self._orders.allowed.work:
@@ -137,9 +155,14 @@ class Worker:
             await self._clock.sleep(_PAY_EVERY_S if self._orders.in_a_hurry else _PAY_EVERY_CALM_S)
 
     async def nothing_under_way(self) -> None:
-        """Return when what was being sent at this moment has ended. Later sends ask for permission anew."""
+        """Return when what was being sent at this moment has ended. Later sends ask for permission anew.
+
+        Where the primary must not be touched any more, fetches have ended too.
+        """
         async with self._paying:
-            return
+            pass
+        while not self._orders.allowed.touch and self._in_hand:
+            await self._let_go.wait_until(lambda: not self._in_hand, timeout_s=_IDLE_S)
 
     async def _pay(self) -> None:
         async with self._paying:

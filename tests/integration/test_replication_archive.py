@@ -202,7 +202,34 @@ async def test_a_corrected_patient_replaces_the_study_in_the_archive(tmp_path: P
             async def replaced() -> bool:
                 held = await site.ask("archive", "studies.held", {"study_instance_uids": [uid]})
                 study = held["studies"].get(uid, {})
-                return study.get("patient_id") == "DEMO-0099" and study["instances"] == len(samples)
+                whole = study.get("instances") == len(samples)
+                return bool(study.get("patient_id") == "DEMO-0099" and whole)
 
             await until(replaced, "the study has its new patient")
             assert await site.lag() == 0
+
+
+@pytest.mark.parametrize("by", ["dicomweb", "c-get"])
+async def test_a_fetch_under_way_ends_when_the_primary_is_drained(by: str, tmp_path: Path) -> None:
+    samples = samples_of_today()
+    with Orthanc() as primary:
+        for instance in samples:
+            primary.upload(part10(instance))
+        places = {"web": {"url": primary.url}} if by == "dicomweb" else dicom_side(primary)
+        web, dicom = ("up", None) if by == "dicomweb" else (None, "up")
+        async with a_site(tmp_path, places, free_port(), web=web, dicom=dicom) as site:
+
+            async def has_begun() -> bool:
+                return bool((await site.ask("archive", "numbers"))["instances"])
+
+            await until(has_begun, "it fetches")
+            site.router.word.update(mode="drain")
+            said = await site.ask("replicator", "hear")
+            assert said["allowed"] == "the primary is drained"
+            handover = site.configuration.archive.data_dir / "handover"
+            held = (await site.ask("archive", "numbers"))["instances"]
+            assert held < len(samples)
+            assert not list(handover.glob("wado-*")), "nothing half fetched is left"
+            site.router.word.update(mode="auto")
+            await until(site.covered, "then it goes on")
+            assert site.objects().keys() == {i.SOPInstanceUID for i in samples}
