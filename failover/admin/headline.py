@@ -237,7 +237,7 @@ def _on_the_way_back(facts: _Facts) -> Headline | None:
     if shaky is not None:
         return Headline(
             ATTENTION,
-            f"{_capital(shaky)} is back but unsteady; the backup answers{since}.",
+            f"{_capital(shaky)} is suspect; the backup answers{since}.",
             f"{_BACK_BY_ITSELF}: the hold-down begins anew when it is steady.",
         )
     return _primary_is_back(facts, since)
@@ -247,25 +247,25 @@ def _primary_is_back(facts: _Facts, since: str) -> Headline:
     if "failback" in facts.decisions and "manual" in str(facts.failback.get("reason")):
         return Headline(
             ATTENTION,
-            f"The primary is up again and the way back waits for you; the backup answers{since}.",
+            f"The primary is up and the way back waits for you; the backup answers{since}.",
             "Say `failover decide failback --reason …`.",
         )
     if facts.phase == "on_backup" and (facts.failback.get("hold_down_left_s") or 0) > 0:
         return Headline(
             ATTENTION,
-            f"The primary is up again; the backup answers{since} until the hold-down is over.",
+            f"The primary is up; the backup answers{since} until the hold-down is over.",
             f"{_BACK_BY_ITSELF}.",
         )
     if facts.owed is None:
         return Headline(
             ATTENTION,
-            "The primary is up again, but how many objects are owed to it is not known; the way back waits.",
+            "The primary is up, but how many objects are owed to it is not known; the way back waits.",
             "See whether archive and replicator run: they have not reported for 5 seconds.",
         )
     if "refused" in facts.decisions and not facts.owed:
         return Headline(
             ATTENTION,
-            f"The primary is up again, but refused {_objects(facts.numbers.get('refused'))} for good; "
+            f"The primary is up, but refused {_objects(facts.numbers.get('refused'))} for good; "
             "the way back waits.",
             "Look at what it refused, then say `failover decide refused --reason …`.",
         )
@@ -273,20 +273,20 @@ def _primary_is_back(facts: _Facts, since: str) -> Headline:
     if vanished:
         return Headline(
             ALARM,
-            "The primary is up again, but many studies have vanished from it; the way back waits for you.",
+            "The primary is up, but many studies have vanished from it; the way back waits for you.",
             "Ask its administrator: `failover decide vanished-owed` sends them again, "
             "`vanished-deleted` lets them go.",
         )
     if facts.owed:
         return Headline(
             ATTENTION,
-            f"The primary is up again; {_objects(facts.owed, 'owed to it')}, and the way back waits for "
+            f"The primary is up; {_objects(facts.owed, 'owed to it')}, and the way back waits for "
             f"{'it' if facts.owed == 1 else 'them'}.",
             f"{_BACK_BY_ITSELF}: new objects go to the primary."
             if facts.phase == "failing_back"
             else f"{_BACK_BY_ITSELF}.",
         )
-    return Headline(ATTENTION, "The primary is up again; traffic is about to return.", f"{_BACK_BY_ITSELF}.")
+    return Headline(ATTENTION, "The primary is up; traffic is about to return.", f"{_BACK_BY_ITSELF}.")
 
 
 def _apart(facts: _Facts) -> Headline | None:

@@ -124,43 +124,43 @@ TABLE: list[tuple[list[Change], str, str]] = [
     (
         [verdict("primary", "suspect"), ON_BACKUP],
         "attention",
-        f"The primary is back but unsteady; the backup answers since {SINCE}.",
+        f"The primary is suspect; the backup answers since {SINCE}.",
     ),
     (
         [ON_BACKUP, failback("waiting: the primary must stay up", 7.0)],
         "attention",
-        f"The primary is up again; the backup answers since {SINCE} until the hold-down is over.",
+        f"The primary is up; the backup answers since {SINCE} until the hold-down is over.",
     ),
     (
         [ON_BACKUP, failback("waiting: failback is manual; …", 0.0, "failback")],
         "attention",
-        f"The primary is up again and the way back waits for you; the backup answers since {SINCE}.",
+        f"The primary is up and the way back waits for you; the backup answers since {SINCE}.",
     ),
     (
         [FAILING_BACK, numbers(lag_objects=12)],
         "attention",
-        "The primary is up again; 12 objects are owed to it, and the way back waits for them.",
+        "The primary is up; 12 objects are owed to it, and the way back waits for them.",
     ),
     (
         [FAILING_BACK, numbers(lag_objects=1)],
         "attention",
-        "The primary is up again; 1 object is owed to it, and the way back waits for it.",
+        "The primary is up; 1 object is owed to it, and the way back waits for it.",
     ),
-    ([FAILING_BACK], "attention", "The primary is up again; traffic is about to return."),
+    ([FAILING_BACK], "attention", "The primary is up; traffic is about to return."),
     (
         [FAILING_BACK, numbers(lag_objects=None)],
         "attention",
-        "The primary is up again, but how many objects are owed to it is not known; the way back waits.",
+        "The primary is up, but how many objects are owed to it is not known; the way back waits.",
     ),
     (
         [FAILING_BACK, numbers(refused=1), failback("waiting: refused", 0.0, "refused")],
         "attention",
-        "The primary is up again, but refused 1 object for good; the way back waits.",
+        "The primary is up, but refused 1 object for good; the way back waits.",
     ),
     (
         [FAILING_BACK, failback("waiting: vanished", 0.0, "vanished-owed", "vanished-deleted")],
         "alarm",
-        "The primary is up again, but many studies have vanished from it; the way back waits for you.",
+        "The primary is up, but many studies have vanished from it; the way back waits for you.",
     ),
     (
         [ON_BACKUP, verdict("backup", "down")],
