@@ -69,7 +69,7 @@ def find_program(name: str) -> Path:
 
 def missing(what: str) -> NoReturn:
     """Skip: `what` is not installed. With CI=true nothing may be skipped, so fail."""
-    sentence = f"{what} is not installed: apt-get install orthanc orthanc-dicomweb dcmtk"
+    sentence = f"{what} is not installed: tests/get_tools.sh gets it from Debian"
     if os.environ.get("CI", "").lower() in ("1", "true"):
         pytest.fail(sentence)
     pytest.skip(sentence)
