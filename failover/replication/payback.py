@@ -110,20 +110,23 @@ class Payback:
             proven += await self._prove_study(way, objects)
         return proven
 
-    async def renew(self, way: Way, objects: Sequence[OwedObject]) -> int:
-        """Ask for `objects`, which owe nothing, and give what is shown a new proof; return how many.
+    async def renew(self, way: Way, objects: Sequence[OwedObject]) -> dict[str, list[str]]:
+        """Ask for `objects`, which owe nothing, and give what is shown a new proof.
+
+        Return the others by study: they are not there any more, or under another patient.
 
         Raises UpstreamError, ControlError.
         """
         by_study: dict[str, list[OwedObject]] = {}
         for entry in objects:
             by_study.setdefault(entry.study_instance_uid, []).append(entry)
-        renewed = 0
-        for study in by_study.values():
+        missed: dict[str, list[str]] = {}
+        for uid, study in by_study.items():
             shown = await way.shown(study)
             await self._archive.mark(shown, DebtState.PROVEN)
-            renewed += len(shown)
-        return renewed
+            if others := [e.sop_instance_uid for e in study if e.sop_instance_uid not in shown]:
+                missed[uid] = others
+        return missed
 
     async def _prove_study(self, way: Way, objects: Sequence[OwedObject]) -> int:
         shown = await way.shown(objects)

@@ -200,10 +200,12 @@ class Worker:
             way = self._orders.way
             if way is None:
                 return
-            # What the primary does not show any more stays, unproven, and stands in nobody's way.
             objects, place = await self._archive.unproven(_RENEW_AT_ONCE, self._renewed)
-            if objects:
-                await self._payback.renew(way, objects)
+            missed = await self._payback.renew(way, objects) if objects else {}
+            for study, uids in missed.items():
+                # Under another patient it is not gone; what is gone needs no proof any more.
+                listed = {i.key.sop_instance_uid for i in await way.instances(study)}
+                await self._recheck.report(study, [uid for uid in uids if uid not in listed])
             self._renewed = place
             if place is None:
                 return
