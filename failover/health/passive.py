@@ -113,6 +113,9 @@ class LiveTraffic:
             good = outcome is Outcome.ANSWERED
             if good:
                 self._note_heard(waiting, now_s)
+                last = self._facts[-1] if self._facts else None
+                if isinstance(last, LiveFact) and last.good and last.part is waiting.part:
+                    return  # it says nothing new to whoever looks at both at once
             self._add(LiveFact(waiting.part, good, now_s))
 
     def store_result(self, caller: str, accepted: bool) -> None:
@@ -128,7 +131,7 @@ class LiveTraffic:
     # -- the checker --------------------------------------------------------------------------------
 
     def take(self) -> list[LiveFact | StoreFact]:
-        """Return what ended since the last call, oldest first."""
+        """Return what ended since the last call, oldest first; of good ones of a part in a row, the first."""
         with self._lock:
             facts, self._facts = self._facts, []
             return facts

@@ -80,6 +80,21 @@ async def test_facts_are_taken_once_and_who_left_says_nothing() -> None:
     assert traffic.take() == []
 
 
+async def test_good_ones_in_a_row_are_one_fact_and_a_failure_between_them_is_kept() -> None:
+    traffic = LiveTraffic(ManualClock())
+    for part, outcome in (
+        (QUERY, Outcome.ANSWERED),
+        (QUERY, Outcome.ANSWERED),
+        (Part.STORE, Outcome.ANSWERED),
+        (QUERY, Outcome.FAILED),
+        (QUERY, Outcome.ANSWERED),
+        (QUERY, Outcome.ANSWERED),
+    ):
+        traffic.ended(traffic.began(part, "any"), outcome)
+    facts = [(fact.part, fact.good) for fact in traffic.take() if isinstance(fact, LiveFact)]
+    assert facts == [(QUERY, True), (Part.STORE, True), (QUERY, False), (QUERY, True)]
+
+
 async def test_heard_since_knows_its_part() -> None:
     clock = ManualClock()
     traffic = LiveTraffic(clock)
