@@ -11,18 +11,15 @@ import typer
 
 from failover.cli.exits import Exit, leave, say
 from failover.cli.options import (
-    AdminOption,
-    ConfigOption,
     DryRunOption,
     EvenIfDownOption,
     ForOption,
     JsonOption,
     KeepReplicatingOption,
     ReasonOption,
-    TokenFileOption,
     seconds,
 )
-from failover.cli.router_client import Denied, RouterClient, Unreachable, find_router
+from failover.cli.router_client import Denied, RouterClient, Unreachable, finds_router
 from failover.cli.watching import print_events, show, updates, wait, watch_status
 
 # How often a drain is looked at.
@@ -35,24 +32,21 @@ UPSTREAMS = Annotated[str, typer.Argument(metavar="primary|backup", show_default
 
 def register(app: typer.Typer) -> None:
     """Add the commands to `app`."""
-    app.command()(status)
-    app.command()(force)
-    app.command()(drain)
-    app.command()(pause)
-    app.command()(auto)
-    app.command()(decide)
-    app.command()(events)
+    app.command()(finds_router(status))
+    app.command()(finds_router(force))
+    app.command()(finds_router(drain))
+    app.command()(finds_router(pause))
+    app.command()(finds_router(auto))
+    app.command()(finds_router(decide))
+    app.command()(finds_router(events))
 
 
 def status(
+    router: RouterClient,
     watch: Annotated[bool, typer.Option("--watch", metavar="", help="Stay, and show each change.")] = False,
     json_: JsonOption = False,
-    config: ConfigOption = None,
-    admin: AdminOption = None,
-    token_file: TokenFileOption = None,
 ) -> None:
     """Show which upstream answers what, and why."""
-    router = find_router(admin, config, token_file)
     with _a_sentence_at_the_end():
         if watch:
             watch_status(router, as_json=json_)
@@ -61,6 +55,7 @@ def status(
 
 
 def force(
+    router: RouterClient,
     upstream: UPSTREAMS,
     reason: ReasonOption,
     for_: ForOption = None,
@@ -68,9 +63,6 @@ def force(
     even_if_down: EvenIfDownOption = False,
     keep_replicating: KeepReplicatingOption = False,
     json_: JsonOption = False,
-    config: ConfigOption = None,
-    admin: AdminOption = None,
-    token_file: TokenFileOption = None,
 ) -> None:
     """Send everything to one upstream, whatever the probes say, until `failover auto`."""
     if upstream not in ("primary", "backup"):
@@ -84,10 +76,11 @@ def force(
         "even_if_down": even_if_down,
         "keep_replicating": keep_replicating,
     }
-    _ask_and_show(find_router(admin, config, token_file), "PUT", "/api/route", request, as_json=json_)
+    _ask_and_show(router, "PUT", "/api/route", request, as_json=json_)
 
 
 def drain(
+    router: RouterClient,
     upstream: Annotated[str, typer.Argument(metavar="primary", show_default=False)],
     reason: ReasonOption,
     for_: ForOption = None,
@@ -98,9 +91,6 @@ def drain(
         str, typer.Option("--grace", metavar="60s", help="How long what is in flight may go on.")
     ] = "60s",
     json_: JsonOption = False,
-    config: ConfigOption = None,
-    admin: AdminOption = None,
-    token_file: TokenFileOption = None,
 ) -> None:
     """Give the primary no new work, and return when it is empty: then it can be serviced.
 
@@ -120,7 +110,6 @@ def drain(
         "keep_replicating": keep_replicating,
         "grace_s": grace_s,
     }
-    router = find_router(admin, config, token_file)
     with _a_sentence_at_the_end():
         answer = router.ask("PUT", "/api/route", request)
         if not dry_run:
@@ -131,35 +120,32 @@ def drain(
 
 
 def pause(
+    router: RouterClient,
     reason: ReasonOption,
     for_: ForOption = None,
     dry_run: DryRunOption = False,
     json_: JsonOption = False,
-    config: ConfigOption = None,
-    admin: AdminOption = None,
-    token_file: TokenFileOption = None,
 ) -> None:
     """Stay where we are: no failover and no failback by itself; single requests are still rescued."""
     request = {"mode": "paused", "reason": reason, "for_s": seconds("--for", for_), "dry_run": dry_run}
-    _ask_and_show(find_router(admin, config, token_file), "PUT", "/api/route", request, as_json=json_)
+    _ask_and_show(router, "PUT", "/api/route", request, as_json=json_)
 
 
 def auto(
+    router: RouterClient,
     reason: Annotated[
         str | None, typer.Option("--reason", metavar="TEXT", help="Why; it stands in the audit trail.")
     ] = None,
     dry_run: DryRunOption = False,
     json_: JsonOption = False,
-    config: ConfigOption = None,
-    admin: AdminOption = None,
-    token_file: TokenFileOption = None,
 ) -> None:
     """Hand the decision back to the router."""
     request = {"mode": "auto", "reason": reason, "dry_run": dry_run}
-    _ask_and_show(find_router(admin, config, token_file), "PUT", "/api/route", request, as_json=json_)
+    _ask_and_show(router, "PUT", "/api/route", request, as_json=json_)
 
 
 def decide(
+    router: RouterClient,
     decision: Annotated[
         str,
         typer.Argument(metavar="failback|refused|vanished-owed|vanished-deleted", show_default=False),
@@ -167,9 +153,6 @@ def decide(
     reason: ReasonOption,
     dry_run: DryRunOption = False,
     json_: JsonOption = False,
-    config: ConfigOption = None,
-    admin: AdminOption = None,
-    token_file: TokenFileOption = None,
 ) -> None:
     """Decide what only a person may decide.
 
@@ -180,10 +163,11 @@ def decide(
     if decision not in choices:
         leave(Exit.USAGE, f"decide: must be {', '.join(choices[:-1])} or {choices[-1]}, is {decision}")
     request = {"decision": decision, "reason": reason, "dry_run": dry_run}
-    _ask_and_show(find_router(admin, config, token_file), "POST", "/api/decisions", request, as_json=json_)
+    _ask_and_show(router, "POST", "/api/decisions", request, as_json=json_)
 
 
 def events(
+    router: RouterClient,
     follow: Annotated[
         bool, typer.Option("--follow", metavar="", help="Stay, and print each new event.")
     ] = False,
@@ -191,12 +175,8 @@ def events(
         int, typer.Option("--since", metavar="ID", min=0, help="Only events after this id.")
     ] = 0,
     json_: JsonOption = False,
-    config: ConfigOption = None,
-    admin: AdminOption = None,
-    token_file: TokenFileOption = None,
 ) -> None:
     """Print the audit trail: every move, every intent, every decision."""
-    router = find_router(admin, config, token_file)
     with _a_sentence_at_the_end():
         happened = router.ask("GET", f"/api/events?since={since}")
         if json_ and not follow:

@@ -9,14 +9,16 @@ import getpass
 import http.client
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import wraps
+from inspect import Parameter, Signature, signature
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote, urlsplit
 
 from failover.cli.exits import Exit, leave
-from failover.cli.options import config_path
+from failover.cli.options import AdminOption, ConfigOption, TokenFileOption, config_path
 
 DEFAULT_ADMIN: Final = "http://127.0.0.1:9470"
 # The router answers in milliseconds; a change waits for the disk. Beyond this it is not reachable.
@@ -107,6 +109,24 @@ def find_router(admin: str | None, config: Path | None, token_file: Path | None)
     Ends with exit code 2 and a line for each problem when one of them cannot be used.
     """
     return RouterClient(_admin_url(admin, config), _token(token_file))
+
+
+def finds_router(command: Callable[..., None]) -> Callable[..., None]:
+    """Give `command`, whose first parameter is a RouterClient, the options that find one in its place."""
+
+    @wraps(command)
+    def found(
+        config: Path | None = None, admin: str | None = None, token_file: Path | None = None, **own: Any
+    ) -> None:
+        command(find_router(admin, config, token_file), **own)
+
+    _, *own = signature(command, eval_str=True).parameters.values()
+    options = (("config", ConfigOption), ("admin", AdminOption), ("token_file", TokenFileOption))
+    found.__signature__ = Signature(  # type: ignore[attr-defined]
+        [each.replace(kind=Parameter.KEYWORD_ONLY) for each in own]
+        + [Parameter(name, Parameter.KEYWORD_ONLY, default=None, annotation=kind) for name, kind in options]
+    )
+    return found
 
 
 def _admin_url(admin: str | None, config: Path | None) -> str:
