@@ -61,6 +61,7 @@ def test_one_picture_in_many_syntaxes_has_the_same_pixels(name: str) -> None:
         "SC_rgb_small_odd_big_endian.dcm",
         "SC_ybr_full_422_uncompressed.dcm",
         "examples_jpeg2k.dcm",
+        "image_dfl.dcm",
         "examples_ybr_color.dcm",
         "liver_1frame.dcm",
         "rtdose.dcm",
