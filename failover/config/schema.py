@@ -206,6 +206,11 @@ class ArchiveWeb(Block):
     host: Host = Field("127.0.0.1", description="address of the archive's own DICOMweb and viewer")
     port: Port = Field(8043, description="its TCP port")
     dicomweb_path: UrlPath = Field("/dicom-web", description="where DICOMweb lies in it")
+    max_store_bytes: Size = Field(
+        16 * 2**30,
+        ge=1,
+        description="largest body of one STOW request; more is refused with 413",
+    )
 
 
 class ArchiveDicom(Block):

@@ -59,6 +59,7 @@ def configuration(
     min_free: str = "1MB",
     dicom_callers: str = "any",
     web_callers: str = "[127.0.0.0/8]",
+    max_store: str = "16GiB",
 ) -> Configuration:
     """Return a configuration as its file would say it."""
     primary = "primary: {dicom: {host: 127.0.0.1, port: 4242, ae_title: ORTHANC}}" if has_primary else ""
@@ -67,7 +68,7 @@ def configuration(
 {primary}
 archive:
   dicom: {{port: {port}}}
-  web: {{port: {free_port()}}}
+  web: {{port: {free_port()}, max_store_bytes: {max_store}}}
   access: {{dicom: {dicom_callers}, web: {{addresses: {web_callers}}}}}
   retention: {{min_free_bytes: {min_free}}}
   move_destinations: {{{moves}}}

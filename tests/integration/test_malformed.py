@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import psutil
@@ -81,3 +82,32 @@ async def test_bodies_broken_anywhere_are_refused_and_leave_nothing(tmp_path: Pa
             ) as answer:
                 assert answer.status in (200, 202, 400, 409), answer.status
         assert stage.half_received() == []
+
+
+async def test_a_body_beyond_the_limit_is_413_and_leaves_nothing(tmp_path: Path) -> None:
+    async with a_web_archive(tmp_path, filled=False, max_store="1MiB") as stage:
+        kind = {"Content-Type": "application/dicom"}
+        url = f"{stage.root}/studies"
+        async with stage.session.post(url, data=bytes(2 * 2**20), headers=kind) as answer:
+            assert answer.status == 413
+
+        async def unannounced() -> AsyncIterator[bytes]:
+            for _ in range(40):
+                yield bytes(65536)
+
+        async with stage.session.post(url, data=unannounced(), headers=kind) as answer:
+            assert answer.status == 413
+        assert stage.half_received() == []
+
+
+async def test_pictures_and_metadata_are_not_sent_twice(tmp_path: Path) -> None:
+    async with a_web_archive(tmp_path) as stage:
+        study = (await stage.search("/studies?ModalitiesInStudy=CT&limit=1"))[0]["00081190"]["Value"][0]
+        for way in ("metadata", "rendered", "thumbnail", "rendered?viewport=64,64"):
+            async with stage.session.get(f"{study}/{way}") as answer:
+                assert answer.status == 200, way
+                tag = answer.headers["ETag"]
+            async with stage.session.get(f"{study}/{way}", headers={"If-None-Match": tag}) as answer:
+                assert answer.status == 304, way
+        async with stage.session.get(f"{study}/metadata") as kept:
+            assert (await kept.json(content_type=None))[0]["00081190"]["Value"][0].startswith(study)

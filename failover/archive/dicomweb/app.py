@@ -68,6 +68,7 @@ def web_app(
         kept=kept,
         clock=clock,
         dicomweb_path=archive.web.dicomweb_path,
+        max_store_bytes=archive.web.max_store_bytes,
         fails_outside_window=archive.outside_window == "fail",
     )
 

@@ -38,6 +38,7 @@ class Room:
     kept: KeptMetadata
     clock: Clock
     dicomweb_path: str
+    max_store_bytes: int
     fails_outside_window: bool
 
 

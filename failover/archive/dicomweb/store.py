@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 import warnings
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from io import BytesIO
 from typing import Any, Final
@@ -60,9 +61,12 @@ class _Outcome:
 
 
 async def store(request: web.Request) -> web.Response:
-    """Answer one STOW request: 200, 202, 409, 507, or 400 and 415 before anything is read."""
+    """Answer one STOW request: 200, 202, 409, 507, or 400, 413 and 415 before anything is read."""
     media = _media_type(request)
     study = uid(request, "study")
+    most = request.app[ROOM].max_store_bytes
+    if (request.content_length or 0) > most:
+        raise web.HTTPRequestEntityTooLarge(most, request.content_length or 0)
     outcome = _Outcome()
     if media.essence == "application/dicom":
         await _single(request, outcome, study)
@@ -91,11 +95,21 @@ def _media_type(request: web.Request) -> MediaType:
     return media
 
 
+async def _body(request: web.Request) -> AsyncIterator[bytes]:
+    """Yield the body as it arrives. Raises HTTPRequestEntityTooLarge at what is more than is taken."""
+    left = most = request.app[ROOM].max_store_bytes
+    async for piece in request.content.iter_any():
+        left -= len(piece)
+        if left < 0:
+            raise web.HTTPRequestEntityTooLarge(most, most - left)
+        yield piece
+
+
 async def _single(request: web.Request, outcome: _Outcome, study: str | None) -> None:
     part = _Part(request, outcome, study)
     try:
         await part.begin()
-        async for piece in request.content.iter_any():
+        async for piece in _body(request):
             await part.write(piece)
         await part.end()
     finally:
@@ -105,7 +119,7 @@ async def _single(request: web.Request, outcome: _Outcome, study: str | None) ->
 async def _parts(request: web.Request, parser: MultipartParser, outcome: _Outcome, study: str | None) -> None:
     part = _Part(request, outcome, study)
     try:
-        async for piece in request.content.iter_any():
+        async for piece in _body(request):
             for event in parser.receive_data(piece):
                 if isinstance(event, PartBegan):
                     await part.begin()
