@@ -20,6 +20,8 @@ from failover.errors import UnreadableDataSet
 
 TARGETS: Final = (EXPLICIT_LITTLE, IMPLICIT_LITTLE)
 _PIXEL_DATA: Final = 0x7FE00010
+# Up to this all frames are decoded before the first byte is given, so that a broken one is a proper refusal.
+_WHOLE_BYTES: Final = 64 * 2**20
 _MOST_BYTES: Final = 0xFFFFFFFE  # what the length of an element can say
 
 
@@ -62,20 +64,27 @@ def _decompressed(path: Path, instance: pydicom.Dataset, transfer_syntax: str) -
     before = pydicom.Dataset({tag: instance.get_item(tag) for tag in tags if tag < _PIXEL_DATA})
     after = pydicom.Dataset({tag: instance.get_item(tag) for tag in tags if tag > _PIXEL_DATA})
     character_set = instance.get("SpecificCharacterSet", "iso8859")
-    yield encoded(before, transfer_syntax)
     vr = b"OB" if layout.bits_allocated <= 8 and transfer_syntax == EXPLICIT_LITTLE else b"OW"
     padding = length % 2
     if transfer_syntax == EXPLICIT_LITTLE:
-        yield struct.pack("<HH2s2xI", 0x7FE0, 0x0010, vr, length + padding)
+        pixel_head = struct.pack("<HH2s2xI", 0x7FE0, 0x0010, vr, length + padding)
     else:
-        yield struct.pack("<HHI", 0x7FE0, 0x0010, length + padding)
+        pixel_head = struct.pack("<HHI", 0x7FE0, 0x0010, length + padding)
+    ahead = encoded(before, transfer_syntax) + pixel_head
+    behind = b"\0" * padding + (encoded(after, transfer_syntax, character_set) if after else b"")
+    others = _frames(image, 2)
+    if length <= _WHOLE_BYTES:
+        others = iter([*others])
+    yield ahead
     yield frame
-    for number in range(2, image.frames + 1):
+    yield from others
+    yield behind
+
+
+def _frames(image: pixels.Image, first: int) -> Iterator[bytes]:
+    for number in range(first, image.frames + 1):
         samples, layout = codecs.decode(image.read_frame(number), image.transfer_syntax, image.layout)
         yield codecs.native_bytes(samples, layout)
-    yield b"\0" * padding
-    if after:
-        yield encoded(after, transfer_syntax, character_set)
 
 
 def _swap_words(instance: pydicom.Dataset) -> None:
