@@ -24,12 +24,13 @@ from failover.clock import Clock, SystemClock
 from failover.config import Configuration
 from failover.config.scalars import Network
 from failover.config.schema import LOOPBACK, Upstream
-from failover.control import ControlServer, Json, socket_path
+from failover.control import ControlServer, Json, ask, socket_path
 from failover.durable import make_folder
 from failover.health.checker import Checker, traffic_of
 from failover.metrics import RouterMetrics
 from failover.model import DicomPeer, Service, UpstreamName
 from failover.proxy.server import Proxy, WebUpstream
+from failover.relay.copies import Copies
 from failover.relay.server import Relay
 from failover.routing.controller import TRAIL_FILE, Controller, Hooks
 from failover.routing.gauges import show_every_edge
@@ -96,6 +97,7 @@ class Router:
             self._metrics,
             clock,
             self._spool,
+            copies_of(configuration, self._metrics, clock),
         )
         self._admin = web.AppRunner(
             admin_app(
@@ -170,7 +172,7 @@ class Router:
         return carrier.in_flight(upstream)
 
     def _end_work(self, upstream: UpstreamName) -> int:
-        return self._proxy.end_work(upstream)
+        return self._proxy.end_work(upstream) + self._relay.end_work(upstream)
 
     def _last_store_on_backup_s(self) -> float | None:
         times = [self._proxy.last_store_on_backup_s, self._relay.last_store_on_backup_s]
@@ -211,6 +213,28 @@ def dicom_upstreams(configuration: Configuration) -> dict[UpstreamName, DicomPee
         for name, upstream in _upstreams(configuration).items()
         if upstream.dicom is not None
     }
+
+
+def copies_of(configuration: Configuration, metrics: RouterMetrics, clock: Clock) -> Copies | None:
+    """Return what copies stores on their way to the primary; None when the backup has no DICOM side."""
+    peer = dicom_upstreams(configuration).get(BACKUP)
+    if peer is None:
+        return None
+    archive = socket_path(configuration.state_dir, "archive")
+
+    async def expect(originator_ae: str, message_id: int, for_s: float) -> None:
+        told = {"originator_ae": originator_ae, "message_id": message_id, "for_s": for_s}
+        await ask(archive, "copy.expect", told)
+
+    embedded = configuration.backup == "embedded"
+    return Copies(
+        peer,
+        expect if embedded else None,
+        metrics,
+        clock,
+        tee=configuration.replication.tee and embedded,
+        max_pdu_bytes=configuration.listen.dicom.max_pdu_bytes,
+    )
 
 
 def admits_of(configuration: Configuration) -> Callable[[str], bool]:
