@@ -12,12 +12,18 @@ import argparse
 import random
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
+from pydicom.data.data_manager import DATA_ROOT
+
+from failover.archive.attributes import WANTED
+from failover.archive.header import scan
+from failover.archive.part10 import read_head
 from failover.clock import SystemClock
 from failover.dicom.dimse import echo_rq, parse_command
 from failover.dicom.negotiation import VERIFICATION, propose
 from failover.dicom.pdu import AssociateRq, PduReader, UserInformation, encode, padded_ae
-from failover.errors import ProtocolError
+from failover.errors import ProtocolError, UnreadableDataSet
 from failover.http.head import head_end, parse_answer, parse_request
 from failover.http.multipart import MultipartParser
 
@@ -70,6 +76,18 @@ TARGETS: dict[str, tuple[bytes, Callable[[bytes, random.Random], object]]] = {
 }
 
 
+_OBJECT = (Path(DATA_ROOT) / "test_files" / "MR_small_RLE.dcm").read_bytes()
+
+
+def _arrival(raw: bytes, _: random.Random) -> None:
+    """As a store looks at an object before it keeps it."""
+    meta = read_head(raw)
+    scan(raw[meta.data_set_offset :], meta.transfer_syntax_uid, WANTED)
+
+
+TARGETS["object"] = (_OBJECT, _arrival)
+
+
 def mutated(raw: bytes, chance: random.Random) -> bytes:
     content = bytearray(raw)
     for _ in range(chance.randrange(1, 6)):
@@ -104,7 +122,7 @@ def main() -> int:
         tried += 1
         try:
             target(raw, chance)
-        except ProtocolError:
+        except (ProtocolError, UnreadableDataSet):
             continue  # refused as it should be
         except Exception as error:
             found += 1
