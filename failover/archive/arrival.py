@@ -15,7 +15,7 @@ from typing import Final
 
 from failover.archive.attributes import WANTED, Described, describe
 from failover.archive.header import Scanned, scan
-from failover.archive.part10 import (
+from failover.dicom.part10 import (
     DEFLATED,
     MAX_META_BYTES,
     PREAMBLE_LENGTH,

@@ -21,7 +21,7 @@ from pydicom.dataset import FileDataset
 
 from failover.archive.codecs import Layout, Undecodable
 from failover.archive.header import inflate
-from failover.archive.part10 import (
+from failover.dicom.part10 import (
     DEFLATED,
     EXPLICIT_BIG,
     EXPLICIT_LITTLE,

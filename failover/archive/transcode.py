@@ -14,7 +14,7 @@ import numpy as np
 import pydicom
 
 from failover.archive import codecs, pixels
-from failover.archive.part10 import EXPLICIT_BIG, EXPLICIT_LITTLE, IMPLICIT_LITTLE
+from failover.dicom.part10 import EXPLICIT_BIG, EXPLICIT_LITTLE, IMPLICIT_LITTLE
 from failover.dicom.data_sets import encoded
 from failover.errors import UnreadableDataSet
 

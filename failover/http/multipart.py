@@ -30,6 +30,8 @@ class PartBegan:
     """A part's head is complete. Field names in lower case."""
 
     headers: Mapping[str, str]
+    raw: bytes = b""
+    """The head as it came, without the empty line that ends it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +126,8 @@ class MultipartParser:
         self._parts += 1
         if self._max_parts is not None and self._parts > self._max_parts:
             raise LimitExceeded(f"more than {self._max_parts} parts")
-        events.append(PartBegan(_parse_head(bytes(self._rest[2:end]) if end else b"")))
+        raw = bytes(self._rest[2:end]) if end else b""
+        events.append(PartBegan(_parse_head(raw), raw))
         # The CRLF that ends the head may be the one before the next delimiter: an empty part of some senders.
         del self._rest[: end + 2]
         self._skip = 2

@@ -13,7 +13,7 @@ from aiohttp import web
 from failover.archive.dicomweb.accept import DICOM, NotAcceptable, Wish, choose_instance
 from failover.archive.dicomweb.asking import ROOM
 from failover.archive.index import Held
-from failover.archive.part10 import write_head
+from failover.dicom.part10 import write_head
 from failover.http.multipart import MultipartWriter
 
 _PIECE_BYTES: Final = 256 * 1024

@@ -9,7 +9,7 @@ import pytest
 
 from failover.archive.attributes import WANTED, describe, json_values, key_text
 from failover.archive.header import MAX_DEPTH, scan
-from failover.archive.part10 import (
+from failover.dicom.part10 import (
     DEFLATED,
     EXPLICIT_BIG,
     EXPLICIT_LITTLE,
