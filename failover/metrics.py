@@ -136,6 +136,12 @@ class RouterMetrics:
             ("reason",),
             registry=r,
         )
+        self.http_resumed = Counter(
+            "failover_http_resumed",
+            "Answers that broke while the caller got them, of which this upstream gave the rest",
+            ("upstream",),
+            registry=r,
+        )
         self.http_connections = Gauge(
             "failover_http_connections", "Connections of callers open now", registry=r
         )

@@ -22,9 +22,9 @@ from failover.archive import paths, rows
 from failover.archive.arrival import Arrived, examine, write_all
 from failover.archive.content import same_object
 from failover.archive.index import Index
-from failover.dicom.part10 import write_head
 from failover.archive.placement import Placement, Result
 from failover.clock import Clock
+from failover.dicom.part10 import write_head
 from failover.durable import make_folder, storage_error
 from failover.errors import Conflict, DiskFull, StorageError, UnreadableDataSet
 from failover.metrics import ArchiveMetrics

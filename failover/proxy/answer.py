@@ -1,4 +1,4 @@
-"""One answer of an upstream on its way to the caller: held until it is whole, then passed on, or streamed.
+"""One answer on its way to the caller: held until it is whole, then passed on, or streamed, or by parts.
 
 Writes the caller's side of the framing: a length where it is known, chunks for HTTP/1.1, else the end of the
 connection.
@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from failover.http.framing import LAST_CHUNK, answer_has_body, chunk
+from failover.http.framing import LAST_CHUNK, answer_has_body
 from failover.http.head import AnswerHead, RequestHead
 from failover.proxy import rewrite
 from failover.proxy.hold import HOLD_TOTAL_BYTES, Plan
+from failover.proxy.resume import Passage
 from failover.proxy.retry import Judgement
 from failover.proxy.upstreams import WebUpstream
 
@@ -35,7 +36,7 @@ class HeldBytes:
 class Answer:
     __slots__ = (
         "_chunked", "_held", "_held_bytes", "_room", "begun", "body_bytes", "close", "head", "judgement",
-        "plan", "upstream",
+        "passage", "plan", "upstream",
     )  # fmt: skip
 
     def __init__(
@@ -50,6 +51,8 @@ class Answer:
         self.close = False
         """The caller's connection ends with it."""
         self.body_bytes = 0
+        self.passage: Passage | None = None
+        """How its parts are known again; None: it goes on as it comes."""
         self._chunked = False
         self._room = room
         self._held: list[bytes] = []
@@ -105,15 +108,30 @@ class Answer:
             self.data(caller, held)
 
     def data(self, caller: CallerConnection, data: bytes) -> None:
-        self.body_bytes += len(data)
-        if self._chunked:
-            caller.write_pieces(chunk(data))
+        """Pass `data` on. Raises ProtocolError when it does not fit its passage."""
+        if self.passage is None:
+            self._write(caller, data)
         else:
-            caller.write(data)
+            self._write(caller, *self.passage.receive(data))
 
     def end(self, caller: CallerConnection) -> None:
+        """Raises like `data`."""
+        if self.passage is not None:
+            self._write(caller, *self.passage.end())
         if self._chunked:
             caller.write(LAST_CHUNK)
+
+    def _write(self, caller: CallerConnection, *pieces: bytes) -> None:
+        length = sum(map(len, pieces))
+        if not length:
+            return
+        self.body_bytes += length
+        if self._chunked:
+            caller.write_pieces([b"%x\r\n" % length, *pieces, b"\r\n"])
+        elif len(pieces) == 1:
+            caller.write(pieces[0])
+        else:
+            caller.write_pieces(pieces)
 
     def _caller_head(self, request: RequestHead, whole: int | None, *, keep: bool) -> bytes:
         head = self.head
@@ -123,7 +141,7 @@ class Answer:
                 framing = b"Content-Length: %d\r\n" % head.content_length
         elif whole is not None:
             framing = b"Content-Length: %d\r\n" % whole
-        elif head.content_length is not None:
+        elif head.content_length is not None and not (self.passage is not None and self.passage.framed):
             framing = b"Content-Length: %d\r\n" % head.content_length
         elif request.minor_version == 1:
             self._chunked = True

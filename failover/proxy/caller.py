@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from collections.abc import Sequence
 from enum import IntEnum
 from typing import TYPE_CHECKING, Any, Final
 
@@ -257,7 +258,7 @@ class CallerConnection(asyncio.BufferedProtocol):
         if not self.closed:
             self.transport.write(data)
 
-    def write_pieces(self, pieces: tuple[bytes, ...]) -> None:
+    def write_pieces(self, pieces: Sequence[bytes]) -> None:
         if not self.closed:
             self.transport.writelines(pieces)
 

@@ -12,16 +12,18 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
+from failover.errors import ProtocolError
 from failover.health.passive import Outcome
 from failover.http.framing import BodyReader
 from failover.http.head import AnswerHead, RequestHead
 from failover.model import Service, UpstreamName, Verdict
-from failover.proxy import hold, rewrite, stow
+from failover.proxy import hold, resume, rewrite, stow
 from failover.proxy.answer import Answer
 from failover.proxy.attempt import Attempt
 from failover.proxy.body import Keep, RequestBody
 from failover.proxy.classify import classify
 from failover.proxy.hold import Delivery
+from failover.proxy.resume import CannotContinue
 from failover.proxy.retry import (
     BACKUP,
     FAILING,
@@ -56,8 +58,8 @@ class Stage(IntEnum):
 
 class Exchange:
     __slots__ = (
-        "_answer", "_attempt", "_first_asked", "_holding_stores", "_kept", "_proxy", "_pursuit", "_timer",
-        "_tunnel", "asked", "body", "caller", "forwarded", "head", "stage", "started_s",
+        "_answer", "_attempt", "_first_asked", "_holding_stores", "_kept", "_proxy", "_pursuit", "_response",
+        "_timer", "_tunnel", "asked", "body", "caller", "forwarded", "head", "stage", "started_s",
     )  # fmt: skip
 
     def __init__(
@@ -79,6 +81,7 @@ class Exchange:
         self._attempt: Attempt | None = None
         self._answer: Answer | None = None
         self._kept: Answer | None = None
+        self._response: Answer | None = None  # begun at an upstream that is lost; its rest is looked for
         self._tunnel: Tunnel | None = None
         self._first_asked: UpstreamName | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -150,7 +153,7 @@ class Exchange:
             # What would wait for ever is closed, so that its page connects again.
             if self._tunnel is not None:
                 self._tunnel.restart()
-            elif self._answer is not None and self._answer.is_event_stream:
+            elif self._answer is not None and (self._answer.is_event_stream or self._answer.passage):
                 self.failed(Failure.BROKE)
 
     def end_at(self, upstream: UpstreamName) -> bool:
@@ -164,10 +167,8 @@ class Exchange:
         sent = attempt.sent
         self._cancel_timer()
         self._leave(Outcome.LEFT)
-        if answer is not None and answer.begun:
-            self._finish(upstream, answer.head.status, answer, broken=True)
+        if not self._may_go_on(answer):
             return True
-        self._forget_answer()
         self._see()
         self._do(self._pursuit.ended_at(upstream, sent=sent, now_s=self._proxy.clock.monotonic()))
         return True
@@ -213,6 +214,9 @@ class Exchange:
         proxy, attempt = self._proxy, self._attempt
         assert attempt is not None
         name = attempt.name
+        if self._response is not None:
+            self._resume(self._response, head)
+            return
         judgement = self._pursuit.judge(name, head.status)
         if judgement is Judgement.DROP:
             self._note_store(name, head.status, lies=False)
@@ -229,15 +233,51 @@ class Exchange:
         self._cancel_timer()
         self.stage = Stage.ANSWERING
         self._forget_kept()
-        answer.begin(self.caller, self.head, keep=self._keeps())
+        if self.head.method == b"GET" and self.asked.kind is Kind.READ:
+            answer.passage = resume.passage(self.asked, answer.head)
+        try:
+            answer.begin(self.caller, self.head, keep=self._keeps())
+        except ProtocolError as error:
+            self._does_not_fit(error)
+            return
         if self.caller.write_paused:
             self.caller_paused()
+
+    def _resume(self, response: Answer, head: AnswerHead) -> None:
+        """What begins with `head` shall give the rest of `response`."""
+        attempt = self._attempt
+        assert attempt is not None
+        assert response.passage is not None
+        if not response.passage.resume(head):
+            self._leave(Outcome.FAILED if head.status in FAILING else Outcome.ANSWERED)
+            self._do(self._pursuit.cannot_resume(attempt.name, self._proxy.clock.monotonic()))
+            return
+        self._answer, self._response = response, None
+        self.stage = Stage.ANSWERING
+        self._proxy.metrics.http_resumed.labels(attempt.name).inc()
+        if self.caller.write_paused:
+            self.caller_paused()
+
+    def _does_not_fit(self, error: ProtocolError) -> None:
+        """The body of an answer has no reading, or is not what the caller has the beginning of."""
+        if isinstance(error, CannotContinue):
+            _log.warning("answer broken", reason=str(error), route=self.asked.route.value)
+            attempt, answer = self._attempt, self._answer
+            assert attempt is not None
+            assert answer is not None
+            self._leave(Outcome.ANSWERED)
+            self._finish(attempt.name, answer.head.status, answer, broken=True)
+        else:
+            self.failed(Failure.BROKE)
 
     def answer_data(self, data: bytes) -> None:
         answer = self._answer
         assert answer is not None
         if answer.begun:
-            answer.data(self.caller, data)
+            try:
+                answer.data(self.caller, data)
+            except ProtocolError as error:
+                self._does_not_fit(error)
         elif not answer.hold(data):
             if answer.over_total:
                 self._proxy.metrics.http_unprotected.labels("hold_full").inc()
@@ -260,6 +300,12 @@ class Exchange:
         assert attempt is not None
         name, status, judgement = attempt.name, answer.head.status, answer.judgement
         self._cancel_timer()
+        if answer.begun:
+            try:
+                answer.end(self.caller)
+            except ProtocolError as error:
+                self._does_not_fit(error)
+                return
         lies = empty = False
         if judgement is Judgement.READ and not answer.begun:
             lies = self.asked.kind is Kind.STORE and stow.acknowledges_nothing(status, answer.body)
@@ -269,7 +315,6 @@ class Exchange:
         self._note_store(name, status, lies=lies)
         self._leave(Outcome.FAILED if status in FAILING or lies else Outcome.ANSWERED, answered=True)
         if answer.begun:
-            answer.end(self.caller)
             self._finish(name, status, answer)
         elif judgement is Judgement.KEEP:
             self._kept, self._answer = answer, None
@@ -312,14 +357,25 @@ class Exchange:
         if self.asked.kind is Kind.STORE:
             self._proxy.traffic[attempt.name].store_result(self.caller.address, False)
         self._leave(Outcome.TIMED_OUT if failure is Failure.TIMED_OUT else Outcome.FAILED)
-        if answer is not None and answer.begun:
-            # Never a short body that looks whole.
-            self._finish(attempt.name, answer.head.status, answer, broken=True)
+        reused = reused and answer is None
+        if not self._may_go_on(answer):
             return
-        self._forget_answer()
         self._see()
         now_s = self._proxy.clock.monotonic()
         self._do(self._pursuit.failed(attempt.name, failure, sent=sent, reused=reused, now_s=now_s))
+
+    def _may_go_on(self, answer: Answer | None) -> bool:
+        """`answer` lost its upstream. Whether the other may give it, or its rest; else it is broken now."""
+        if answer is None or not answer.begun:
+            self._forget_answer()
+            return True
+        if answer.passage is not None:
+            self._response, self._answer = answer, None
+            self.stage = Stage.ASKING
+            return True
+        # Never a short body that looks whole.
+        self._finish(answer.upstream.name, answer.head.status, answer, broken=True)
+        return False
 
     def sweep(self, idle_s: float) -> None:
         """Nothing moved for `idle_s` seconds: time-outs by phase, each for whoever holds things up."""
@@ -365,7 +421,7 @@ class Exchange:
         """The caller's connection ended, or its body has no reading."""
         if self.stage is Stage.ENDED:
             return
-        attempt, answer = self._attempt, self._answer
+        attempt, answer = self._attempt, self._answer or self._response
         if self._tunnel is not None:
             self._tunnel.close()
         self._leave(Outcome.LEFT)
@@ -420,6 +476,10 @@ class Exchange:
 
     def _say(self, status: int, sentence: str, location: bytes | None = None) -> None:
         """Answer ourselves."""
+        response = self._response
+        if response is not None:  # too late to say anything: never a short body that looks whole
+            self._finish(response.upstream.name, response.head.status, response, broken=True)
+            return
         keep = self._keeps()
         head_only = self.head.method == b"HEAD"
         self.caller.write(
@@ -446,6 +506,7 @@ class Exchange:
         self._cancel_timer()
         self._forget_kept()
         self._forget_answer()
+        self._response = None
         if self.body is not None:
             self.body.close()
             self.body = None

@@ -222,6 +222,11 @@ class Pursuit:
         self._tried.add(upstream)
         return self.next(now_s)
 
+    def cannot_resume(self, upstream: UpstreamName, now_s: float) -> Step:
+        """`upstream` answered, but not with what the caller has the beginning of."""
+        self._tried.add(upstream)
+        return self.next(now_s)
+
     def leaves(self, upstream: UpstreamName, verdict: Verdict | None, *, sent: bool) -> bool:
         """Whether a request that waits at `upstream`, whose verdict is now `verdict`, goes elsewhere.
 

@@ -1,7 +1,8 @@
 """The faults, the product and the peers under each, and what callers saw.
 
 A row is a fault: how it begins and how it ends. The product gets a fresh site for each row (its hold-down
-grows with each failover), a peer a fresh process; the primary is filled anew for each. Rows that must not move the route want 0 transitions.
+grows with each failover), a peer a fresh process; the primary is filled anew for each. Rows that must not
+move the route want 0 transitions.
 """
 
 from __future__ import annotations

@@ -1,0 +1,188 @@
+"""DESIGN 4.2: an upstream dies inside an answer: the one response ends complete, or breaks visibly."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from failover.http.multipart import MultipartParser, MultipartWriter, PartBegan, PartBytes
+from failover.model import Verdict
+from tests.fakes.backend import Received, Script, Talk, always, answer
+from tests.fakes.web_stage import BACKUP, LOOPS, PRIMARY, Stage, web_stage
+
+pytestmark = [
+    pytest.mark.integration,
+    pytest.mark.filterwarnings("ignore:Overriding the .event_loop_policy:DeprecationWarning"),
+]
+STUDY = "/dicom-web/studies/1.2"
+FIRST, SECOND = MultipartWriter("first-0123456789"), MultipartWriter("second-9876543210")
+
+
+@pytest.fixture(params=LOOPS)
+def event_loop_policy(request: pytest.FixtureRequest) -> asyncio.AbstractEventLoopPolicy:
+    policy: asyncio.AbstractEventLoopPolicy = request.param()
+    return policy
+
+
+@pytest.fixture
+async def stage(tmp_path: Path) -> AsyncIterator[Stage]:
+    async with web_stage(tmp_path) as stage:
+        yield stage
+
+
+def multipart(writer: MultipartWriter, parts: dict[str, bytes], prefix: str) -> bytes:
+    body = b""
+    for name, content in parts.items():
+        head = {
+            "Content-Type": "application/octet-stream",
+            "Content-Location": f"{prefix}/studies/1.2/{name}",
+            "Content-Length": str(len(content)),
+        }
+        body += writer.part_head(head) + content
+    return body + writer.end()
+
+
+def typed(writer: MultipartWriter) -> str:
+    return f"Content-Type: {writer.content_type('application/octet-stream')}"
+
+
+def dies_after(whole: bytes, sent: int) -> Script:
+    """Send `sent` bytes of an answer, let them arrive, die."""
+
+    async def script(_: Received, talk: Talk) -> None:
+        await talk.send(whole[:sent])
+        talk.close()
+
+    return script
+
+
+def parts_of(body: bytes, boundary: str) -> dict[str, bytes]:
+    parser = MultipartParser(boundary)
+    found: dict[str, bytes] = {}
+    name = ""
+    for event in parser.receive_data(body):
+        if isinstance(event, PartBegan):
+            name = event.headers["content-location"].rsplit("/", 1)[-1]
+            assert name not in found
+            found[name] = b""
+        elif isinstance(event, PartBytes):
+            found[name] += event.content
+    parser.receive_end()
+    return found
+
+
+PARTS = {name: name.encode() * 250_000 for name in ("aa", "bb", "cc", "dd")}
+SHUFFLED = {name: PARTS[name] for name in ("dd", "bb", "aa", "cc")}
+
+
+async def test_the_other_upstream_gives_the_parts_that_are_missing(stage: Stage) -> None:
+    whole = answer(multipart(FIRST, PARTS, "http://pacs:8042/dicom-web"), "200 OK", typed(FIRST))
+    stage.primary.script = dies_after(whole, 1_200_000)
+    stage.backup.script = always(answer(multipart(SECOND, SHUFFLED, "/rs"), "200 OK", typed(SECOND)))
+    answered = await stage.ask(STUDY)
+    assert (answered.status, answered.upstream) == (200, "primary")
+    assert answered.whole
+    assert parts_of(answered.body, FIRST.boundary) == PARTS
+    assert stage.counted("failover_http_resumed_total", upstream="backup") == 1
+    assert len(stage.backup.requests) == 1
+
+
+async def test_an_answer_that_lives_is_the_same_to_the_byte(stage: Stage) -> None:
+    body = multipart(FIRST, PARTS, "http://pacs:8042/dicom-web")
+    stage.primary.script = always(answer(body, "200 OK", typed(FIRST)))
+    answered = await stage.ask(STUDY)
+    assert answered.body == body
+    assert stage.counted("failover_http_resumed_total", upstream="backup") == 0
+
+
+@pytest.mark.parametrize("changed", [False, True])
+async def test_a_long_part_goes_on_only_if_the_other_copy_is_the_same(stage: Stage, changed: bool) -> None:
+    long = bytes(range(256)) * 40_000  # beyond 8 MiB
+    other = b"\xff" + long[1:] if changed else long
+    whole = answer(multipart(FIRST, {"a": b"1", "long": long, "z": b"2"}, "x"), "200 OK", typed(FIRST))
+    stage.primary.script = dies_after(whole, 9_000_000)
+    stage.backup.script = always(
+        answer(multipart(SECOND, {"z": b"2", "long": other, "a": b"1"}, "y"), "200 OK", typed(SECOND))
+    )
+    if changed:
+        assert not (await stage.ask(STUDY)).whole
+    else:
+        answered = await stage.ask(STUDY)
+        assert parts_of(answered.body, FIRST.boundary) == {"a": b"1", "long": long, "z": b"2"}
+
+
+@pytest.mark.parametrize(
+    ("status", "headers"),
+    [
+        ("206 Partial Content", [typed(SECOND)]),
+        ("200 OK", [typed(SECOND), 'Warning: 299 - "the archive covers 2026-08-01 to today"']),
+        ("200 OK", ["Content-Type: text/html"]),
+        ("404 Not Found", []),
+        ("503 Service Unavailable", []),
+    ],
+)
+async def test_what_may_be_less_never_ends_the_response(
+    stage: Stage, status: str, headers: list[str]
+) -> None:
+    whole = answer(multipart(FIRST, PARTS, "x"), "200 OK", typed(FIRST))
+    stage.primary.script = dies_after(whole, 1_200_000)
+    stage.backup.script = always(answer(multipart(SECOND, SHUFFLED, "y"), status, *headers))
+    assert not (await stage.ask(STUDY)).whole
+
+
+@pytest.mark.parametrize("same", [True, False])
+async def test_an_opaque_body_goes_on_only_with_proof(stage: Stage, same: bool) -> None:
+    body = bytes(range(256)) * 8000
+    stage.primary.script = dies_after(answer(body, "200 OK", "Content-Type: application/dicom"), 1_500_000)
+    other = body if same else b"\xff" + body[1:]
+    stage.backup.script = always(answer(other, "200 OK", "Content-Type: application/dicom"))
+    if same:
+        answered = await stage.ask(f"{STUDY}/series/1/instances/2")
+        assert (answered.body, answered.header("content-length")) == (body, str(len(body)))
+    else:
+        assert not (await stage.ask(f"{STUDY}/series/1/instances/2")).whole
+
+
+async def test_metadata_ends_with_each_instance_once(stage: Stage) -> None:
+    items = [
+        {"00080018": {"vr": "UI", "Value": [f"1.{n}"]}, "00080060": {"Value": ["x" * 1000]}}
+        for n in range(1500)
+    ]
+    kind = "Content-Type: application/dicom+json"
+    stage.primary.script = dies_after(answer(json.dumps(items).encode(), "200 OK", kind), 1_200_000)
+    stage.backup.script = always(answer(json.dumps(items[::-1]).encode(), "200 OK", kind))
+    answered = await stage.ask(f"{STUDY}/metadata")
+    found = json.loads(answered.body)
+    assert sorted(found, key=str) == sorted(items, key=str)
+
+
+async def test_a_primary_that_hangs_inside_an_answer_is_left_when_it_is_down(stage: Stage) -> None:
+    whole = answer(multipart(FIRST, PARTS, "x"), "200 OK", typed(FIRST))
+    hung = asyncio.Event()
+
+    async def hangs(_: Received, talk: Talk) -> None:
+        await talk.send(whole[:1_200_000])
+        hung.set()
+        await talk.reader.read()
+
+    stage.primary.script = hangs
+    stage.backup.script = always(answer(multipart(SECOND, SHUFFLED, "y"), "200 OK", typed(SECOND)))
+    asking = asyncio.gather(stage.ask(STUDY))
+    await hung.wait()
+    stage.verdict(PRIMARY, Verdict.DOWN)
+    (answered,) = await asking
+    assert answered.whole
+    assert parts_of(answered.body, FIRST.boundary) == PARTS
+
+
+async def test_both_die_and_the_caller_sees_it(stage: Stage) -> None:
+    whole = answer(multipart(FIRST, PARTS, "x"), "200 OK", typed(FIRST))
+    stage.primary.script = dies_after(whole, 1_200_000)
+    again = answer(multipart(SECOND, SHUFFLED, "y"), "200 OK", typed(SECOND))
+    stage.backup.script = dies_after(again, 900_000)
+    stage.verdict(BACKUP, Verdict.UP)
+    assert not (await stage.ask(STUDY)).whole
