@@ -36,7 +36,7 @@ class HeldBytes:
 class Answer:
     __slots__ = (
         "_chunked", "_held", "_held_bytes", "_room", "begun", "body_bytes", "close", "head", "judgement",
-        "passage", "plan", "upstream",
+        "passage", "plan", "received_bytes", "upstream",
     )  # fmt: skip
 
     def __init__(
@@ -51,6 +51,7 @@ class Answer:
         self.close = False
         """The caller's connection ends with it."""
         self.body_bytes = 0
+        self.received_bytes = 0
         self.passage: Passage | None = None
         """How its parts are known again; None: it goes on as it comes."""
         self._chunked = False
@@ -109,6 +110,7 @@ class Answer:
 
     def data(self, caller: CallerConnection, data: bytes) -> None:
         """Pass `data` on. Raises ProtocolError when it does not fit its passage."""
+        self.received_bytes += len(data)
         if self.passage is None:
             self._write(caller, data)
         else:

@@ -45,6 +45,8 @@ _log = structlog.get_logger(__name__)
 
 # The last step of failback: stores wait until the route has turned (DESIGN 4.4).
 HOLD_STORES_S: Final = 1.0
+# As long as the silence that makes an upstream suspect (DESIGN 4.1).
+SILENT_S: Final = 0.150
 _LEFT: Final = 499  # nginx's code for a caller that left before its answer
 
 
@@ -58,8 +60,8 @@ class Stage(IntEnum):
 
 class Exchange:
     __slots__ = (
-        "_answer", "_attempt", "_first_asked", "_holding_stores", "_kept", "_proxy", "_pursuit", "_response",
-        "_timer", "_tunnel", "asked", "body", "caller", "forwarded", "head", "stage", "started_s",
+        "_answer", "_attempt", "_first_asked", "_holding_stores", "_kept", "_parked", "_proxy", "_pursuit",
+        "_response", "_timer", "_tunnel", "asked", "body", "caller", "forwarded", "head", "stage", "started_s",
     )  # fmt: skip
 
     def __init__(
@@ -82,6 +84,7 @@ class Exchange:
         self._answer: Answer | None = None
         self._kept: Answer | None = None
         self._response: Answer | None = None  # begun at an upstream that is lost; its rest is looked for
+        self._parked: Attempt | None = None  # suspect in the middle of `_response`; the other is asked first
         self._tunnel: Tunnel | None = None
         self._first_asked: UpstreamName | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -155,10 +158,55 @@ class Exchange:
                 self._tunnel.restart()
             elif self._answer is not None and (self._answer.is_event_stream or self._answer.passage):
                 self.failed(Failure.BROKE)
+        elif verdict is Verdict.SUSPECT and self._timer is None:
+            answer = self._answer
+            if answer is not None and answer.passage is not None:
+                self._timer = asyncio.get_running_loop().call_later(
+                    SILENT_S, self._still_silent, answer.received_bytes
+                )
+
+    def _still_silent(self, received_bytes: int) -> None:
+        """The upstream became suspect inside its answer: if it is silent too, ask the other for the rest.
+
+        It is not left before the other's answer fits: it may only have paused, and the other hold less.
+        """
+        self._timer = None
+        attempt, answer = self._attempt, self._answer
+        if attempt is None or answer is None or answer.received_bytes != received_bytes:
+            return
+        verdict = self._proxy.board.current.verdicts.get((attempt.name, Service.WEB))
+        self._see()
+        if self.caller.write_paused or not self._pursuit.leaves(attempt.name, verdict, sent=True):
+            return
+        if attempt.connection is not None:
+            attempt.connection.pause_reading()
+        self._parked, self._attempt = attempt, None
+        self._response, self._answer = answer, None
+        self._do(self._pursuit.next(self._proxy.clock.monotonic()))
+
+    def _back_to_parked(self) -> bool:
+        """The other has nothing that fits: go on where we were. Returns whether there was such a place."""
+        parked, self._parked = self._parked, None
+        if parked is None:
+            return False
+        self._attempt = parked
+        self._answer, self._response = self._response, None
+        self.stage = Stage.ANSWERING
+        if parked.connection is not None and not self.caller.write_paused:
+            parked.connection.resume_reading()
+        return True
+
+    def _leave_parked(self) -> None:
+        parked, self._parked = self._parked, None
+        if parked is not None:
+            parked.leave(Outcome.FAILED)
 
     def end_at(self, upstream: UpstreamName) -> bool:
         """`upstream` is given nothing more: go elsewhere, or end honestly. Returns whether this was there."""
         attempt, answer = self._attempt, self._answer
+        if self._parked is not None and self._parked.name is upstream:
+            self._leave_parked()
+            return True
         if attempt is None or attempt.name is not upstream or self.stage is Stage.ENDED:
             return False
         if self._tunnel is not None:
@@ -250,8 +298,11 @@ class Exchange:
         assert response.passage is not None
         if not response.passage.resume(head):
             self._leave(Outcome.FAILED if head.status in FAILING else Outcome.ANSWERED)
-            self._do(self._pursuit.cannot_resume(attempt.name, self._proxy.clock.monotonic()))
+            step = self._pursuit.cannot_resume(attempt.name, self._proxy.clock.monotonic())
+            if not self._back_to_parked():
+                self._do(step)
             return
+        self._leave_parked()
         self._answer, self._response = response, None
         self.stage = Stage.ANSWERING
         self._proxy.metrics.http_resumed.labels(attempt.name).inc()
@@ -358,7 +409,7 @@ class Exchange:
             self._proxy.traffic[attempt.name].store_result(self.caller.address, False)
         self._leave(Outcome.TIMED_OUT if failure is Failure.TIMED_OUT else Outcome.FAILED)
         reused = reused and answer is None
-        if not self._may_go_on(answer):
+        if self._back_to_parked() or not self._may_go_on(answer):
             return
         self._see()
         now_s = self._proxy.clock.monotonic()
@@ -506,6 +557,7 @@ class Exchange:
         self._cancel_timer()
         self._forget_kept()
         self._forget_answer()
+        self._leave_parked()
         self._response = None
         if self.body is not None:
             self.body.close()

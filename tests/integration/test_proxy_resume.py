@@ -186,3 +186,33 @@ async def test_both_die_and_the_caller_sees_it(stage: Stage) -> None:
     stage.backup.script = dies_after(again, 900_000)
     stage.verdict(BACKUP, Verdict.UP)
     assert not (await stage.ask(STUDY)).whole
+
+
+@pytest.mark.parametrize("holds_it", [True, False])
+async def test_a_suspect_primary_that_pauses_inside_an_answer_is_left_only_for_what_fits(
+    stage: Stage, holds_it: bool
+) -> None:
+    whole = answer(multipart(FIRST, PARTS, "x"), "200 OK", typed(FIRST))
+    hung, goes_on = asyncio.Event(), asyncio.Event()
+
+    async def pauses(_: Received, talk: Talk) -> None:
+        await talk.send(whole[:1_200_000])
+        hung.set()
+        await goes_on.wait()
+        await talk.send(whole[1_200_000:])
+
+    stage.primary.script = pauses
+    again = answer(multipart(SECOND, SHUFFLED, "y"), "200 OK", typed(SECOND))
+    stage.backup.script = always(again if holds_it else answer(b"", "404 Not Found"))
+    asking = asyncio.gather(stage.ask(STUDY))
+    await hung.wait()
+    stage.verdict(PRIMARY, Verdict.SUSPECT)
+    if not holds_it:
+        await stage.backup.received()
+        goes_on.set()
+    (answered,) = await asking
+    assert answered.whole
+    assert parts_of(answered.body, FIRST.boundary) == PARTS
+    assert stage.counted("failover_http_resumed_total", upstream="backup") == float(holds_it)
+    assert stage.proxy.in_flight(PRIMARY) == stage.proxy.in_flight(BACKUP) == 0
+    goes_on.set()
