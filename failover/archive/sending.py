@@ -16,11 +16,11 @@ import structlog
 from failover.archive.codecs import Undecodable
 from failover.archive.decoders import Decoders
 from failover.archive.index import Held
-from failover.dicom.part10 import EXPLICIT_LITTLE, IMPLICIT_LITTLE
 from failover.archive.pixels import NoPixels, NoSuchFrame
 from failover.dicom.dimse import Category, Command, Message, Status, Tag, category, response, store_rq
 from failover.dicom.exchange import Association
 from failover.dicom.negotiation import AcceptedContext
+from failover.dicom.part10 import EXPLICIT_LITTLE, IMPLICIT_LITTLE
 from failover.dicom.pdu import ProposedContext
 from failover.errors import AssociationEnded, StorageError
 

@@ -14,8 +14,8 @@ import numpy as np
 import pydicom
 
 from failover.archive import codecs, pixels
-from failover.dicom.part10 import EXPLICIT_BIG, EXPLICIT_LITTLE, IMPLICIT_LITTLE
 from failover.dicom.data_sets import encoded
+from failover.dicom.part10 import EXPLICIT_BIG, EXPLICIT_LITTLE, IMPLICIT_LITTLE
 from failover.errors import UnreadableDataSet
 
 TARGETS: Final = (EXPLICIT_LITTLE, IMPLICIT_LITTLE)

@@ -61,7 +61,8 @@ class Stage(IntEnum):
 class Exchange:
     __slots__ = (
         "_answer", "_attempt", "_first_asked", "_holding_stores", "_kept", "_parked", "_proxy", "_pursuit",
-        "_response", "_timer", "_tunnel", "asked", "body", "caller", "forwarded", "head", "stage", "started_s",
+        "_response", "_timer", "_tunnel",
+        "asked", "body", "caller", "forwarded", "head", "stage", "started_s",
     )  # fmt: skip
 
     def __init__(

@@ -19,10 +19,10 @@ from failover.archive.dicomweb import accept, sending
 from failover.archive.dicomweb.asking import ROOM, Room, accepted, base_url, is_unchanged, uid, warning
 from failover.archive.index import Held
 from failover.archive.metadata import URL_MARK
-from failover.dicom.part10 import DEFLATED
 from failover.archive.pixels import NoPixels, NoSuchFrame
 from failover.archive.queries import escape
 from failover.archive.rendering import MAX_VIEWPORT, View, Window
+from failover.dicom.part10 import DEFLATED
 from failover.http.media_types import best
 from failover.http.multipart import MultipartWriter
 
