@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
 import structlog
 
+from failover.app.store_totals import StoreSent, StoreTotals, news, totals_of
 from failover.control import Json, ask, socket_path
 from failover.errors import ControlError
 from failover.metrics import RouterMetrics
+from failover.model import Service
 from failover.routing.states import Numbers
 
 _log = structlog.get_logger(__name__)
@@ -24,18 +27,26 @@ OTHERS: Final = ("archive", "replicator")
 class Others:
     """Archive and replicator, as the router knows them. With a foreign backup there are none."""
 
-    def __init__(self, state_dir: Path, metrics: RouterMetrics, *, present: bool) -> None:
+    def __init__(
+        self, state_dir: Path, metrics: RouterMetrics, *, present: bool, sent: Callable[[StoreSent], None]
+    ) -> None:
+        """`sent` is called for what the replicator's stores say of the primary."""
         self._sockets = {name: socket_path(state_dir, name) for name in OTHERS} if present else {}
         self._metrics = metrics
+        self._sent = sent
+        self._stores: dict[Service, StoreTotals] = {}
 
     async def numbers(self) -> Numbers | None:
         """Return what they report, None when the ledger does not answer: then nobody knows what is owed."""
         ledger, progress = await asyncio.gather(
             self._ask("archive", "ledger.numbers"), self._ask("replicator", "numbers")
         )
+        known = progress or {}
+        self._judge_stores(known)
         if ledger is None:
             return None
-        known = progress or {}
+        # A replicator that does not answer can have done no recheck.
+        recheck = known.get("recheck") or {"done": None if progress is None else True}
         return Numbers(
             lag_objects=ledger["lag_objects"],
             lag_s=ledger["lag_s"],
@@ -44,7 +55,20 @@ class Others:
             pending_to_primary=ledger["pending_to_primary"],
             refused=ledger["refused"],
             coverage_ratio=known.get("coverage_ratio"),
+            recheck_done=recheck["done"],
+            vanished=recheck.get("vanished"),
+            wants_decision=bool(recheck.get("wants_decision")),
         )
+
+    def _judge_stores(self, known: Json) -> None:
+        try:
+            totals = totals_of(known.get("stores") or {})
+        except (KeyError, TypeError, ValueError) as error:
+            _log.error("the replicator's stores cannot be read", error=type(error).__name__)
+            return
+        for sent in news(self._stores, totals):
+            self._sent(sent)
+        self._stores.update(totals)
 
     async def metrics_text(self) -> bytes:
         """Return the metrics of those that live, in Prometheus' text format; a dead one is absent."""

@@ -19,6 +19,7 @@ from failover.aio import cancel_and_wait, spawn
 from failover.app import listeners, process
 from failover.app.numbers import Others
 from failover.app.operations import RouterOperations
+from failover.app.store_totals import StoreSent
 from failover.audit.trail import Trail
 from failover.clock import Clock, SystemClock
 from failover.config import Configuration
@@ -74,7 +75,9 @@ class Router:
             memory_bytes=configuration.listen.web.spool_memory,
             disk_bytes=configuration.listen.web.spool_disk,
         )
-        self._others = Others(state_dir, self._metrics, present=configuration.backup == "embedded")
+        self._others = Others(
+            state_dir, self._metrics, present=configuration.backup == "embedded", sent=self._replicator_sent
+        )
         self._trail = Trail(state_dir / TRAIL_FILE, clock)
         self._controller = Controller(configuration, traffic, self._trail, self._metrics, clock)
         self._checker = Checker(configuration, traffic, self._metrics, clock, self._controller.heard)
@@ -173,6 +176,9 @@ class Router:
 
     def _end_work(self, upstream: UpstreamName) -> int:
         return self._proxy.end_work(upstream) + self._relay.end_work(upstream)
+
+    def _replicator_sent(self, sent: StoreSent) -> None:
+        self._checker.stored_by_replicator(PRIMARY, sent.service, accepted=sent.accepted, proven=sent.proven)
 
     def _last_store_on_backup_s(self) -> float | None:
         times = [self._proxy.last_store_on_backup_s, self._relay.last_store_on_backup_s]

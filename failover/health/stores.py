@@ -1,8 +1,9 @@
 """Judging `store`, which has no probe: from stores alone, those of callers and of the replicator. Pure.
 
 Suspect: stores of two callers failed within 10 s and none succeeded, or three objects of the replicator in
-a row. One accepted store ends a suspicion; `down` ends only with a store that was accepted and proven. One
-caller alone never makes it suspect, whatever it sends.
+a row. One accepted store of a caller ends a suspicion; `down`, and the replicator's row, end only with a
+store that was accepted and proven: Orthanc says success on a full disk. One caller alone never makes it
+suspect, whatever it sends.
 """
 
 from __future__ import annotations
@@ -32,9 +33,11 @@ def caller_stored(record: StoreRecord, caller: str, accepted: bool, now_s: float
     return replace(record, failures=(*recent[-CALLERS:], (caller, now_s)))
 
 
-def replicator_stored(record: StoreRecord, accepted: bool) -> StoreRecord:
-    """Return the record after the replicator sent one object. An accepted one wipes all failures."""
-    return StoreRecord() if accepted else replace(record, replicator_failed=record.replicator_failed + 1)
+def replicator_stored(record: StoreRecord, accepted: bool, proven: bool) -> StoreRecord:
+    """Return the record after the replicator sent one object. A proven one wipes all failures."""
+    if proven:
+        return StoreRecord()
+    return record if accepted else replace(record, replicator_failed=record.replicator_failed + 1)
 
 
 def store_suspicion(record: StoreRecord, now_s: float) -> str | None:

@@ -114,8 +114,10 @@ def stored_by_replicator(
     health: Health, accepted: bool, proven: bool, now_s: float, policy: VerdictPolicy
 ) -> Health:
     """The replicator sent one object; `proven`: the primary has shown it."""
-    record = replicator_stored(health.stores, accepted)
-    return _store_judged(replace(health, stores=record), accepted, proven, now_s, policy)
+    record = replicator_stored(health.stores, accepted, proven)
+    # Without a proof an acceptance of ours ends no suspicion: it says nothing yet.
+    ends = accepted and not record.replicator_failed
+    return _store_judged(replace(health, stores=record), ends, proven, now_s, policy)
 
 
 def nothing_to_prove(health: Health, now_s: float, policy: VerdictPolicy) -> Health:

@@ -244,7 +244,10 @@ class Controller:
         return None
 
     def replicator_route(self) -> dict[str, Any]:
-        """What the replicator asks each second: control method `route`."""
+        """What the replicator asks each second: control method `route`.
+
+        `vanished`: what an operator decided on what its recheck misses, until it wants no decision any more.
+        """
         state = self._state
         return {
             "mode": str(state.intent.mode),
@@ -258,6 +261,9 @@ class Controller:
                 for service in Service
             },
             "store": {str(service): self._store_verdict(service) for service in Service},
+            "vanished": None
+            if state.vanished_decided is None
+            else str(state.vanished_decided).removeprefix("vanished-"),
         }
 
     def _store_verdict(self, service: Service) -> str | None:

@@ -67,8 +67,9 @@ def debt_sentence(state: State, rules: Rules, now_s: float) -> str | None:
     numbers = live_numbers(state, now_s)
     if numbers is None or numbers.lag_objects is None:
         return "waiting: how many objects are owed to the primary is not known"
-    if not numbers.recheck_done:
-        return "waiting: the recheck of the last days' objects is not done"
+    recheck = _recheck_sentence(state, numbers)
+    if recheck is not None:
+        return recheck
     if numbers.lag_objects > 0:
         # What came straight to the archive's port just now does not count, or the gate never opened while
         # modalities store day and night; what we ourselves put there is awaited.
@@ -86,6 +87,24 @@ def debt_sentence(state: State, rules: Rules, now_s: float) -> str | None:
                 f"waiting: {_objects(refused)} refused by the primary for good; `failover decide refused`"
                 f" accepts it, else it is awaited for another {left_s / 60:.0f} min"
             )
+    return None
+
+
+def _recheck_sentence(state: State, numbers: Numbers) -> str | None:
+    """Return what of the recheck keeps reads on the backup; None when it is done."""
+    if numbers.recheck_done is None:
+        return "waiting: whether the recheck is done is not known, the replicator does not answer"
+    if numbers.wants_decision:
+        vanished = numbers.vanished or 0
+        studies = "1 study" if vanished == 1 else f"{vanished} studies"
+        if state.vanished_decided is not None:
+            return f"waiting: the replicator carries out what was decided on {studies} that vanished"
+        return (
+            f"waiting: {studies} vanished from the primary; `failover decide vanished-owed` makes them debt,"
+            " `failover decide vanished-deleted` says that they were deleted there"
+        )
+    if not numbers.recheck_done:
+        return "waiting: the recheck of the last days' objects is not done"
     return None
 
 

@@ -86,6 +86,7 @@ def _worth_keeping(state: State) -> tuple[object, ...]:
         state.grace_over,
         state.failback_decided,
         state.refused_accepted,
+        state.vanished_decided,
         state.failovers,
     )
 
@@ -163,6 +164,8 @@ def _take_intent(state: State, event: Wished, now: Now) -> tuple[State, list[Com
 def _take_numbers(state: State, event: NumbersHeard, now: Now) -> State:
     numbers = event.numbers
     state = replace(state, numbers=numbers, numbers_at_s=event.asked_s)
+    if numbers is not None and numbers.recheck_done is not None and not numbers.wants_decision:
+        state = replace(state, vanished_decided=None)  # carried out; the next one wants a decision of its own
     if numbers is None or numbers.refused is None:
         return state
     # Accepted were so many; when fewer are left, a new one is not covered by the old decision.
@@ -179,6 +182,8 @@ def _take_decision(state: State, event: Decided) -> tuple[State, list[Command]]:
     told = Audit(EventKind.DECISION, f"decided_{event.decision}", event.reason, actor=event.actor)
     if event.decision is Decision.FAILBACK:
         return replace(state, failback_decided=True), [told]
+    if event.decision in (Decision.VANISHED_OWED, Decision.VANISHED_DELETED):
+        return replace(state, vanished_decided=event.decision), [told]
     refused = 0 if state.numbers is None else state.numbers.refused or 0
     return replace(state, refused_accepted=refused, refused_since_s=None), [told]
 

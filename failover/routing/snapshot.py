@@ -15,6 +15,7 @@ from failover.routing.gate import gate, live_numbers
 from failover.routing.route import service_route, whole_phase
 from failover.routing.state import Key, Now, State
 from failover.routing.states import Numbers, Rules
+from failover.routing.wishes import decidable
 
 Json = dict[str, Any]
 
@@ -57,6 +58,7 @@ def status_of(
             "hold_down_left_s": round(open_.hold_down_left_s, 1),
         },
         "replication": _replication(live_numbers(state, now.s)),
+        "decisions": [str(each) for each in decidable(state, rules, now.s)],
     }
 
 
@@ -102,6 +104,8 @@ def _replication(numbers: Numbers | None) -> Json:
         "pending_to_primary": known.pending_to_primary,
         "refused": known.refused,
         "coverage_ratio": known.coverage_ratio,
+        "recheck_done": known.recheck_done if numbers is not None else None,
+        "vanished": known.vanished,
     }
 
 

@@ -50,6 +50,7 @@ class State:
     numbers_at_s: float | None = None
     refused_since_s: float | None = None
     refused_accepted: int = 0
+    vanished_decided: Decision | None = None  # until the replicator wants no decision any more
     stored_on_backup_ago_s: float | None = None
     last_step_since_s: float | None = None  # stores are held since
     last_step_again_s: float = 0.0

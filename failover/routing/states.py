@@ -169,7 +169,10 @@ class Numbers:
     pending_to_primary: int | None = None
     refused: int | None = None
     coverage_ratio: float | None = None
-    recheck_done: bool = True
+    # After an outage, drain or forced backup: all objects of the last days were asked for again.
+    recheck_done: bool | None = True
+    vanished: int | None = None  # how many studies the recheck did not find any more
+    wants_decision: bool = False  # they are so many that a person must say what they are
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,7 @@ from failover.model import Mode, Phase, Service, UpstreamName
 from failover.routing.gate import FLAP_WITHIN_S
 from failover.routing.machine import first_state
 from failover.routing.state import Now, State
-from failover.routing.states import Intent
+from failover.routing.states import Decision, Intent
 
 _log = structlog.get_logger(__name__)
 _VERSION: Final = 1
@@ -59,6 +59,7 @@ def saved(state: State, now: Now) -> dict[str, Any]:
         },
         "failback_decided": state.failback_decided,
         "refused_accepted": state.refused_accepted,
+        "vanished_decided": None if state.vanished_decided is None else str(state.vanished_decided),
     }
 
 
@@ -68,6 +69,7 @@ def restored(content: dict[str, Any], now: Now) -> State:
         if content["version"] != _VERSION:
             raise ValueError(f"version {content['version']}")
         written = content["intent"]
+        decided = content.get("vanished_decided")
         until = None if written["until"] is None else parse_rfc3339(written["until"])
         intent = Intent(
             mode=Mode(written["mode"]),
@@ -95,6 +97,7 @@ def restored(content: dict[str, Any], now: Now) -> State:
             },
             failback_decided=bool(content["failback_decided"]),
             refused_accepted=int(content["refused_accepted"]),
+            vanished_decided=None if decided is None else Decision(decided),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise StateUnreadable(f"the routing state is not what it should be: {error}") from error

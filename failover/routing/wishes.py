@@ -5,6 +5,7 @@ Raises Unprocessable for what makes no sense, Refused for what would do harm now
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import replace
 
 from failover.audit.events import EventKind
@@ -63,7 +64,21 @@ def check_decision(state: State, decision: Decision, reason: str, rules: Rules, 
         if numbers.refused <= state.refused_accepted:
             raise Refused("no object is refused that was not accepted already")
         return
-    raise Refused("nothing has vanished from the primary that would wait for a decision")
+    numbers = live_numbers(state, now_s)
+    if numbers is None or numbers.recheck_done is None:
+        raise Refused("whether anything vanished is not known: archive or replicator do not answer")
+    if not numbers.wants_decision:
+        raise Refused("nothing has vanished from the primary that would wait for a decision")
+
+
+def decidable(state: State, rules: Rules, now_s: float) -> list[Decision]:
+    """Return the decisions that mean something now."""
+    found = []
+    for decision in Decision:
+        with suppress(Refused):
+            check_decision(state, decision, "is it possible?", rules, now_s)
+            found.append(decision)
+    return found
 
 
 def target_of(wish: Wish) -> UpstreamName | None:
@@ -111,6 +126,12 @@ def would_decide(state: State, decision: Decision, rules: Rules, now: Now) -> li
     """Return what `decision` would do, as sentences."""
     if decision is Decision.FAILBACK:
         return ["the gated way back begins", f"the way back: {gate(state, rules, now.s).reason}"]
+    if decision in (Decision.VANISHED_OWED, Decision.VANISHED_DELETED):
+        vanished = 0 if state.numbers is None else state.numbers.vanished or 0
+        subject = "1 study that vanished" if vanished == 1 else f"{vanished} studies that vanished"
+        if decision is Decision.VANISHED_OWED:
+            return [f"{subject} from the primary: what is held of it becomes debt and is sent again"]
+        return [f"{subject} from the primary: hidden in the archive, and never sent back"]
     refused = 0 if state.numbers is None else state.numbers.refused or 0
     subject = (
         "1 refused object no longer holds" if refused == 1 else f"{refused} refused objects no longer hold"

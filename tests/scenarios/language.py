@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from failover.audit.events import EventKind
 from failover.model import Mode, Service, UpstreamName, Verdict
@@ -143,6 +143,16 @@ class Story:
             )
         )
 
+    def recheck(self, match: re.Match[str]) -> None:
+        before = self.router.numbers or Numbers(lag_objects=0, owed_older_than_10_s=0, refused=0)
+        done = {"done": True, "not done": False, "not known": None}[match[1]]
+        self.router.report(replace(before, recheck_done=done, vanished=0, wants_decision=False))
+
+    def vanished(self, match: re.Match[str]) -> None:
+        before = self.router.numbers or Numbers(lag_objects=0, owed_older_than_10_s=0, refused=0)
+        count = int(match[1])
+        self.router.report(replace(before, recheck_done=False, vanished=count, wants_decision=True))
+
     def wishes(self, match: re.Match[str]) -> None:
         verb, rest, reason = match[1], match[2] or "", match[3] or ""
         mode, upstream = {
@@ -192,6 +202,8 @@ _SENTENCES: list[tuple[str, Act]] = [
     (r"(\d+(?:\.\d+)?) (ms|s|min|h) pass(?:es)?", Story.passes),
     (r"(nothing|\d+) (?:is|are) owed(?:, (none) of it older than 10 s)?", Story.owed),
     (r"nobody knows what is owed", Story.unknown),
+    (r"the recheck is (done|not done|not known)", Story.recheck),
+    (r"the recheck finds that (\d+) studies vanished", Story.vanished),
     (r"(\d+) (?:is|are) refused by the primary", Story.refused),
     (
         r"ada (forces the backup|forces the primary|drains the primary|pauses|hands back)"
@@ -207,8 +219,6 @@ _SENTENCES: list[tuple[str, Act]] = [
 
 
 def _with(rules: Rules, **changed: object) -> Rules:
-    from dataclasses import replace
-
     return replace(rules, **changed)  # type: ignore[arg-type]
 
 

@@ -183,6 +183,20 @@ def test_three_objects_of_the_replicator_in_a_row_are_suspect() -> None:
     assert health.verdict is Verdict.SUSPECT
 
 
+def test_only_a_proof_ends_the_replicators_row() -> None:
+    health = healthy()
+    for _ in range(2):  # Orthanc on a full disk: success is said, and nothing is shown afterwards
+        health = stored_by_replicator(health, True, False, 1.0, POLICY)
+        health = stored_by_replicator(health, False, False, 2.0, POLICY)
+    assert health.verdict is Verdict.UP
+    health = stored_by_replicator(health, False, False, 3.0, POLICY)
+    assert health.verdict is Verdict.SUSPECT
+    assert stored_by_replicator(health, True, False, 4.0, POLICY).verdict is Verdict.SUSPECT
+    assert stored_by_replicator(health, True, True, 4.0, POLICY).verdict is Verdict.UP
+    assert stored_by_caller(health, "CT1", True, 4.0, POLICY).verdict is Verdict.UP
+    assert elapsed(health, 8.1, POLICY).verdict is Verdict.DOWN
+
+
 def test_what_has_no_probe_is_up_only_by_what_it_has() -> None:
     dicom = healthy(frozenset({REACH, QUERY}))
     assert passed(dicom, RETRIEVE, "a C-GET", 1.0, POLICY) == dicom

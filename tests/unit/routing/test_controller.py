@@ -308,6 +308,7 @@ async def test_the_status_has_what_the_contract_names(tmp_path: Path) -> None:
     status = router.controller.snapshot()
     assert set(status) == {
         "site", "mode", "phase", "intent", "services", "upstreams", "in_flight", "failback", "replication",
+        "decisions",
     }  # fmt: skip
     assert status["site"] == "essen"
     assert status["services"]["web"]["active"] == "primary"
@@ -321,6 +322,7 @@ async def test_the_status_has_what_the_contract_names(tmp_path: Path) -> None:
     }
     assert set(status["replication"]) == {
         "lag_objects", "lag_s", "pending_to_backup", "pending_to_primary", "refused", "coverage_ratio",
+        "recheck_done", "vanished",
     }  # fmt: skip
     assert router.sample("failover_upstream_up", upstream="primary", service="web") == 1
     assert router.sample("failover_upstream_suspect", upstream="backup", service="web") == 1
@@ -333,5 +335,6 @@ async def test_the_status_has_what_the_contract_names(tmp_path: Path) -> None:
         "keep_replicating": True,
         "primary": {"web": "up", "dicom": "up"},
         "store": {"web": None, "dicom": None},
+        "vanished": None,
     }
     await router.stop()
