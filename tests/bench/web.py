@@ -63,11 +63,22 @@ end
 """
 
 
-def load(port: int, path: str, *, connections: int, seconds: int, folder: Path, varied: bool = False) -> Load:
-    script = folder / "wrk.lua"
-    script.write_text(_WRK + (_VARIED if varied else ""))
+def load(
+    port: int,
+    path: str,
+    *,
+    connections: int,
+    seconds: int,
+    folder: Path,
+    varied: bool = False,
+    accept: str = "application/dicom+json",
+    script: str = "",
+) -> Load:
+    """Return what wrk saw. `script` may choose the path of each request, in Lua."""
+    file = folder / "wrk.lua"
+    file.write_text(_WRK + (_VARIED if varied else "") + script)
     headers = [
-        "User-Agent: Mozilla/5.0 (X11; Linux x86_64)", "Accept: application/dicom+json",
+        "User-Agent: Mozilla/5.0 (X11; Linux x86_64)", f"Accept: {accept}",
         "Accept-Language: de,en",
         "Accept-Encoding: identity", "Cache-Control: no-cache", "Pragma: no-cache",
         "Cookie: session=0123456789abcdef",
@@ -80,7 +91,7 @@ def load(port: int, path: str, *, connections: int, seconds: int, folder: Path, 
         f"-c{connections}",
         f"-d{seconds}s",
         "-s",
-        str(script),
+        str(file),
         "--timeout",
         "20s",
     ]

@@ -1,0 +1,213 @@
+"""Our archive beside Debian's Orthanc with its DICOMweb plugin: store, search, retrieve; CPU and memory.
+
+Both lie on the same disk and sync what they store before they say so (Orthanc: "SyncStorageArea", without
+compression). The archive runs alone, as `failover archive` has it; the CPU of its decoders counts as its own.
+Searches are over 1,000 studies. Loads are processes of their own on the same cores.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from tests.bench import archive_load as objects
+from tests.bench.measure import cpu_s, output_of
+from tests.bench.report import Row, Suite
+from tests.bench.web import load
+from tests.peers.orthanc import Orthanc
+from tests.peers.process import free_port, listens, wait_for
+
+STUDIES = 1000
+LOAD = [sys.executable, "-m", "tests.bench.archive_load"]
+# The paths are asked for in turn: the same one each time would measure somebody's cache.
+_PATHS = """
+local paths, count = {%s}, 0
+request = function()
+  count = count + 1
+  local path = string.gsub(paths[count %% #paths + 1], "COUNT", tostring(count))
+  return wrk.format(nil, path)
+end
+"""
+JSON = "application/dicom+json"
+
+
+@dataclass
+class Contestant:
+    name: str
+    web_port: int
+    dicom_port: int
+    ae_title: str
+    pid: int
+
+    def memory_mb(self) -> float:
+        """Of the process that stores and serves, without its decoders."""
+        return float(psutil.Process(self.pid).memory_full_info().pss) / 1e6
+
+    def decoder_mb(self) -> float:
+        children = psutil.Process(self.pid).children(recursive=True)
+        return max((child.memory_full_info().pss / 1e6 for child in children), default=0.0)
+
+
+@contextmanager
+def archive(folder: Path) -> Iterator[Contestant]:
+    """`failover archive` alone: it owes nobody anything."""
+    web, dicom = free_port(), free_port()
+    blocks = {"web": {"port": web}, "dicom": {"port": dicom, "ae_title": "MINIPACS"}, "data_dir": "./archive"}
+    file = folder / "failover.yaml"
+    file.write_text(json.dumps({"state_dir": "./state", "archive": blocks}))
+    with (folder / "log").open("wb") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "failover", "archive", "-c", str(file)],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+        )
+    try:
+        wait_for(lambda: listens(web) and listens(dicom), "the archive listens")
+        yield Contestant("failover", web, dicom, "MINIPACS", process.pid)
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+@contextmanager
+def orthanc(folder: Path) -> Iterator[Contestant]:
+    extra = {"StorageCompression": False, "SyncStorageArea": True, "HttpThreadsCount": 50, "TcpNoDelay": True}
+    with Orthanc(folder=folder, extra=extra) as peer:
+        yield Contestant("orthanc", peer.web_port, peer.dicom_port, peer.ae_title, peer.pid)
+
+
+def ask(*arguments: object) -> dict[str, float]:
+    found: dict[str, float] = json.loads(output_of([*LOAD, *map(str, arguments)]))
+    return found
+
+
+class Run:
+    """Rounds of one kind of work after the other, the contestants in turn."""
+
+    def __init__(self, contestants: list[Contestant], rounds: int, seconds: float, folder: Path) -> None:
+        self.rows: list[Row] = []
+        self.notes: list[str] = []
+        self._contestants = contestants
+        self._rounds, self._seconds, self._folder = rounds, seconds, folder
+        self._memory = Row("the most, of the process that stores and serves", "MB resident (PSS)", "orthanc")
+        self._decoder = Row("the largest decoder", "MB resident (PSS)", "orthanc")
+
+    def dicom(self, work: str, unit: str, ask_one: Callable[[Contestant], dict[str, float]]) -> None:
+        """Measure what one of our own loads says, and the CPU of each object or search."""
+        rate = Row(work, f"{unit}/s", "orthanc", less_is_better=False)
+        cost = Row(work, f"ms CPU of {unit}, each", "orthanc")
+        self.rows += [rate, cost]
+        for _ in range(self._rounds):
+            for one in self._contestants:
+                before = cpu_s(one.pid)
+                seen = ask_one(one)
+                done = max(1.0, seen["done"])
+                rate.add(one.name, seen["done"] / seen["seconds"])
+                cost.add(one.name, 1e3 * (cpu_s(one.pid) - before) / done)
+                if seen["failed"]:
+                    self.notes.append(f"{one.name}, {work}: {seen['failed']:g} failed")
+                self.look_at_memory(one)
+
+    def web(self, work: str, paths: list[str], accept: str) -> None:
+        """Measure GET of `paths` in turn over four connections."""
+        rate = Row(work, "requests/s", "orthanc", less_is_better=False)
+        cost = Row(work, "ms CPU/request", "orthanc")
+        late = Row(work, "ms, p99", "orthanc")
+        self.rows += [rate, cost, late]
+        script = _PATHS % ",".join(f'"{path}"' for path in paths)
+        for _ in range(self._rounds):
+            for one in self._contestants:
+                before = cpu_s(one.pid)
+                seen = load(
+                    one.web_port, paths[0], connections=4, seconds=max(1, int(self._seconds)),
+                    folder=self._folder, accept=accept, script=script,
+                )  # fmt: skip
+                rate.add(one.name, seen.requests / max(1, int(self._seconds)))
+                cost.add(one.name, 1e3 * (cpu_s(one.pid) - before) / max(1, seen.requests))
+                late.add(one.name, seen.p99_us / 1e3)
+                if seen.errors:
+                    self.notes.append(f"{one.name}, {work}: {seen.errors} of {seen.requests} failed")
+                self.look_at_memory(one)
+
+    def look_at_memory(self, one: Contestant) -> None:
+        self._memory.add(one.name, one.memory_mb())
+        if one.name == "failover":
+            self._decoder.add(one.name, one.decoder_mb())
+
+    def memory(self) -> list[Row]:
+        """The most that was seen, as one figure each."""
+        for row in (self._memory, self._decoder):
+            row.rounds = {name: [max(figures)] for name, figures in row.rounds.items()}
+        return [self._memory, self._decoder]
+
+
+def run(quick: bool) -> Suite:
+    seconds, rounds = (1, 1) if quick else (4, 5)
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-archive-")))
+        (folder / "ours").mkdir()
+        (folder / "theirs").mkdir()
+        contestants = [
+            stack.enter_context(orthanc(folder / "theirs")),
+            stack.enter_context(archive(folder / "ours")),
+        ]
+        for one in contestants:
+            ask("fill", one.web_port, STUDIES)
+        it = Run(contestants, rounds, seconds, folder)
+        _search(it, seconds)
+        _retrieve(it)
+        _store(it, seconds)
+        return Suite("archive", [*it.rows, *it.memory()], it.notes)
+
+
+def _search(it: Run, seconds: float) -> None:
+    root, some = "/dicom-web/studies", range(0, STUDIES, 7)
+    it.web(
+        "QIDO, 1,000 studies, limit=100", [f"{root}?limit=100&offset={n}" for n in range(0, 800, 50)], JSON
+    )
+    names = [f"{root}?limit=100&PatientName=bench{objects.patient_id(n)[:7]}*" for n in some]
+    it.web("QIDO, name with a wildcard (20 matches)", names, JSON)
+    patients = [f"{root}?PatientID={objects.patient_id(n)}" for n in some]
+    it.web("QIDO, one patient (2 matches)", patients, JSON)
+    it.dicom(
+        "C-FIND, one patient (2 matches)", "searches",
+        lambda one: ask("find", one.dicom_port, one.ae_title, seconds, "patient"),
+    )  # fmt: skip
+    it.dicom(
+        "C-FIND, 100 studies", "searches",
+        lambda one: ask("find", one.dicom_port, one.ae_title, seconds, "day"),
+    )  # fmt: skip
+
+
+def _retrieve(it: Run) -> None:
+    series = f"/dicom-web/studies/{objects.study_uid(0)}/series/{objects.series_uid(0)}"
+    slices = [
+        f"{series}/instances/{objects.object_uid(1_000_000 + number)}" for number in range(objects.SLICES)
+    ]
+    dicom = 'multipart/related; type="application/dicom"; transfer-syntax=*'
+    it.web("WADO-RS, instance of 520 KB", slices, dicom)
+    octets = 'multipart/related; type="application/octet-stream"'
+    it.web("WADO-RS, frame of 520 KB", [f"{one}/frames/1" for one in slices], octets)
+    # Another window each time: a picture that was made before would be sent again.
+    pictures = [f"{one}/rendered?window=1064,4COUNT,linear" for one in slices]
+    it.web("WADO-RS, rendered 512 x 512 as JPEG", pictures, "image/jpeg")
+
+
+def _store(it: Run, seconds: float) -> None:
+    def storing(associations: int) -> Callable[[Contestant], dict[str, float]]:
+        return lambda one: ask("store", one.dicom_port, one.ae_title, associations, seconds)
+
+    it.dicom("C-STORE of 520 KB, 1 association", "objects", storing(1))
+    it.dicom("C-STORE of 520 KB, 4 associations", "objects", storing(4))
+    it.dicom(
+        "STOW, 100 objects of 33 KB a request", "objects", lambda one: ask("stow", one.web_port, seconds)
+    )
