@@ -1,0 +1,190 @@
+"""Who was let in by the primary within the last hours, so that it is let in while the primary is away.
+
+Keeps keyed hashes of what callers showed, never a cookie or an `Authorization` itself, in memory and in
+`state_dir/remembered.json` (the key lies in `state_dir/access.key`). What the primary accepted is at first a
+candidate: it counts when a probe that began later found that the primary refuses who shows nothing. Who asks
+that probe, and what counts as accepted, is for others.
+
+What was shown is taken as one: all cookies and the `Authorization` together. Which of them opened the door is
+known to the primary alone; taken apart, a cookie such as `lang=de` would open it too.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import os
+from collections import OrderedDict
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Final
+
+import structlog
+
+from failover.clock import Clock, parse_rfc3339, rfc3339
+from failover.durable import write_file
+from failover.errors import StorageError
+
+_log = structlog.get_logger(__name__)
+
+FILE: Final = "remembered.json"
+KEY_FILE: Final = "access.key"
+_KEY_BYTES: Final = 32
+# A clinic has fewer sessions in half a day; beyond it the oldest are forgotten. Some 3 MB.
+MOST: Final = 16_384
+# Candidates wait for one probe; what comes beyond is a candidate again at its next request.
+MOST_CANDIDATES: Final = 4_096
+# An accepted one is renewed when it is older than this: not every request asks for a probe.
+RENEW_AFTER_S: Final = 1_800.0
+# A session id is longer; anything shorter could be guessed, or is a language.
+SHORTEST_COOKIE: Final = 16
+_SCHEMES: Final = (b"basic ", b"bearer ")
+
+Pair = tuple[bytes, bytes]
+
+
+def read_key(folder: Path) -> bytes:
+    """Return the key in `folder`; a new one when there is none. Raises StorageError."""
+    path = folder / KEY_FILE
+    try:
+        key = bytes.fromhex(path.read_text(encoding="ascii").strip())
+        if len(key) == _KEY_BYTES:
+            return key
+    except (OSError, ValueError):
+        pass
+    key = os.urandom(_KEY_BYTES)
+    write_file(path, key.hex().encode() + b"\n")
+    return key
+
+
+class Remembered:
+    """The hashes. Belongs to one thread; `content` and `write` part what a thread may do."""
+
+    def __init__(self, folder: Path, key: bytes, clock: Clock, *, hold_s: float) -> None:
+        """Read what is in `folder`; nothing readable there: nobody is remembered."""
+        self._path = folder / FILE
+        self._key = key
+        self._clock = clock
+        self._hold_s = hold_s
+        self._accepted: OrderedDict[bytes, float] = OrderedDict()  # and when, monotonic; oldest first
+        self._candidates: dict[bytes, float] = {}
+        self._refused: OrderedDict[bytes, float] = OrderedDict()
+        self.changed = False
+        """Something is not on disk yet."""
+        self._read()
+
+    def digest(self, cookies: Iterable[Pair], authorization: bytes | None) -> bytes | None:
+        """Return the hash of what a caller shows; None when it shows nothing that could be a credential."""
+        shown = sorted(set(cookies))
+        told = (authorization or b"").lstrip()
+        if told:
+            # Digest, Negotiate and NTLM differ with each request: nothing to know again.
+            if not told[:7].lower().startswith(_SCHEMES):
+                return None
+        elif not any(len(value) >= SHORTEST_COOKIE for _, value in shown):
+            return None
+        keyed = hmac.new(self._key, digestmod=hashlib.sha256)
+        for piece in (told, *(part for pair in shown for part in pair)):
+            keyed.update(len(piece).to_bytes(4, "big") + piece)
+        return keyed.digest()[:16]
+
+    def holds(self, digest: bytes) -> bool:
+        """Whether the primary accepted it within the time."""
+        at_s = self._accepted.get(digest)
+        return at_s is not None and self._clock.monotonic() - at_s < self._hold_s
+
+    @property
+    def count(self) -> int:
+        return len(self._accepted)
+
+    # -- what the primary said
+
+    def accepted(self, digest: bytes, asked_s: float) -> bool:
+        """The primary accepted it for a request of `asked_s`. Returns whether a probe is wanted now."""
+        now_s = self._clock.monotonic()
+        at_s = self._accepted.get(digest)
+        if at_s is not None and now_s - at_s < min(RENEW_AFTER_S, self._hold_s / 2):
+            return False
+        if self._refused.get(digest, -1.0) >= asked_s:
+            return False  # an answer that was long on its way: it was refused since
+        if len(self._candidates) >= MOST_CANDIDATES and digest not in self._candidates:
+            return False
+        self._candidates[digest] = now_s
+        return True
+
+    def refused(self, digest: bytes) -> None:
+        """The primary refused it, or it was given back: forgotten at once."""
+        self._candidates.pop(digest, None)
+        self._refused[digest] = self._clock.monotonic()
+        self._refused.move_to_end(digest)
+        while len(self._refused) > MOST:
+            self._refused.popitem(last=False)
+        if self._accepted.pop(digest, None) is not None:
+            self.changed = True
+
+    @property
+    def wants_probe(self) -> bool:
+        return bool(self._candidates)
+
+    def probed(self, *, refuses: bool, began_s: float) -> None:
+        """A probe that began at `began_s` found whether the primary refuses who shows nothing."""
+        ready = [digest for digest, at_s in self._candidates.items() if at_s <= began_s]
+        for digest in ready:
+            at_s = self._candidates.pop(digest)
+            if refuses:
+                self._accepted[digest] = at_s
+                self._accepted.move_to_end(digest)
+                self.changed = True
+        self._forget_old()
+
+    def _forget_old(self) -> None:
+        oldest_s = self._clock.monotonic() - self._hold_s
+        while self._accepted:
+            digest, at_s = next(iter(self._accepted.items()))
+            if at_s > oldest_s and len(self._accepted) <= MOST:
+                break
+            del self._accepted[digest]
+            self.changed = True
+
+    # -- the disk
+
+    def content(self) -> bytes:
+        """Return the file as it should be now; what changes later is `changed` again."""
+        self.changed = False
+        self._forget_old()
+        now_s = self._clock.monotonic()
+        ages = {digest.hex(): round(now_s - at_s, 1) for digest, at_s in self._accepted.items()}
+        told = {"version": 1, "written_at": rfc3339(self._clock.wall()), "ages_s": ages}
+        return json.dumps(told).encode()
+
+    def write(self, content: bytes) -> bool:
+        """Write `content`; may be called in another thread. Returns whether it is on disk."""
+        try:
+            write_file(self._path, content)
+        except StorageError as error:
+            _log.warning("remembered credentials not written", error=str(error))
+            return False
+        return True
+
+    def _read(self) -> None:
+        try:
+            told = json.loads(self._path.read_bytes())
+            away_s = (self._clock.wall() - parse_rfc3339(told["written_at"])).total_seconds()
+            ages = sorted(
+                ((bytes.fromhex(name), float(age) + away_s) for name, age in told["ages_s"].items()),
+                key=lambda one: -one[1],
+            )
+        except FileNotFoundError:
+            return
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            _log.warning("remembered credentials cannot be read: nobody is remembered")
+            return
+        if away_s < 0:
+            # A clock that was set back would lengthen what is held.
+            _log.warning("remembered credentials are from the future: nobody is remembered")
+            return
+        now_s = self._clock.monotonic()
+        for digest, age_s in ages[-MOST:]:
+            if 0 <= age_s < self._hold_s:
+                self._accepted[digest] = now_s - age_s
