@@ -46,7 +46,8 @@ Refused at the start, with exit code 2, because they would leave a door open:
 | `archive.web` or `archive.dicom` beyond loopback | `archive.access` |
 
 Refused too: two of our own listeners on one port, an upstream that is one of our own listeners, primary and backup
-that are one system, a token file that cannot be used.
+that are one system, a token file that cannot be used, a certificate, key or CA file that cannot serve. Certificates
+about to expire and keys that others can read are advice of `failover check`; [tls.md](tls.md) has the whole of it.
 """
 
 _KINDS: Final = {

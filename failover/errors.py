@@ -5,6 +5,8 @@ Messages never hold a patient's name, an ID, a UID or an accession number: they 
 
 from __future__ import annotations
 
+from pathlib import Path
+
 
 class FailoverError(Exception):
     """Root of all errors that this package raises on purpose."""
@@ -23,6 +25,14 @@ class ConfigurationError(FailoverError):
 
 class PortTaken(FailoverError):
     """A listener could not be opened. The message names the key and the address: print it, exit 1."""
+
+
+class TlsUnusable(FailoverError):
+    """A certificate, key or CA file cannot serve. `path` and `why`; the message has both: print it."""
+
+    def __init__(self, path: Path, why: str) -> None:
+        super().__init__(f"{path}: {why}")
+        self.path, self.why = path, why
 
 
 class StateUnreadable(FailoverError):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from enum import StrEnum
+from pathlib import Path
 from typing import Final, NewType
 
 
@@ -133,8 +134,43 @@ class Address:
 
 
 @dataclass(frozen=True, slots=True)
+class ServerTls:
+    """The files of a listener that speaks TLS. `client_ca_file`: who must have issued the callers' own."""
+
+    cert_file: Path
+    key_file: Path
+    client_ca_file: Path | None = None
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        given = (self.cert_file, self.key_file, self.client_ca_file)
+        return tuple(path for path in given if path is not None)
+
+
+@dataclass(frozen=True, slots=True)
+class ClientTls:
+    """How we speak TLS to an upstream: whom we believe, and the certificate that we show."""
+
+    ca_file: Path | None = None  # None: the certificate authorities of the system
+    server_name: str | None = None  # None: the host that is connected to
+    verify: bool = True
+    cert_file: Path | None = None
+    key_file: Path | None = None
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        given = (self.ca_file, self.cert_file, self.key_file)
+        return tuple(path for path in given if path is not None)
+
+    def name_for(self, host: str) -> str:
+        """The name that the certificate of `host` must have."""
+        return self.server_name or host
+
+
+@dataclass(frozen=True, slots=True)
 class DicomPeer:
-    """Where a DICOM application entity listens, and its name there."""
+    """Where a DICOM application entity listens, its name there, and TLS where it speaks it."""
 
     address: Address
     ae_title: AeTitle
+    tls: ClientTls | None = None

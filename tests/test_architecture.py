@@ -34,14 +34,14 @@ FLOORS = {
 CELLAR = {
     "errors": 0, "model": 0,
     "clock": 1, "aio": 1, "durable": 1, "metrics": 1, "tallies": 0,
-    "http": 2, "dicom": 3, "config": 2, "tls": 2, "spool": 2, "control": 2,
+    "http": 2, "dicom": 3, "config": 2, "certificates": 1, "tls": 2, "doors": 2, "spool": 2, "control": 2,
     "audit": 3, "credentials": 2, "assets": 0,
 }  # fmt: skip
 
 PURE = {
     "errors", "model",
     "config/schema", "config/scalars", "config/tree", "config/problems", "config/checks",
-    "http/head", "http/framing", "http/forwarded", "http/multipart", "http/media_types",
+    "http/head", "http/framing", "http/forwarded", "http/multipart", "http/media_types", "http/cookies",
     "dicom/pdu", "dicom/association", "dicom/negotiation", "dicom/dimse",
     "dicom/query_keys", "dicom/json_model",
     "audit/events",

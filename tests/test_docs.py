@@ -20,6 +20,7 @@ from failover.config.load import parse
 from failover.config.schema import ListenAdmin
 from failover.routing.states import TRANSITIONS
 from tests.fakes.operations import FakeOperations, calm_status
+from tests.peers.authority import Authority
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
@@ -123,6 +124,7 @@ def test_links_lead_somewhere() -> None:
 
 def test_every_example_of_a_configuration_is_one(tmp_path: Path) -> None:
     (tmp_path / "tokens").write_text("alice 0123456789abcdef\n")
+    Authority(tmp_path / "tls", "hospital-ca").issue("router", file="router")
     primary = "primary: {web: {url: http://pacs.example.org}}\n"
     for path in [ROOT / "README.md", *DOCS.rglob("*.md")]:
         for example in re.findall(r"```yaml\n(.*?)```", path.read_text(encoding="utf-8"), re.S):

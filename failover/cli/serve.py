@@ -65,12 +65,15 @@ def check(config: ConfigOption = None, json_: JsonOption = False) -> None:
         else:
             say(error.problems)
         raise typer.Exit(int(Exit.USAGE)) from None
+    from failover.clock import SystemClock
     from failover.config.checks import advice
+    from failover.config.tls_files import tls_advice
     from failover.health.plan import probes_per_day
     from failover.model import UpstreamName
 
     loads = probes_per_day(configuration, UpstreamName.PRIMARY)
-    advised = [f"{'.'.join(key)}: {sentence}" for key, sentence in advice(configuration)]
+    found = [*advice(configuration), *tls_advice(configuration, SystemClock().wall())]
+    advised = [f"{'.'.join(key)}: {sentence}" for key, sentence in found]
     if json_:
         facts = {"ok": True, "problems": [], "advice": advised, "probes_per_day": loads}
         say([json.dumps(facts, indent=2, ensure_ascii=False)])

@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 from urllib.parse import urlsplit
 
 from failover.config.problems import KeyPath
-from failover.config.schema import Access, Configuration, Upstream
+from failover.config.schema import Access, Configuration, Upstream, UpstreamTls
 
 _WILDCARDS: Final = ("0.0.0.0", "::")
 Finding = tuple[KeyPath, str]
@@ -69,6 +69,7 @@ def advice(configuration: Configuration) -> list[Finding]:
         found.append(
             (("replication", "window_days"), "is longer than archive.retention.days: fetched to be evicted")
         )
+    found += _tls_advice(configuration)
     return found
 
 
@@ -82,6 +83,8 @@ def listeners(configuration: Configuration, *, archive_alone: bool = False) -> l
             Listener(("listen", "dicom"), listen.dicom.host, listen.dicom.port),
             Listener(("listen", "admin"), listen.admin.host, listen.admin.port),
         ]
+        if listen.dicom.tls is not None and listen.dicom.tls.port is not None:
+            ours.append(Listener(("listen", "dicom", "tls"), listen.dicom.host, listen.dicom.tls.port))
     if _has_archive(configuration, archive_alone):
         ours += [
             Listener(("archive", "web"), archive.web.host, archive.web.port),
@@ -112,6 +115,41 @@ def _upstream_problems(configuration: Configuration) -> Iterator[Finding]:
     backup = configuration.backup
     if isinstance(backup, Upstream) and backup.web is None and backup.dicom is None:
         yield ("backup",), "must have web, dicom or both"
+    for path, upstream in _upstreams(configuration):
+        web = upstream.web
+        if web is not None and web.tls is not None and not web.url.startswith("https:"):
+            yield (*path, "web", "tls"), f"needs an https URL, {path[0]}.web.url is {web.url}"
+        for key, tls in _upstream_tls(upstream):
+            if (tls.cert_file is None) != (tls.key_file is None):
+                given, missing = ("cert_file", "key_file") if tls.cert_file else ("key_file", "cert_file")
+                yield (*path, key, "tls", given), f"needs {missing} too"
+
+
+def _upstreams(configuration: Configuration) -> Iterator[tuple[KeyPath, Upstream]]:
+    for name, upstream in (("primary", configuration.primary), ("backup", configuration.backup)):
+        if isinstance(upstream, Upstream):
+            yield (name,), upstream
+
+
+def _upstream_tls(upstream: Upstream) -> Iterator[tuple[str, UpstreamTls]]:
+    for key, side in (("web", upstream.web), ("dicom", upstream.dicom)):
+        if side is not None and side.tls is not None:
+            yield key, side.tls
+
+
+def _tls_advice(configuration: Configuration) -> Iterator[Finding]:
+    dicom = configuration.listen.dicom.tls
+    if dicom is not None and dicom.client_ca_file is None:
+        yield (
+            ("listen", "dicom", "tls"),
+            "without client_ca_file anyone who reaches the port may call: an AE title is no proof",
+        )
+    for path, upstream in _upstreams(configuration):
+        for key, tls in _upstream_tls(upstream):
+            if not tls.verify:
+                yield (*path, key, "tls", "verify"), "is no: whoever answers there is believed"
+                if tls.ca_file is not None:
+                    yield (*path, key, "tls", "ca_file"), "is not looked at, verify is no"
 
 
 def _router_doors(configuration: Configuration) -> Iterator[Finding]:

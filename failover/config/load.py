@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from failover.config import checks
 from failover.config.problems import KeyPath, Problem, problem_of
 from failover.config.schema import Configuration, ListenAdmin
+from failover.config.tls_files import tls_findings
 from failover.config.tree import Tree, read_tree, without
 from failover.credentials.tokens import token_file_problems
 from failover.errors import ConfigurationError
@@ -101,6 +102,7 @@ def file_findings(configuration: Configuration, *, archive_alone: bool = False) 
         if token_file is not None:
             path = ("listen", "admin", "token_file")
             found += [(path, f"{token_file}: {sentence}") for sentence in token_file_problems(token_file)]
+        found += tls_findings(configuration)
     for key, folder in folders:
         if folder.exists() and not folder.is_dir():
             found.append((key, f"must be a folder, {folder} is none"))

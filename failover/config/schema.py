@@ -30,7 +30,7 @@ from failover.config.scalars import (
     parse_network,
     shown,
 )
-from failover.model import Address, AeTitle, DicomPeer
+from failover.model import Address, AeTitle, ClientTls, DicomPeer, ServerTls
 
 LOOPBACK = [parse_network("127.0.0.0/8"), parse_network("::1")]
 
@@ -43,6 +43,57 @@ class Block(BaseModel):
 
 def _text_or_block(value: object) -> str:
     return "text" if isinstance(value, str) else "block"
+
+
+# -- TLS --------------------------------------------------------------------------------------------
+
+
+class ListenTls(Block):
+    """TLS on a listener (RFC 9325): nothing plain is answered on its port any more."""
+
+    cert_file: FilePath = Field(
+        description="PEM: our certificate, then its issuers; replaced while we run, it serves new connections"
+    )
+    key_file: FilePath = Field(description="PEM: its key, without a passphrase, readable by us alone")
+    client_ca_file: FilePath | None = Field(
+        None, description="PEM: callers must show a certificate of these issuers; default: they need none"
+    )
+
+    @property
+    def files(self) -> ServerTls:
+        return ServerTls(self.cert_file, self.key_file, self.client_ca_file)
+
+
+class ListenDicomTls(ListenTls):
+    """DICOM TLS (PS3.15 B.12)."""
+
+    port: Port | None = Field(
+        None,
+        description="a TCP port of its own, 2762 by custom, beside the plain one; "
+        "default: listen.dicom.port speaks TLS and nothing plain is left",
+    )
+
+
+class UpstreamTls(Block):
+    """TLS towards an upstream: whom we believe, and the certificate that we show."""
+
+    ca_file: FilePath | None = Field(
+        None, description="PEM: issuers whom we believe; default: those of the system"
+    )
+    server_name: Host | None = Field(
+        None, description="the name in its certificate; default: the host that we connect to"
+    )
+    verify: Truth = Field(
+        True, description="`false`: whoever answers is believed, and an eavesdropper can be anyone"
+    )
+    cert_file: FilePath | None = Field(
+        None, description="PEM: the certificate that we show, then its issuers; default: none"
+    )
+    key_file: FilePath | None = Field(None, description="PEM: its key, without a passphrase")
+
+    @property
+    def files(self) -> ClientTls:
+        return ClientTls(self.ca_file, self.server_name, self.verify, self.cert_file, self.key_file)
 
 
 # -- listen -----------------------------------------------------------------------------------------
@@ -79,6 +130,7 @@ class ListenWeb(Block):
     trusted_proxies: list[Net] = Field(
         default_factory=list, description="peers whose Forwarded and X-Forwarded-* are believed"
     )
+    tls: ListenTls | None = Field(None, description="TLS for callers; default: plain HTTP")
 
 
 class ListenDicom(Block):
@@ -100,6 +152,9 @@ class ListenDicom(Block):
     max_pdu_bytes: Size = Field(
         65536, ge=4096, description="longest P-DATA-TF PDU that we accept (PS3.8 D.1)"
     )
+    tls: ListenDicomTls | None = Field(
+        None, description="DICOM TLS for callers (PS3.15 B.12); default: plain alone"
+    )
 
 
 class ListenAdmin(Block):
@@ -112,6 +167,7 @@ class ListenAdmin(Block):
         default_factory=list,
         description="names, besides addresses and localhost, that a Host header may hold",
     )
+    tls: ListenTls | None = Field(None, description="TLS for page, API and metrics; default: plain HTTP")
 
 
 class Listen(Block):
@@ -162,6 +218,16 @@ class Access(Block):
 
 class UpstreamWeb(Block):
     url: Url = Field(description="scheme, host and port; its URL space is the callers' URL space")
+    tls: UpstreamTls | None = Field(
+        None, description="how an https URL is verified; default: by the system's issuers and the URL's host"
+    )
+
+    @property
+    def client_tls(self) -> ClientTls | None:
+        """How to speak TLS to it; None: it is plain HTTP."""
+        if not self.url.startswith("https:"):
+            return None
+        return ClientTls() if self.tls is None else self.tls.files
 
 
 class UpstreamDicomweb(Block):
@@ -172,10 +238,14 @@ class UpstreamDicom(Block):
     host: Host = Field(description="where it accepts associations")
     port: Port = Field(description="its TCP port")
     ae_title: Ae = Field(description="its AE title")
+    tls: UpstreamTls | None = Field(
+        None, description="it speaks DICOM TLS (PS3.15 B.12); `{}`: by the system's issuers; default: plain"
+    )
 
     @property
     def peer(self) -> DicomPeer:
-        return DicomPeer(Address(self.host, self.port), self.ae_title)
+        tls = None if self.tls is None else self.tls.files
+        return DicomPeer(Address(self.host, self.port), self.ae_title, tls)
 
 
 class Upstream(Block):

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from pathlib import Path
 from textwrap import dedent
 
 import pytest
 
+from failover.clock import SystemClock
 from failover.config import checks
 from failover.config.load import parse
 from failover.config.schema import Configuration
+from failover.config.tls_files import tls_advice
 from failover.errors import ConfigurationError
+from tests.peers.authority import Authority
 
 
 def read(text: str, *, folder: Path = Path("/nowhere"), archive_alone: bool = False) -> Configuration:
@@ -146,3 +150,44 @@ def test_what_is_unwise_runs_and_is_told() -> None:
         "listen.dicom.reserve",
         "replication.window_days",
     ]
+
+
+def test_what_tls_files_make_wrong_is_told_with_key_and_cause(tmp_path: Path) -> None:
+    authority = Authority(tmp_path)
+    good, other = authority.issue("router", file="good"), authority.issue("other", file="other")
+    text = f"""\
+primary:
+  web: {{url: "http://pacs:80", tls: {{verify: no}}}}
+  dicom: {{host: pacs, port: 104, ae_title: PACS1, tls: {{ca_file: gone.pem, cert_file: good.pem}}}}
+listen:
+  web:
+    tls:
+      cert_file: {good.cert}
+      key_file: {other.key}
+  dicom: {{port: 2762, tls: {{port: 2762, cert_file: {good.cert}, key_file: {good.key}}}}}
+"""
+    with pytest.raises(ConfigurationError) as caught:
+        parse(text, name="failover.yaml", folder=tmp_path)
+    told = caught.value.problems
+    assert any(line.startswith("failover.yaml:8: listen.web.tls.key_file:") for line in told), told
+    assert any("primary.web.tls: needs an https URL" in line for line in told), told
+    assert any("primary.dicom.tls.cert_file: needs key_file too" in line for line in told), told
+    assert any("primary.dicom.tls.ca_file" in line and "cannot be read" in line for line in told), told
+    assert any("listen.dicom.tls.port: is the port of listen.dicom too: 2762" in line for line in told), told
+
+
+def test_an_expired_certificate_is_advice_not_a_refusal(tmp_path: Path) -> None:
+    authority = Authority(tmp_path)
+    issued = authority.issue("router")
+    issued.key.chmod(0o644)
+    text = f"""\
+primary: {{web: {{url: "https://pacs", tls: {{verify: no}}}}}}
+listen: {{web: {{tls: {{cert_file: {issued.cert}, key_file: {issued.key}}}}}}}
+"""
+    configuration = parse(text, name="failover.yaml", folder=tmp_path)
+    later = SystemClock().wall() + timedelta(days=100)
+    told = {".".join(key): sentence for key, sentence in tls_advice(configuration, later)}
+    assert told["listen.web.tls.cert_file"].startswith("expired on ")
+    assert "every user of this machine" in told["listen.web.tls.key_file"]
+    assert tls_advice(configuration, SystemClock().wall())[0][0][-1] == "key_file"
+    assert ("primary", "web", "tls", "verify") in [key for key, _ in checks.advice(configuration)]

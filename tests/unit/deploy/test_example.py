@@ -11,6 +11,7 @@ import yaml
 from docs import configuration_page
 from failover.config.load import parse
 from failover.config.schema import Configuration
+from tests.peers.authority import Authority
 from tests.unit.deploy.units import ROOT
 
 EXAMPLE = ROOT / "deploy" / "failover.example.yaml"
@@ -19,7 +20,7 @@ ILLUSTRATED = {
     "site", "listen.admin.token_file", "listen.admin.hosts", "access.web", "archive.access",
     "archive.access.web", "archive.move_destinations", "health.web.body_pattern", "health.web.json_pointer",
     "health.web.json_value", "health.web.slower_than", "replication.window_days", "archive.access.dicom",
-    "access.dicom",
+    "access.dicom", "listen.web.tls", "listen.dicom.tls", "listen.admin.tls",
 }  # fmt: skip
 _KEY = re.compile(r"( *)# ((?:[a-z_]+|WORKSTATION):(?: .*)?)$")
 
@@ -35,6 +36,9 @@ def uncommented() -> str:
 
 def loaded(text: str, folder: Path) -> Configuration:
     (folder / "tokens").write_text("alice 0123456789abcdef\n")
+    if "cert_file" in text:
+        authority = Authority(folder / "tls", "hospital-ca")
+        authority.issue("router", file="router")
     return parse(text, name=EXAMPLE.name, folder=folder)
 
 
@@ -55,6 +59,7 @@ def test_it_loads_as_it_stands(tmp_path: Path) -> None:
 
 def test_it_loads_with_everything_in_force(tmp_path: Path) -> None:
     text = uncommented().replace("method: HEAD", "method: GET")  # what a body must contain needs GET
+    text = text.replace("url: http:", "url: https:")
     configuration = loaded(text, tmp_path)
     assert configuration.site == "essen"
     assert configuration.health.web.json_value == "ready"
@@ -82,7 +87,11 @@ def test_what_it_says_is_the_default(tmp_path: Path) -> None:
     given = loaded(yaml.safe_dump(content), tmp_path)
     bare = loaded("primary: {web: {url: http://pacs.example.org}}", tmp_path)
     for block, model in configuration_page.blocks(Configuration):
-        if "AE_TITLE" in block or block.startswith(("primary", "archive.access", "access.")):
+        if (
+            "AE_TITLE" in block
+            or block.endswith(".tls")
+            or block.startswith(("primary", "archive.access", "access."))
+        ):
             continue
         for name in model.model_fields:
             key = f"{block}.{name}".lstrip(".")
