@@ -46,7 +46,7 @@ class Others:
         if ledger is None:
             return None
         # A replicator that does not answer can have done no recheck.
-        recheck = known.get("recheck") or {"done": None if progress is None else True}
+        recheck = known.get("recheck") or {"done": None}
         return Numbers(
             lag_objects=ledger["lag_objects"],
             lag_s=ledger["lag_s"],
@@ -75,13 +75,16 @@ class Others:
         answers = await asyncio.gather(*(self._ask(name, "metrics") for name in self._sockets))
         return b"".join(str(answer["text"]).encode() for answer in answers if answer is not None)
 
-    async def replicator_hears(self) -> None:
-        """Return when the replicator goes by the route of now and sends nothing of before.
+    async def replicator_hears(self) -> bool:
+        """Return whether the replicator goes by the route of now and has nothing of before under way.
 
-        One that is dead asks for the route before it does anything; one that is slow is told of in the log.
+        One that does not say so, dead or hung, begins nothing new before it has asked for the route; what it
+        had under way may still end.
         """
-        if await self._ask("replicator", "hear", limit_s=HEAR_LIMIT_S) is None and self._sockets:
-            _log.warning("the replicator has not said that it heard the operator")
+        if not self._sockets or await self._ask("replicator", "hear", limit_s=HEAR_LIMIT_S) is not None:
+            return True
+        _log.warning("the replicator has not said that it heard the operator")
+        return False
 
     async def _ask(self, component: str, method: str, *, limit_s: float = LIMIT_S) -> Json | None:
         path = self._sockets.get(component)

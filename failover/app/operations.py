@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 from prometheus_client import generate_latest
 
@@ -13,10 +13,15 @@ from failover.app.numbers import Others
 from failover.audit.trail import Trail
 from failover.clock import SystemClock, rfc3339
 from failover.metrics import RouterMetrics
+from failover.model import Mode
 from failover.routing.controller import Controller
 from failover.routing.states import Decision, Wish
 
 Json = dict[str, Any]
+UNHEARD: Final = (
+    "the replicator did not answer within 5 s: it begins nothing new, but what it had under way may still "
+    "end; see `failover status` before you service the primary"
+)
 
 
 class RouterOperations:
@@ -54,7 +59,9 @@ class RouterOperations:
         would = await self._controller.set_intent(wish, actor, dry_run=request.dry_run)
         if not request.dry_run:
             # A PACS in the middle of an upgrade must not be written to (DESIGN 4.3): not for a second.
-            await self._others.replicator_hears()
+            heard = await self._others.replicator_hears()
+            if not heard and request.mode in (Mode.DRAIN, Mode.FORCED):
+                return {**self.status(), "warnings": [UNHEARD]}
         return self._answer(would, dry_run=request.dry_run)
 
     async def decide(self, request: DecisionRequest, actor: str) -> Json:

@@ -95,7 +95,8 @@ def drain(
     """Give the primary no new work, and return when it is empty: then it can be serviced.
 
     What is still in flight after the grace is ended: what may be repeated goes to the backup, the rest
-    breaks. Exit code 1 when something is in flight even then; the drain stays in force.
+    breaks. Exit code 1 when something is in flight even then, or when the replicator did not say that it
+    heard; the drain stays in force.
     """
     if upstream != "primary":
         leave(Exit.USAGE, f"drain: must be primary, is {upstream}")
@@ -112,11 +113,14 @@ def drain(
     }
     with _a_sentence_at_the_end():
         answer = router.ask("PUT", "/api/route", request)
+        warnings = answer.get("warnings", [])
         if not dry_run:
             answer = _wait_until_empty(router, answer, grace_s)
         show(answer, as_json=json_)
     if not dry_run:
         _tell_what_is_left(answer, grace)
+    if warnings:
+        leave(Exit.FAILED, *warnings)
 
 
 def pause(
@@ -212,7 +216,9 @@ def _ask_and_show(
     router: RouterClient, method: str, path: str, request: Mapping[str, Any], *, as_json: bool
 ) -> None:
     with _a_sentence_at_the_end():
-        show(router.ask(method, path, request), as_json=as_json)
+        answer = router.ask(method, path, request)
+        show(answer, as_json=as_json)
+    say(answer.get("warnings", []), error=True)
 
 
 def _wait_until_empty(router: RouterClient, answer: dict[str, Any], grace_s: float) -> dict[str, Any]:

@@ -12,8 +12,9 @@ from typing import Any, Final
 
 from failover.model import Mode, Phase, UpstreamName, Verdict
 
-# The router's last word counts for so long; after that nothing is sent, because an operator may have spoken.
-WORD_COUNTS_S: Final = 10.0
+# The router's last word counts for so long; then nothing is touched: an operator may have spoken. It is asked
+# each second. Shorter than the router waits for us (5 s): who did not hear in time begins nothing new.
+WORD_COUNTS_S: Final = 3.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,9 +81,9 @@ def permission(word: Word | None, age_s: float) -> Permission:
         return _nothing("the primary is drained")
     if word.mode is Mode.FORCED and word.forced is not UpstreamName.PRIMARY and not word.keep_replicating:
         return _nothing("forced to the backup")
-    web, dicom = word.web is Verdict.UP, word.dicom is Verdict.UP
     if age_s > WORD_COUNTS_S:
-        return Permission(True, web, dicom, False, "the router is silent: nothing is sent")
+        return _nothing("the router is silent")
+    web, dicom = word.web is Verdict.UP, word.dicom is Verdict.UP
     if not web and not dicom:
         return Permission(True, False, False, True, "the primary is not up")
     return Permission(True, web, dicom, True, "allowed")

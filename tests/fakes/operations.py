@@ -62,6 +62,7 @@ class FakeOperations:
         self.trail: list[Json] = []
         self.changed = Signal()
         self.awaited: str | None = None
+        self.warnings: list[str] = []
         self.asked: list[tuple[RouteRequest | DecisionRequest, str]] = []
         self.breaks: Exception | None = None
 
@@ -88,7 +89,7 @@ class FakeOperations:
         if request.mode is not Mode.PAUSED:
             self.move("backup" if to_backup else "primary")
         self.happen("intent", code=request.mode.value, reason=request.reason, actor=actor)
-        return self.status()
+        return {**self.status(), "warnings": self.warnings} if self.warnings else self.status()
 
     async def decide(self, request: DecisionRequest, actor: str) -> Json:
         self.asked.append((request, actor))

@@ -188,6 +188,21 @@ def test_drain_tells_what_is_left_after_its_grace(failover: Failover, router: Ru
     assert json.loads(ended.stdout)["mode"] == "drain"
 
 
+def test_what_the_router_warns_of_is_said_and_a_drain_fails_by_it(
+    failover: Failover, router: Running
+) -> None:
+    def warn(operations: FakeOperations) -> None:
+        operations.warnings = ["the replicator did not answer"]
+        operations.now["in_flight"]["primary"].update(web=0, dicom=0)
+
+    router.act(warn)
+    forced = failover("force", "backup", "--reason", "upgrade", "--admin", router.url)
+    assert (forced.exit_code, forced.stderr) == (0, "the replicator did not answer\n")
+    drained = failover("drain", "primary", "--reason", "upgrade", "--admin", router.url)
+    assert drained.exit_code == 1
+    assert drained.stderr.endswith("the replicator did not answer\n")
+
+
 def test_a_drain_that_someone_ends_is_told(failover: Failover, router: Running) -> None:
     def someone_says_auto(operations: FakeOperations) -> None:
         whole = operations.status
