@@ -1,24 +1,20 @@
-"""What both sides hold, and how far the comparison has come: a SQLite file of the replicator alone.
+"""What both sides hold, and how far the comparison has come: studies and days, in a file of the replicator.
 
-It remembers and answers; what follows from it is decided in `reconcile`. Losing the file costs a new
-inventory and nothing else: the debt is in the archive's ledger. Rows of studies that vanished on the primary
-stay, marked, because the recheck after an outage will have to tell what the last comparison still saw.
+It remembers and answers; what follows from it is decided in `reconcile`. Rows of studies that vanished on the
+primary stay, marked, because the recheck after an outage will have to tell what the last comparison still
+saw. Single objects that were refused or have vanished are in its `reckoning`.
 """
 
 from __future__ import annotations
 
 import json
-import sqlite3
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import date
 from pathlib import Path
-from typing import Any, Final
 
-import structlog
-
-from failover.durable import make_folder
-from failover.replication.proof import Refusals
+from failover.replication.inventory_file import Transaction, marks, open_inventory_file, parts
+from failover.replication.reckoning import Reckoning
 from failover.replication.reconcile import (
     SETTLED_AFTER_S,
     Finding,
@@ -29,46 +25,6 @@ from failover.replication.reconcile import (
     dicom_day,
     parse_day,
 )
-from failover.replication.vanished import Gone
-
-_log = structlog.get_logger(__name__)
-_VERSION: Final = 2
-_SCHEMA: Final = """
-CREATE TABLE study (
-    study_instance_uid TEXT PRIMARY KEY,
-    study_date TEXT NOT NULL,
-    study_time TEXT NOT NULL,
-    facts TEXT NOT NULL,             -- the primary's, as JSON
-    instances INTEGER,               -- on the primary; NULL: not counted yet
-    counted INTEGER NOT NULL,        -- 1: by its search, 0: by our looks, because its search has no count
-    held INTEGER NOT NULL,           -- in the archive
-    missing INTEGER NOT NULL,        -- of the primary's, not in the archive
-    evicted INTEGER NOT NULL,        -- 1: what is missing was left out for space
-    need INTEGER NOT NULL,           -- reconcile.Need: what is still to be fetched
-    stood_s REAL NOT NULL,           -- how long the primary's count has stood
-    brought_facts TEXT,              -- facts when the whole was last fetched
-    looked_primary INTEGER,          -- counts at which nothing was missing, instance by instance
-    looked_archive INTEGER,
-    looked_missing INTEGER,
-    looked_at_s REAL NOT NULL DEFAULT 0,  -- stood_s at that look
-    vanished INTEGER NOT NULL DEFAULT 0   -- 1: the last comparison missed it, 2: and that has been judged
-) WITHOUT ROWID;
-CREATE INDEX study_by_date ON study (study_date, study_time);
-CREATE INDEX study_by_need ON study (need, study_date, study_time);
-CREATE TABLE day (study_date TEXT PRIMARY KEY, sweep INTEGER NOT NULL) WITHOUT ROWID;
-CREATE TABLE progress (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE refusal (
-    sop_instance_uid TEXT PRIMARY KEY,
-    times INTEGER NOT NULL,
-    others_taken INTEGER NOT NULL,
-    status INTEGER
-) WITHOUT ROWID;
-CREATE TABLE gone (                  -- what the primary does not show any more, until it is judged
-    sop_instance_uid TEXT PRIMARY KEY,
-    study_instance_uid TEXT NOT NULL,
-    seen INTEGER NOT NULL            -- 1: by the last comparison
-) WITHOUT ROWID;
-"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,30 +54,8 @@ class Inventory:
 
     def __init__(self, path: Path) -> None:
         """Open the file, or begin a new one where it cannot be read: that costs a new inventory."""
-        make_folder(path.parent)
-        try:
-            self._db = self._open(path)
-        except sqlite3.DatabaseError as error:
-            _log.warning("inventory cannot be read, a new one begins", error=str(error))
-            for suffix in ("", "-wal", "-shm"):
-                path.with_name(path.name + suffix).unlink(missing_ok=True)
-            self._db = self._open(path)
-
-    @staticmethod
-    def _open(path: Path) -> sqlite3.Connection:
-        db = sqlite3.connect(path, isolation_level=None)
-        try:
-            db.execute("PRAGMA journal_mode = WAL")
-            db.execute("PRAGMA synchronous = NORMAL")
-            (version,) = db.execute("PRAGMA user_version").fetchone()
-            if version == 0:
-                db.executescript(f"BEGIN; {_SCHEMA} PRAGMA user_version = {_VERSION}; COMMIT;")
-            elif version != _VERSION:
-                raise sqlite3.DatabaseError(f"version {version}, this program writes {_VERSION}")
-        except BaseException:
-            db.close()
-            raise
-        return db
+        self._db = open_inventory_file(path)
+        self.reckoning = Reckoning(self._db)
 
     def close(self) -> None:
         self._db.close()
@@ -131,11 +65,11 @@ class Inventory:
     def known(self, study_instance_uids: Sequence[str]) -> dict[str, Known]:
         """Return what is remembered of each; those never seen are left out."""
         found: dict[str, Known] = {}
-        for part in _parts(study_instance_uids):
+        for part in parts(study_instance_uids):
             rows = self._db.execute(
                 "SELECT study_instance_uid, instances, stood_s, brought_facts, looked_primary,"
                 " looked_archive, looked_missing, looked_at_s, need FROM study WHERE study_instance_uid IN ("
-                + _marks(part)
+                + marks(part)
                 + ")",
                 part,
             )
@@ -153,7 +87,7 @@ class Inventory:
 
     def record(self, studies: Iterable[tuple[StudyOnPrimary, int, Finding, float]]) -> None:
         """Write down what a search showed: (study, held in the archive, finding, stood_s)."""
-        with _Transaction(self._db):
+        with Transaction(self._db):
             for study, held, finding, stood_s in studies:
                 self._db.execute(
                     "INSERT INTO study (study_instance_uid, study_date, study_time, facts, instances,"
@@ -188,7 +122,7 @@ class Inventory:
         """
         count = listed if job.count is None else job.count
         complete = missing == 0
-        with _Transaction(self._db):
+        with Transaction(self._db):
             self._db.execute(
                 "UPDATE study SET stood_s = CASE WHEN instances IS ? THEN stood_s ELSE 0 END, instances = ?,"
                 " held = ?, missing = ?, need = ?, looked_primary = ?, looked_archive = ?,"
@@ -211,7 +145,7 @@ class Inventory:
 
     def record_evicted(self, job: Job) -> None:
         """Something of the study, or of a younger one, went for space since it was compared."""
-        with _Transaction(self._db):
+        with Transaction(self._db):
             self._db.execute(
                 "UPDATE study SET need = 0, evicted = 1 WHERE study_instance_uid = ?",
                 (job.study_instance_uid,),
@@ -219,7 +153,7 @@ class Inventory:
 
     def record_brought(self, job: Job) -> None:
         """What is left of an evicted study was fetched with `job.facts`."""
-        with _Transaction(self._db):
+        with Transaction(self._db):
             self._db.execute(
                 "UPDATE study SET need = 0, brought_facts = ? WHERE study_instance_uid = ?",
                 (_facts_json(job.facts), job.study_instance_uid),
@@ -237,7 +171,7 @@ class Inventory:
             )
             if uid not in shown
         ]
-        with _Transaction(self._db):
+        with Transaction(self._db):
             self._db.executemany(
                 "UPDATE study SET vanished = 1, need = 0 WHERE study_instance_uid = ?",
                 [(uid,) for uid in gone],
@@ -259,7 +193,7 @@ class Inventory:
         rows = self._db.execute(
             "SELECT study_instance_uid, need, facts, study_date, instances, counted FROM study"
             " WHERE need > 0 AND vanished = 0"
-            f" AND study_instance_uid NOT IN ({_marks(left_out)})"
+            f" AND study_instance_uid NOT IN ({marks(left_out)})"
             " ORDER BY study_date DESC, study_time DESC LIMIT ?",
             (*left_out, limit),
         )
@@ -316,7 +250,7 @@ class Inventory:
         return [uid for (uid,) in rows]
 
     def record_judged(self, study_instance_uids: Sequence[str]) -> None:
-        with _Transaction(self._db):
+        with Transaction(self._db):
             self._db.executemany(
                 "UPDATE study SET vanished = 2 WHERE study_instance_uid = ? AND vanished = 1",
                 [(uid,) for uid in study_instance_uids],
@@ -326,28 +260,6 @@ class Inventory:
         """Return which of these the last comparison did not see."""
         rows = self._db.execute("SELECT study_instance_uid FROM study WHERE vanished > 0")
         return {uid for (uid,) in rows} & set(study_instance_uids)
-
-    def record_vanished(self, looked_at: Sequence[str], gone: Sequence[Gone]) -> None:
-        """Replace what is known to have vanished of the studies `looked_at` by `gone`."""
-        with _Transaction(self._db):
-            self._db.executemany("DELETE FROM gone WHERE study_instance_uid = ?", [(u,) for u in looked_at])
-            self._db.executemany(
-                "INSERT OR REPLACE INTO gone VALUES (?, ?, ?)",
-                [(one.sop_instance_uid, one.study_instance_uid, int(one.seen)) for one in gone],
-            )
-
-    def vanished(self) -> list[Gone]:
-        """Return what has vanished and is not judged yet."""
-        rows = self._db.execute("SELECT sop_instance_uid, study_instance_uid, seen FROM gone")
-        return [Gone(sop, study, bool(seen)) for sop, study, seen in rows]
-
-    def vanished_studies(self) -> int:
-        return int(self._db.execute("SELECT count(DISTINCT study_instance_uid) FROM gone").fetchone()[0])
-
-    def forget_vanished(self) -> None:
-        """All of it is in the ledger now."""
-        with _Transaction(self._db):
-            self._db.execute("DELETE FROM gone")
 
     # -- the sweep
 
@@ -364,7 +276,7 @@ class Inventory:
 
     def record_swept(self, day: date) -> None:
         """Write down that `day` has been compared just now."""
-        with _Transaction(self._db):
+        with Transaction(self._db):
             (last,) = self._db.execute("SELECT coalesce(max(sweep), 0) FROM day").fetchone()
             self._db.execute(
                 "INSERT INTO day VALUES (?, ?) ON CONFLICT (study_date) DO UPDATE SET sweep = excluded.sweep",
@@ -374,7 +286,7 @@ class Inventory:
     def forget_before(self, first: date) -> list[str]:
         """Drop days and studies that have left the window; return the studies."""
         old = "study_date < ? AND study_date <> ''"
-        with _Transaction(self._db):
+        with Transaction(self._db):
             self._db.execute("DELETE FROM day WHERE study_date < ?", (dicom_day(first),))
             rows = self._db.execute(
                 f"DELETE FROM study WHERE {old} RETURNING study_instance_uid", (dicom_day(first),)
@@ -387,56 +299,8 @@ class Inventory:
         return bool(self._db.execute("SELECT 1 FROM progress WHERE name = 'first_inventory'").fetchall())
 
     def record_first_inventory(self) -> None:
-        with _Transaction(self._db):
+        with Transaction(self._db):
             self._db.execute("INSERT OR REPLACE INTO progress VALUES ('first_inventory', 'done')")
-
-    # -- refusals
-
-    def refused(self, sop_instance_uid: str, status: int) -> Refusals:
-        """Count a refusal for good, and return where the object stands now."""
-        with _Transaction(self._db):
-            self._db.execute(
-                "INSERT INTO refusal VALUES (?, 1, 0, ?)"
-                " ON CONFLICT (sop_instance_uid) DO UPDATE SET times = times + 1, status = excluded.status",
-                (sop_instance_uid, status),
-            )
-        return Refusals(
-            *self._db.execute(
-                "SELECT times, others_taken FROM refusal WHERE sop_instance_uid = ?", (sop_instance_uid,)
-            ).fetchone()
-        )
-
-    def taken(self, sop_instance_uids: Sequence[str]) -> None:
-        """Write down that the primary took these: every refused other one has been outlived by them."""
-        if not sop_instance_uids:
-            return
-        with _Transaction(self._db):
-            self._db.executemany(
-                "DELETE FROM refusal WHERE sop_instance_uid = ?", [(uid,) for uid in sop_instance_uids]
-            )
-            self._db.execute("UPDATE refusal SET others_taken = others_taken + ?", (len(sop_instance_uids),))
-
-
-class _Transaction:
-    """BEGIN … COMMIT, or ROLLBACK when the block raises."""
-
-    def __init__(self, db: sqlite3.Connection) -> None:
-        self._db = db
-
-    def __enter__(self) -> None:
-        self._db.execute("BEGIN IMMEDIATE")
-
-    def __exit__(self, kind: object, error: object, trace: object) -> None:
-        self._db.execute("COMMIT" if kind is None else "ROLLBACK")
-
-
-def _marks(items: Sequence[Any]) -> str:
-    return ", ".join("?" * len(items))
-
-
-def _parts(items: Sequence[str], size: int = 500) -> Iterable[Sequence[str]]:
-    # SQLite allows 999 variables in old builds.
-    return (items[start : start + size] for start in range(0, len(items), size))
 
 
 def _facts_json(facts: PatientFacts) -> str:

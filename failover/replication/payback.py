@@ -14,6 +14,7 @@ import structlog
 
 from failover.clients.stored import Stored
 from failover.clock import Clock
+from failover.control import Json
 from failover.metrics import ReplicatorMetrics
 from failover.model import DebtState
 from failover.replication.archive_side import ArchiveSide, OwedObject
@@ -30,10 +31,11 @@ _STUDIES_FIRST: Final = 500
 
 @dataclass(slots=True)
 class _Waiting:
-    """When an object is due again, and how often that was so."""
+    """When an object is due again, how often that was so, and what the primary said of it."""
 
     times: int
     due_s: float
+    said: str
 
 
 class Payback:
@@ -72,14 +74,14 @@ class Payback:
         except Exception:
             health.failed()
             for entry in due:
-                self._put_off(entry)
+                self._put_off(entry, "no answer")
             raise
         via = "stow" if way.name == "web" else "store"
         # What was sent and not answered may be there: it is asked for like one that was accepted.
         sent = [e for e in due if e.sop_instance_uid not in answers or answers[e.sop_instance_uid].accepted]
         await self._archive.mark((entry.sop_instance_uid for entry in sent), DebtState.SENT)
         for entry in sent:
-            self._ask_from_now(entry)
+            self._ask_from_now(entry, "accepted" if entry.sop_instance_uid in answers else "no answer")
             self._sent_by[entry.sop_instance_uid] = way.name
         accepted = [entry for entry in sent if entry.sop_instance_uid in answers]
         self._metrics.sent.labels(via).inc(len(accepted))
@@ -131,7 +133,7 @@ class Payback:
     async def _prove_study(self, way: Way, objects: Sequence[OwedObject]) -> int:
         shown = await way.shown(objects)
         await self._archive.mark(shown, DebtState.PROVEN)
-        self._inventory.taken(list(shown))
+        self._inventory.reckoning.taken(list(shown))
         for uid in shown:
             self._questions.pop(uid, None)
             self._failures.pop(uid, None)
@@ -143,25 +145,38 @@ class Payback:
             await self._archive.mark((entry.sop_instance_uid for entry in again), DebtState.OWED)
             for entry in again:
                 self._questions.pop(entry.sop_instance_uid, None)
-                self._put_off(entry)
+                self._put_off(entry, "accepted, but not shown")
                 self.health(self._sent_by.pop(entry.sop_instance_uid, way.name)).failed()
                 self._metrics.failures.labels("prove").inc()
         return len(shown)
 
     async def _refused(self, entry: OwedObject, answer: Stored, health: StoreHealth) -> None:
         self._metrics.failures.labels("send").inc()
-        self._put_off(entry)
+        self._put_off(entry, _status(answer))
         if not is_permanent(answer.failure_reason):
             _log.warning("the primary did not take an object", reason=answer.sentence)
             health.failed()
             return
         assert answer.failure_reason is not None
-        refusals = self._inventory.refused(entry.sop_instance_uid, answer.failure_reason)
+        refusals = self._inventory.reckoning.refused(entry.sop_instance_uid, answer.failure_reason)
         _log.warning("the primary refuses an object", reason=answer.sentence, times=refusals.times)
         if refusals.final:
             await self._archive.mark(
                 [entry.sop_instance_uid], DebtState.REFUSED, status=answer.failure_reason
             )
+
+    def progress(self, sop_instance_uids: Sequence[str]) -> dict[str, Json]:
+        """Return what the primary said last of these objects, and in how many seconds each is due again.
+
+        What was neither sent nor asked for since our start is left out: it is due now.
+        """
+        now_s = self._clock.monotonic()
+        found = {uid: self._questions.get(uid) or self._failures.get(uid) for uid in sop_instance_uids}
+        return {
+            uid: {"last_status": waiting.said, "due_in_s": max(0.0, waiting.due_s - now_s)}
+            for uid, waiting in found.items()
+            if waiting is not None
+        }
 
     # -- who is due
 
@@ -177,23 +192,28 @@ class Payback:
             for uid in waiting.keys() - listed:
                 del waiting[uid]
 
-    def _put_off(self, entry: OwedObject) -> None:
+    def _put_off(self, entry: OwedObject, said: str) -> None:
         known = self._failures.get(entry.sop_instance_uid)
         times = (known.times if known else 0) + 1
         self._failures[entry.sop_instance_uid] = _Waiting(
-            times, self._clock.monotonic() + again_after_s(times)
+            times, self._clock.monotonic() + again_after_s(times), said
         )
 
-    def _ask_from_now(self, entry: OwedObject) -> None:
+    def _ask_from_now(self, entry: OwedObject, said: str) -> None:
         wait_s = next_question_s(0) or 0.0
-        self._questions[entry.sop_instance_uid] = _Waiting(0, self._clock.monotonic() + wait_s)
+        self._questions[entry.sop_instance_uid] = _Waiting(0, self._clock.monotonic() + wait_s, said)
 
     def _asked_in_vain(self, entry: OwedObject) -> bool:
         """Count the question; True when there is none left and the object is to be sent again."""
-        known = self._questions.setdefault(entry.sop_instance_uid, _Waiting(0, 0.0))
+        known = self._questions.setdefault(entry.sop_instance_uid, _Waiting(0, 0.0, "accepted"))
         known.times += 1
+        known.said = "accepted, not shown yet"
         wait_s = next_question_s(known.times)
         if wait_s is None:
             return True
         known.due_s = self._clock.monotonic() + wait_s
         return False
+
+
+def _status(answer: Stored) -> str:
+    return answer.sentence if answer.failure_reason is None else f"0x{answer.failure_reason:04X}"

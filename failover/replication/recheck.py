@@ -22,7 +22,7 @@ from failover.model import DebtState
 from failover.replication.archive_side import ArchiveSide
 from failover.replication.inventory import Inventory
 from failover.replication.orders import Orders
-from failover.replication.vanished import Gone, judge
+from failover.replication.vanished import NOTHING_MORE, Extent, Gone, extent, judge
 from failover.replication.ways import Way
 
 _log = structlog.get_logger(__name__)
@@ -43,10 +43,11 @@ class Recheck:
         self, orders: Orders, archive: ArchiveSide, inventory: Inventory, clock: Clock, *, recheck_s: float
     ) -> None:
         self._orders, self._archive, self._inventory = orders, archive, inventory
+        self._reckoning = inventory.reckoning
         self._clock, self._recheck_s = clock, recheck_s
         self._done_for: int | None = None  # the interruption after which it was done; None: since our start
         self._done_at_s = 0.0
-        self._lately: deque[tuple[float, int]] = deque()
+        self._lately: deque[tuple[float, Extent]] = deque()
 
     def due(self) -> bool:
         """Whether the primary was away since the last recheck. Until then nothing counts as deleted."""
@@ -55,11 +56,11 @@ class Recheck:
     @property
     def waits(self) -> bool:
         """Whether an operator must decide."""
-        return self._inventory.vanished_studies() > 0
+        return self._reckoning.vanished_studies() > 0
 
     def numbers(self) -> Json:
         """What the gate asks for. `vanished`: studies that an operator must decide on."""
-        vanished = self._inventory.vanished_studies()
+        vanished = self._reckoning.vanished_studies()
         settled = self._clock.monotonic() - self._done_at_s >= _SETTLES_S
         return {
             "done": not self.due() and not vanished and settled,
@@ -89,10 +90,12 @@ class Recheck:
             if shown.get(uid) == instances:
                 continue
             looked += 1
-            gone += [Gone(sop, uid, seen=True) for sop in await self._missing(way, uid)]
+            gone += [
+                Gone(sop, uid, seen=True, of_objects=expected[uid]) for sop in await self._missing(way, uid)
+            ]
         before = self._inventory.absent_before({one.study_instance_uid for one in gone})
         gone = [replace(one, seen=one.study_instance_uid not in before) for one in gone]
-        self._inventory.record_vanished(list(expected), gone)
+        self._reckoning.record_vanished(list(expected), gone, self._now())
         await self._settle(asked_for)
         _log.info("recheck", studies=len(expected), by_instance=looked, objects_gone=len(gone))
 
@@ -106,10 +109,15 @@ class Recheck:
         """A look in calm did not find these: they were deleted on the primary, unless there are too many."""
         if self.due():
             return
-        gone = [Gone(uid, study_instance_uid, seen=False) for uid in sop_instance_uids]
-        if gone:
-            self._inventory.record_vanished([study_instance_uid], gone)
-            await self._settle()
+        missed = list(sop_instance_uids)
+        if not missed:
+            return
+        held = len(await self._archive.paid(study_instance_uid))
+        gone = [Gone(uid, study_instance_uid, seen=False, of_objects=held) for uid in missed]
+        if self.due():
+            return
+        self._reckoning.record_vanished([study_instance_uid], gone, self._now())
+        await self._settle()
 
     async def judge_absent(self, way: Way) -> None:
         """Judge the studies that the comparison has missed; one that got another date is not gone."""
@@ -117,35 +125,37 @@ class Recheck:
         if not absent or self.due():
             return
         found = {study.study_instance_uid for study in await way.named(absent)}
-        gone = [
-            Gone(sop, uid, seen=False)
-            for uid in absent
-            if uid not in found
-            for sop in await self._archive.paid(uid)
-        ]
+        gone: list[Gone] = []
+        for uid in absent:
+            if uid not in found:
+                held = await self._archive.paid(uid)
+                gone += [Gone(sop, uid, seen=False, of_objects=len(held)) for sop in held]
         if self.due():
             return
-        self._inventory.record_vanished(absent, gone)
+        self._reckoning.record_vanished(absent, gone, self._now())
         self._inventory.record_judged(absent)
         await self._settle()
 
     # -- judging
+
+    def _now(self) -> float:
+        return self._clock.wall().timestamp()
 
     async def _settle(self, asked_for: int | None = None) -> None:
         """Write into the ledger what is clear; what is not stays. `asked_for`: a recheck ends with this."""
         now_s = self._clock.monotonic()
         while self._lately and now_s - self._lately[0][0] > _TOGETHER_S:
             self._lately.popleft()
-        gone = self._inventory.vanished()
-        lately = sum(count for _, count in self._lately) if not any(one.seen for one in gone) else 0
+        gone = self._reckoning.vanished()
+        in_calm = not any(one.seen for one in gone)
+        lately = sum((before for _, before in self._lately if in_calm), NOTHING_MORE)
         judgement = judge(gone, self._inventory.studies(), self._orders.vanished_decision, lately)
         if not judgement.waits:
             await self._archive.mark(judgement.owed, DebtState.OWED)
             await self._archive.mark(judgement.deleted, DebtState.DELETED)
-            studies = self._inventory.vanished_studies()
-            self._inventory.forget_vanished()
-            if studies:
-                self._lately.append((now_s, studies))
+            self._reckoning.forget_vanished()
+            if gone:
+                self._lately.append((now_s, extent(gone)))
         if gone:
             _log.warning(
                 "objects vanished on the primary",

@@ -121,7 +121,8 @@ class ReplicationService:
         assert primary is not None, "the configuration was checked: only the archive can do without a primary"
         ways: list[Way] = []
         if primary.web is not None and primary.dicomweb_path is not None:
-            self._web = DicomwebClient(str(primary.web.url).rstrip("/") + primary.dicomweb_path)
+            base_url = str(primary.web.url).rstrip("/") + primary.dicomweb_path
+            self._web = DicomwebClient(base_url, tls=primary.web.client_tls)
             ways.append(WebWay(self._web))
         if primary.dicom is not None:
             calling_ae = configuration.listen.dicom.ae_title
@@ -134,11 +135,14 @@ class ReplicationService:
     # -- control methods
 
     def handlers(self) -> dict[str, Handler]:
-        """`numbers` and `metrics` for the router's status and /metrics; `hear`: an operator has spoken."""
+        """`numbers` and `metrics` for the router's status and /metrics; `hear`: an operator has spoken;
+        `owed.progress` and `vanished.list` for the list of what is owed."""
         return {
             "numbers": self._answer_numbers,
             "metrics": self._answer_metrics,
             "hear": self._answer_hear,
+            "owed.progress": self._answer_progress,
+            "vanished.list": self._answer_vanished,
         }
 
     async def _answer_hear(self, _params: Json) -> Json:
@@ -152,6 +156,16 @@ class ReplicationService:
     async def _answer_numbers(self, _params: Json) -> Json:
         assert self._worker is not None
         return self._worker.numbers()
+
+    async def _answer_progress(self, params: Json) -> Json:
+        assert self._worker is not None
+        return self._worker.owed_progress([str(uid) for uid in params.get("sop_instance_uids") or []])
+
+    async def _answer_vanished(self, params: Json) -> Json:
+        assert self._inventory is not None
+        reckoning = self._inventory.reckoning
+        page = reckoning.vanished_page(int(params.get("limit", 100)), str(params.get("after") or ""))
+        return {"objects": page, "count": reckoning.vanished_objects()}
 
     async def _answer_metrics(self, _params: Json) -> Json:
         return {"text": generate_latest(self._metrics.registry).decode()}

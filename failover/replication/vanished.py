@@ -7,6 +7,7 @@ operator knows which of the two it was.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -25,6 +26,7 @@ class Gone:
     sop_instance_uid: str
     study_instance_uid: str
     seen: bool  # by the last comparison
+    of_objects: int = 1  # how many of its study the primary must have, this one among them
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,24 +37,52 @@ class Judgement:
     reason: str = "nothing has vanished"
 
 
-def are_many(vanished: int, of_studies: int) -> bool:
-    """Whether so many of `of_studies` studies have vanished that a person must say what that means."""
-    return vanished > MANY_STUDIES or (vanished >= FEW_STUDIES and vanished > SMALL_SHARE * of_studies)
+@dataclass(frozen=True, slots=True)
+class Extent:
+    """How much has vanished. `touched`: studies of which anything has; `lost`: the shares of them that have
+    gone, added up, so that a study with one image of a hundred deleted is not a lost study."""
+
+    touched: int = 0
+    lost: float = 0.0
+
+    def __add__(self, other: Extent) -> Extent:
+        return Extent(self.touched + other.touched, self.lost + other.lost)
 
 
-def judge(gone: Sequence[Gone], of_studies: int, decision: str | None, lately: int = 0) -> Judgement:
-    """Return what to do with `gone`; `lately` studies more were judged a short while ago.
+def extent(gone: Iterable[Gone]) -> Extent:
+    """Return how much `gone` is."""
+    missing: Counter[str] = Counter()
+    held: dict[str, int] = {}
+    for one in gone:
+        missing[one.study_instance_uid] += 1
+        held[one.study_instance_uid] = one.of_objects
+    return Extent(len(missing), sum(min(1.0, count / max(1, held[uid])) for uid, count in missing.items()))
+
+
+def are_many(vanished: Extent, of_studies: int) -> bool:
+    """Whether so much of `of_studies` studies has vanished that a person must say what that means."""
+    return vanished.touched > MANY_STUDIES or (
+        vanished.lost >= FEW_STUDIES and vanished.lost > SMALL_SHARE * of_studies
+    )
+
+
+NOTHING_MORE: Final = Extent()
+
+
+def judge(
+    gone: Sequence[Gone], of_studies: int, decision: str | None, lately: Extent = NOTHING_MORE
+) -> Judgement:
+    """Return what to do with `gone`; `lately` was judged a short while ago.
 
     `decision`: owed or deleted, as an operator said of all of them; None: none has.
     """
-    studies = {one.study_instance_uid for one in gone}
-    if not studies:
+    if not gone:
         return Judgement()
     if decision == OWED:
         return Judgement(owed=_uids(gone), reason="an operator decided: it is debt")
     if decision == DELETED:
         return Judgement(deleted=_uids(gone), reason="an operator decided: it was deleted")
-    if are_many(len(studies) + lately, of_studies):
+    if are_many(extent(gone) + lately, of_studies):
         return Judgement(waits=True, reason="too many studies vanished: an operator must decide")
     return Judgement(
         owed=_uids(one for one in gone if one.seen),

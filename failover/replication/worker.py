@@ -7,12 +7,14 @@ distance, and harms no other loop. Nothing here is urgent for callers, so it is 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import Any, Final
 
 import structlog
 
 from failover.aio import Signal, cancel_and_wait, spawn
 from failover.clock import Clock
+from failover.control import Json
 from failover.errors import FailoverError, UpstreamError
 from failover.metrics import ReplicatorMetrics
 from failover.replication.archive_side import ArchiveSide
@@ -234,6 +236,15 @@ class Worker:
                 _log.info("a store sent as a probe failed", service=way.name, error=str(error))
 
     # -- telling
+
+    def owed_progress(self, sop_instance_uids: Sequence[str]) -> Json:
+        """How far the debt of these objects is; `allowed` says why nothing may be sent at all."""
+        allowed = self._orders.allowed
+        return {
+            "objects": self._payback.progress(sop_instance_uids),
+            "allowed": allowed.reason,
+            "sends": allowed.touch and allowed.send,
+        }
 
     def numbers(self) -> dict[str, Any]:
         """What the router asks for. `stores`: totals since the start, of objects, by service."""

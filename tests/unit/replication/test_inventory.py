@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from datetime import date, timedelta
 from pathlib import Path
 
@@ -17,6 +19,7 @@ from failover.replication.reconcile import (
     StudyOnPrimary,
     window_days,
 )
+from failover.replication.vanished import Gone
 
 TODAY = date(2026, 3, 10)
 WEEK_AGO = TODAY - timedelta(days=7)
@@ -116,11 +119,11 @@ def test_the_sweep_takes_new_days_first_then_the_longest_ago(inventory: Inventor
 
 def test_refusals_are_counted_and_forgotten_with_a_proof(inventory: Inventory) -> None:
     for times in (1, 2, 3):
-        assert inventory.refused("x", 0xC000).times == times
-    inventory.taken(["other"])
-    assert inventory.refused("x", 0xC000).final
-    inventory.taken(["x"])
-    assert inventory.refused("x", 0xC000).times == 1
+        assert inventory.reckoning.refused("x", 0xC000).times == times
+    inventory.reckoning.taken(["other"])
+    assert inventory.reckoning.refused("x", 0xC000).final
+    inventory.reckoning.taken(["x"])
+    assert inventory.reckoning.refused("x", 0xC000).times == 1
 
 
 def test_it_survives_a_restart_and_a_spoilt_file_costs_a_new_inventory(tmp_path: Path) -> None:
@@ -138,3 +141,32 @@ def test_it_survives_a_restart_and_a_spoilt_file_costs_a_new_inventory(tmp_path:
     assert anew.jobs(9) == []
     assert not anew.first_inventory_done
     anew.close()
+
+
+def test_what_vanished_keeps_the_moment_it_was_first_missed(inventory: Inventory) -> None:
+    reckoning = inventory.reckoning
+    one, other = Gone("1.1.1", "1.1", True, 3), Gone("1.1.2", "1.1", True, 3)
+    reckoning.record_vanished(["1.1"], [one], 100.0)
+    reckoning.record_vanished(["1.1"], [one, other], 200.0)
+    assert [(entry["sop_instance_uid"], entry["since"]) for entry in reckoning.vanished_page(10, "")] == [
+        ("1.1.1", 100.0),
+        ("1.1.2", 200.0),
+    ]
+    assert [entry["sop_instance_uid"] for entry in reckoning.vanished_page(10, "1.1.1")] == ["1.1.2"]
+    assert reckoning.vanished() == [one, other]
+    assert (reckoning.vanished_objects(), reckoning.vanished_studies()) == (2, 1)
+
+
+def test_a_file_of_the_version_before_is_upgraded_with_what_it_knows(tmp_path: Path) -> None:
+    path = tmp_path / "inventory.sqlite"
+    Inventory(path).close()
+    with closing(sqlite3.connect(path)) as db:
+        db.executescript(
+            "DROP TABLE gone; CREATE TABLE gone (sop_instance_uid TEXT PRIMARY KEY,"
+            " study_instance_uid TEXT NOT NULL, seen INTEGER NOT NULL) WITHOUT ROWID;"
+            " INSERT INTO gone VALUES ('1.1.1', '1.1', 1); PRAGMA user_version = 2;"
+        )
+    upgraded = Inventory(path)
+    assert upgraded.reckoning.vanished() == [Gone("1.1.1", "1.1", True, 1)], "it counts as a whole study"
+    assert upgraded.reckoning.vanished_page(1, "")[0]["since"] is None, "nobody knows"
+    upgraded.close()

@@ -8,13 +8,17 @@ import pytest
 
 from failover.model import Mode, Phase, UpstreamName, Verdict
 from failover.replication.permission import Word, interrupts
-from failover.replication.vanished import Gone, are_many, judge
+from failover.replication.vanished import Extent, Gone, are_many, extent, judge
 
 CALM = Word(Mode.AUTO, Phase.ON_PRIMARY, None, False, Verdict.UP, Verdict.UP)
 
 
 def gone(studies: int, *, seen: bool) -> list[Gone]:
-    return [Gone(f"1.{n}.{m}", f"1.{n}", seen) for n in range(studies) for m in range(2)]
+    return [Gone(f"1.{n}.{m}", f"1.{n}", seen, 2) for n in range(studies) for m in range(2)]
+
+
+def an_image_of_each(studies: int, *, of_objects: int) -> list[Gone]:
+    return [Gone(f"1.{n}.1", f"1.{n}", False, of_objects) for n in range(studies)]
 
 
 @pytest.mark.parametrize(
@@ -29,7 +33,27 @@ def gone(studies: int, *, seen: bool) -> list[Gone]:
     ],
 )
 def test_when_a_person_must_decide(vanished: int, of_studies: int, many: bool) -> None:
-    assert are_many(vanished, of_studies) is many
+    assert are_many(extent(gone(vanished, seen=True)), of_studies) is many
+
+
+@pytest.mark.parametrize(
+    ("studies", "of_objects", "waits"),
+    [
+        (3, 100, False),  # three images were rejected in quality control: a small site's usual hour
+        (20, 30, False),
+        (21, 1000, True),  # so many studies at once are nobody's usual hour
+        (5, 2, False),
+        (6, 2, True),  # half of six studies is as much as three
+    ],
+)
+def test_an_image_that_goes_is_no_study_that_goes(studies: int, of_objects: int, waits: bool) -> None:
+    assert judge(an_image_of_each(studies, of_objects=of_objects), 40, None).waits is waits
+
+
+def test_images_that_go_one_by_one_within_the_hour_add_up() -> None:
+    half = extent(an_image_of_each(5, of_objects=2))
+    assert not judge(an_image_of_each(5, of_objects=100), 40, None, lately=half).waits
+    assert judge(an_image_of_each(1, of_objects=2), 40, None, lately=half).waits
 
 
 def test_what_the_last_comparison_saw_is_debt_and_what_was_gone_before_was_deleted() -> None:
@@ -47,7 +71,7 @@ def test_too_many_wait_and_an_operators_word_is_for_all_of_them() -> None:
 
 def test_a_mass_deletion_that_is_noticed_bit_by_bit_waits_too() -> None:
     assert not judge(gone(2, seen=False), 100, None).waits
-    assert judge(gone(2, seen=False), 100, None, lately=1).waits
+    assert judge(gone(2, seen=False), 100, None, lately=Extent(1, 1.0)).waits
 
 
 @pytest.mark.parametrize(
