@@ -53,6 +53,7 @@ class Handlers:
         return {
             "ledger.numbers": self.ledger_numbers,
             "ledger.list": self.ledger_list,
+            "ledger.described": self.ledger_described,
             "ledger.mark": self.ledger_mark,
             "take": self.take,
             "move.expect": self.move_expect,
@@ -79,6 +80,10 @@ class Handlers:
                 lambda: self._ledger.entries(states, limit=limit, after=after, studies_first=first)
             )
         }
+
+    async def ledger_described(self, question: Json) -> Json:
+        uids = [str(uid) for uid in _given(question, "sop_instance_uids")]
+        return {"objects": await _in_thread(lambda: self._ledger.described(uids))}
 
     async def ledger_mark(self, question: Json) -> Json:
         uids = [str(uid) for uid in _given(question, "sop_instance_uids")]

@@ -352,15 +352,23 @@ def _open(path: Path) -> sqlite3.Connection:
 def _prepare(connection: sqlite3.Connection) -> None:
     version = connection.execute("PRAGMA user_version").fetchone()[0]
     if version == 0:
-        connection.execute("BEGIN IMMEDIATE")
-        for statement in _statements(tables.TABLES):
-            connection.execute(statement)
-        connection.execute(f"PRAGMA user_version = {tables.VERSION}")
-        connection.execute("COMMIT")
-    elif version != tables.VERSION:
+        _run(connection, tables.TABLES, tables.VERSION)
+    while version in tables.UPGRADES:
+        _run(connection, tables.UPGRADES[version], version + 1)
+        version += 1
+    if version not in (0, tables.VERSION):
         raise StateUnreadable(
             f"{INDEX} has version {version}, this program reads {tables.VERSION}: update the program"
         )
+
+
+def _run(connection: sqlite3.Connection, script: str, version: int) -> None:
+    """Run all of it or nothing; the file has this version then."""
+    connection.execute("BEGIN IMMEDIATE")
+    for statement in _statements(script):
+        connection.execute(statement)
+    connection.execute(f"PRAGMA user_version = {version}")
+    connection.execute("COMMIT")
 
 
 def _statements(script: str) -> Iterator[str]:

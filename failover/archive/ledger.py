@@ -24,9 +24,11 @@ FRESH_S: Final = 10.0
 # Rows of one answer: each has some 400 bytes, and a frame of the control channel holds 64 MiB.
 MAX_LIMIT: Final = 10_000
 
-# The condition must be written exactly as in the partial index, or SQLite looks at every row.
+# The conditions must be written exactly as in the partial indexes, or SQLite looks at every row.
 _IN_DEBT: Final = "i.state IN ('owed', 'sent', 'refused')"
-_LISTABLE: Final = (DebtState.OWED, DebtState.SENT, DebtState.REFUSED)
+_PAID_OFF: Final = "i.state IN ('proven', 'deleted')"
+_DEBT: Final = (DebtState.OWED, DebtState.SENT, DebtState.REFUSED)
+_PAID: Final = (DebtState.PROVEN, DebtState.DELETED)
 
 _MARK: Final = {
     DebtState.SENT: (
@@ -39,13 +41,21 @@ _MARK: Final = {
         " refused_status = NULL",
         "1",
     ),
-    DebtState.OWED: ("state = 'owed', proven_at = NULL, refused_status = NULL", "1"),
+    DebtState.OWED: (
+        "state_since = CASE WHEN state IN ('owed', 'sent') THEN state_since ELSE :now END,"
+        " state = 'owed', proven_at = NULL, refused_status = NULL",
+        "1",
+    ),
     DebtState.REFUSED: (
-        "state = 'refused', refused_status = :status",
+        "state_since = CASE WHEN state = 'refused' THEN state_since ELSE :now END,"
+        " state = 'refused', refused_status = :status",
         "state IN ('owed', 'sent', 'refused')",
     ),
     # What is owed was never there: it cannot have been deleted.
-    DebtState.DELETED: ("state = 'deleted', proven_at = NULL", "state IN ('none', 'proven')"),
+    DebtState.DELETED: (
+        "state = 'deleted', state_since = :now, proven_at = NULL",
+        "state IN ('none', 'proven')",
+    ),
 }
 
 
@@ -97,10 +107,13 @@ class Ledger:
         """Return objects in `states`: those of `studies_first` before the others, oldest first.
 
         `after` is the SOP instance UID of the last one got: those behind it follow. One that has gone
-        meanwhile starts again from the first. Raises StorageError for a state that is no debt.
+        meanwhile starts again from the first. `proven` is what was owed once, with `deleted` it can be asked
+        for apart from debt. Raises StorageError for other states and for both together.
         """
-        if any(state not in _LISTABLE for state in states):
-            raise StorageError("only owed, sent and refused can be listed")
+        if not (set(states) <= set(_DEBT) or set(states) <= set(_PAID)):
+            raise StorageError("only owed, sent and refused, or proven and deleted, can be listed")
+        if not states:
+            return []
         left = max(0, min(limit, MAX_LIMIT))
         last = self._position(after, frozenset(studies_first))
         entries: list[dict[str, Any]] = []
@@ -188,7 +201,10 @@ class Ledger:
         behind: tuple[float, int] | None,
         limit: int,
     ) -> list[sqlite3.Row]:
-        conditions = [_IN_DEBT, f"i.state IN ({', '.join('?' * len(states))})"]
+        conditions = [
+            _IN_DEBT if states[0] in _DEBT else _PAID_OFF,
+            f"i.state IN ({', '.join('?' * len(states))})",
+        ]
         parameters: list[Any] = [state.value for state in states]
         if studies:
             word = "IN" if urgent else "NOT IN"
@@ -220,10 +236,19 @@ class Ledger:
             "bytes": held.size_bytes,
             "arrived_at_s_ago": max(0.0, now - row["arrived_at"]),
             "state": held.state.value,
+            "since": _since(row),
             "sent_s_ago": None if row["sent_at"] is None else max(0.0, now - row["sent_at"]),
             "attempts": row["attempts"],
             "refused_status": row["refused_status"],
         }
+
+
+def _since(row: sqlite3.Row) -> float | None:
+    """Since when the object is owed (also while it is sent), refused or deleted; when it was proven. Seconds
+    since 1970."""
+    if row["state"] in (DebtState.NONE, DebtState.PROVEN):
+        return row["proven_at"] and float(row["proven_at"])
+    return float(row["arrived_at"] if row["state_since"] is None else row["state_since"])
 
 
 def _objects(by_state: dict[str, sqlite3.Row], state: DebtState) -> int:

@@ -60,9 +60,15 @@ class Placement:
             # It is on the primary again, or a caller brings it anew: then it is owed like any other.
             rows.hide_instance(transaction, held, hidden=False)
             transaction.connection.execute(
-                "UPDATE instances SET state = ?, arrived_at = ? WHERE id = ?",
+                "UPDATE instances SET state = ?, arrived_at = ?, state_since = NULL WHERE id = ?",
                 (self.new.state.value, self.new.arrived_at, held["id"]),
             )
+        # Its days count from its last arrival; the age of a debt, from its first.
+        transaction.connection.execute(
+            "UPDATE instances SET arrived_at = max(arrived_at, ?)"
+            " WHERE id = ? AND state IN ('none', 'proven')",
+            (self.new.arrived_at, held["id"]),
+        )
         if self.new.origin is Origin.REPLICATED:
             # It has just come from the primary: that is a proof (DESIGN 4.4), of a debt too.
             transaction.connection.execute(

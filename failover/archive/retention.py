@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from enum import StrEnum
 from typing import Final
 
@@ -37,7 +37,7 @@ class Candidate:
     row: int
     size_bytes: int
     study_date: str  # YYYYMMDD, or what stands there
-    arrived_at: float
+    arrived_at: float  # the last time
     state: DebtState
     proven_at: float | None
     protected: bool = False
@@ -49,15 +49,12 @@ class Cause(StrEnum):
 
 
 def counts_from(candidate: Candidate) -> float:
-    """Return the moment from which an object's days count: its study date, or its arrival if that is later.
+    """Return the moment from which an object's days count: its last arrival.
 
-    A study date in the future, or none that can be read, counts as the arrival.
+    DESIGN wants the later of the study date, no later than the arrival, and the last arrival: that is always
+    the last arrival, whatever stands in the study date. An old study that a reader fetches today stays.
     """
-    try:
-        day = datetime.strptime(candidate.study_date, "%Y%m%d").replace(tzinfo=UTC).timestamp()
-    except ValueError:
-        return candidate.arrived_at
-    return max(min(day, candidate.arrived_at), candidate.arrived_at)
+    return candidate.arrived_at
 
 
 def is_old(candidate: Candidate, policy: Policy, now: float) -> bool:

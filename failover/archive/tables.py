@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Final
 
-VERSION: Final = 1
+VERSION: Final = 2
 
 TABLES: Final = """
 CREATE TABLE studies (
@@ -67,6 +67,7 @@ CREATE TABLE instances (
   state TEXT NOT NULL,
   arrived_at REAL NOT NULL,             -- seconds since 1970, our own clock
   sent_at REAL, proven_at REAL,
+  state_since REAL,                     -- owed again, refused or deleted since; NULL: owed since it arrived
   attempts INTEGER NOT NULL DEFAULT 0,
   refused_status INTEGER,
   json TEXT NOT NULL
@@ -74,6 +75,7 @@ CREATE TABLE instances (
 CREATE INDEX instances_by_series ON instances(series, number, id);
 CREATE INDEX instances_by_study ON instances(study);
 CREATE INDEX instances_in_debt ON instances(state, arrived_at) WHERE state IN ('owed', 'sent', 'refused');
+CREATE INDEX instances_paid_off ON instances(state, arrived_at) WHERE state IN ('proven', 'deleted');
 CREATE INDEX instances_by_arrival ON instances(arrived_at);
 CREATE UNIQUE INDEX instances_by_path ON instances(path);
 
@@ -107,3 +109,11 @@ INSERT INTO totals VALUES (1, 0, 0, 0);
 
 CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;  -- JSON: the last comparison
 """
+
+# From each older version to the next one.
+UPGRADES: Final = {
+    1: """
+ALTER TABLE instances ADD COLUMN state_since REAL;
+CREATE INDEX instances_paid_off ON instances(state, arrived_at) WHERE state IN ('proven', 'deleted');
+""",
+}

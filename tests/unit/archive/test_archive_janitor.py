@@ -128,6 +128,20 @@ async def test_a_file_without_a_row_goes_and_all_others_stay(room: Room) -> None
     assert room.files() == kept
 
 
+async def test_what_comes_again_stays_its_days_anew_but_a_debt_keeps_its_age(make_room: MakeRoom) -> None:
+    room = make_room()
+    await room.store(an_object(1), Origin.REPLICATED)
+    await room.store(an_object(2))
+    await room.clock.advance(60 * DAY_S)
+    await room.store(an_object(1), Origin.REPLICATED)
+    await room.store(an_object(2))
+    assert room.ledger.numbers().lag_s == 60 * DAY_S
+    await room.clock.advance(40 * DAY_S)
+    await room.ledger.mark([uid(1, 1, 1), uid(2, 1, 1)], DebtState.PROVEN)
+    assert room.janitor.evict() == 1, "the one that came a hundred days ago, and was owed ever since"
+    assert [match.study_instance_uid for match in await room.find()] == [uid(1)]
+
+
 async def test_history_goes_after_the_days_of_retention(room: Room) -> None:
     await room.store(an_object(1), Origin.REPLICATED)
     await room.store(an_object(1, PatientName="New^Name"), Origin.REPLICATED)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import sqlite3
+from contextlib import closing
+
 import pytest
 
 from failover.errors import StorageError
 from failover.model import DebtState, Origin
-from tests.unit.archive.conftest import Room
+from tests.unit.archive.conftest import MakeRoom, Room
 from tests.unit.archive.objects import an_object, uid
 
 OWED = [DebtState.OWED]
@@ -114,7 +117,38 @@ async def test_states_that_are_no_marks_are_refused(room: Room) -> None:
     with pytest.raises(StorageError):
         await room.ledger.mark([], DebtState.NONE)
     with pytest.raises(StorageError):
-        room.ledger.entries([DebtState.PROVEN])
+        room.ledger.entries([DebtState.NONE])
+    with pytest.raises(StorageError):
+        room.ledger.entries([DebtState.OWED, DebtState.PROVEN])
+
+
+async def test_what_was_paid_off_or_deleted_can_be_listed_with_its_moment(room: Room) -> None:
+    await stocked(room)
+    proven_at = room.clock.wall().timestamp()
+    await room.ledger.mark([uid(1, 1, 2), uid(2, 1, 1), uid(9, 1, 1)], DebtState.PROVEN)
+    await room.clock.advance(100)
+    await room.ledger.mark([uid(2, 1, 1)], DebtState.DELETED)
+    (paid,) = room.ledger.entries([DebtState.PROVEN])
+    assert (paid["sop_instance_uid"], paid["since"]) == (uid(1, 1, 2), proven_at)  # 9 was never owed
+    (deleted,) = room.ledger.entries([DebtState.DELETED])
+    assert (deleted["sop_instance_uid"], deleted["since"]) == (uid(2, 1, 1), proven_at + 100)
+
+
+async def test_owed_since_is_the_begin_of_the_debt_however_often_it_was_sent(room: Room) -> None:
+    began = room.clock.wall().timestamp()
+    await stocked(room)
+    await room.ledger.mark([uid(1, 1, 1)], DebtState.SENT)
+    await room.ledger.mark([uid(1, 1, 1)], DebtState.OWED)
+    await room.ledger.mark([uid(1, 1, 1)], DebtState.SENT)
+    (sent,) = room.ledger.entries([DebtState.SENT])
+    assert (sent["since"], sent["attempts"]) == (began, 2)
+    await room.ledger.mark([uid(9, 1, 1)], DebtState.OWED)  # a primary restored from a dump has lost it
+    lost = room.ledger.entries([DebtState.OWED])[-1]
+    assert (lost["sop_instance_uid"], lost["since"]) == (uid(9, 1, 1), room.clock.wall().timestamp())
+    await room.clock.advance(5)
+    await room.ledger.mark([uid(9, 1, 1)], DebtState.REFUSED, status=0xA900)
+    (refused,) = room.ledger.entries([DebtState.REFUSED])
+    assert refused["since"] == room.clock.wall().timestamp()
 
 
 async def test_the_debt_survives_a_restart(room: Room) -> None:
@@ -154,3 +188,20 @@ async def test_what_was_lost_on_the_primary_is_shown_and_owed(room: Room) -> Non
     await room.ledger.mark([uid(1, 1, 1)], DebtState.OWED)
     assert len(await room.find()) == 1
     assert room.ledger.numbers().lag_objects == 1
+
+
+async def test_an_index_of_the_version_before_is_upgraded_with_its_debt(make_room: MakeRoom) -> None:
+    room = make_room()
+    await stocked(room)
+    owed_since = room.ledger.entries(OWED)[0]["since"]
+    room.close()
+    with closing(sqlite3.connect(room.data_dir / "index.sqlite")) as connection:
+        connection.executescript(
+            "DROP INDEX instances_paid_off; ALTER TABLE instances DROP COLUMN state_since;"
+            " PRAGMA user_version = 1;"
+        )
+    upgraded = make_room()
+    assert upgraded.ledger.numbers().lag_objects == 6
+    assert upgraded.ledger.entries(OWED)[0]["since"] == owed_since
+    await upgraded.ledger.mark([uid(1, 1, 1)], DebtState.PROVEN)
+    assert len(upgraded.ledger.entries([DebtState.PROVEN])) == 1
