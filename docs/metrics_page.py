@@ -34,6 +34,7 @@ rather than stale: `failover_replication_lag_objects` when nobody has reported i
 | `phase` | `on_primary`, `on_backup`, `failing_back` |
 | `mode` | `auto`, `forced`, `drain`, `paused` |
 | `component` | `router`, `archive`, `replicator` |
+| `listener` | `web`, `dicom`, `admin` |
 """
 _PROCESSES: Final = (
     ("Router", RouterMetrics),

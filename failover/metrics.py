@@ -114,6 +114,12 @@ class RouterMetrics:
         self.spool_limit_bytes = Gauge(
             "failover_spool_limit_bytes", "What the spool may hold: memory, disk", ("place",), registry=r
         )
+        self.certificate_expiry = Known(
+            r,
+            "failover_tls_certificate_expiry_timestamp_seconds",
+            "When the first certificate of the listener's file expires, Unix time; absent without TLS",
+            ("listener",),
+        )
         # proxy
         self.http_requests = Tally(
             r, "failover_http_requests", "Answers sent to callers", ("upstream", "route", "code")

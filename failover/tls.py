@@ -7,6 +7,7 @@ connections are accepted is in `doors`; what the files hold is in `certificates`
 
 from __future__ import annotations
 
+import os
 import ssl
 import threading
 from collections.abc import Iterator
@@ -205,6 +206,15 @@ def client_context(settings: ClientTls) -> ssl.SSLContext:
             return made.context
         _made[settings] = _Made(context, stamp)
         return context
+
+
+def failure(error: OSError) -> str:
+    """Return why a connection could not be opened, without addresses: TLS's reason, or the system's."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"certificate verify failed: {error.verify_message.lower()}"
+    if isinstance(error, ssl.SSLError):
+        return f"TLS: {(error.reason or 'handshake failed').replace('_', ' ').lower()}"
+    return os.strerror(error.errno).lower() if error.errno else "no connection"
 
 
 def certificates_of(settings: ServerTls | ClientTls) -> Certificates | None:

@@ -16,6 +16,8 @@ _ENVIRONMENT: Final = "FAILOVER_LISTENERS"
 # How many callers may wait while the router comes back: three seconds of a busy morning.
 _BACKLOG: Final = 4096
 NAMES: Final = ("web", "dicom", "admin")
+DICOM_TLS: Final = "dicom_tls"
+"""The second DICOM port, where listen.dicom.tls has a port of its own."""
 
 
 def bind(key: str, host: str, port: int) -> socket.socket:
@@ -41,12 +43,15 @@ def bind(key: str, host: str, port: int) -> socket.socket:
 
 
 def open_all(configuration: Configuration) -> dict[str, socket.socket]:
-    """Return the router's three listening sockets by name. Raises PortTaken; then none stays open."""
+    """Return the router's listening sockets by name. Raises PortTaken; then none stays open."""
     opened: dict[str, socket.socket] = {}
     try:
         for name in NAMES:
             wanted = getattr(configuration.listen, name)
             opened[name] = bind(f"listen.{name}", wanted.host, wanted.port)
+        dicom = configuration.listen.dicom
+        if dicom.tls is not None and dicom.tls.port is not None:
+            opened[DICOM_TLS] = bind("listen.dicom.tls", dicom.host, dicom.tls.port)
     except PortTaken:
         for listener in opened.values():
             listener.close()

@@ -17,6 +17,7 @@ from prometheus_client import CollectorRegistry
 from failover.admin.api import admin_app
 from failover.aio import cancel_and_wait, spawn
 from failover.app import listeners, process
+from failover.app.identities import Identities
 from failover.app.numbers import Others
 from failover.app.operations import RouterOperations
 from failover.app.store_totals import StoreSent
@@ -26,6 +27,7 @@ from failover.config import Configuration
 from failover.config.scalars import Network
 from failover.config.schema import LOOPBACK, Upstream
 from failover.control import ControlServer, Json, ask, socket_path
+from failover.doors import Door, HandshakeLimits, Handshakes
 from failover.durable import make_folder
 from failover.health.checker import Checker, traffic_of
 from failover.metrics import RouterMetrics
@@ -43,6 +45,10 @@ PRIMARY, BACKUP = UpstreamName.PRIMARY, UpstreamName.BACKUP
 NUMBERS_EVERY_S: Final = 0.5
 # How long requests and associations may take to end at a stop; the supervisor kills after 6 s.
 GRACE_S: Final = 4.0
+ADMIN_TO_PLAIN: Final = (
+    b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain\r\nConnection: close\r\n\r\n"
+    b"this port speaks TLS: use https\n"
+)
 
 
 def run(config_path: Path) -> int:
@@ -69,6 +75,7 @@ class Router:
         self._listening = False
         state_dir = configuration.state_dir
         make_folder(state_dir)
+        self._identities = Identities(configuration, self._metrics, clock)
         traffic = traffic_of(configuration, clock)
         self._spool = Spool(
             state_dir / "spool",
@@ -90,6 +97,7 @@ class Router:
             self._metrics,
             clock,
             self._spool,
+            self._identities.of("web"),
         )
         self._relay = Relay(
             configuration.listen.dicom,
@@ -101,6 +109,7 @@ class Router:
             clock,
             self._spool,
             copies_of(configuration, self._metrics, clock),
+            self._identities.of("dicom"),
         )
         self._admin = web.AppRunner(
             admin_app(
@@ -112,11 +121,13 @@ class Router:
             access_log=None,
         )
         self._control = ControlServer(socket_path(state_dir, "router"), {"route": self._route})
+        self._admin_door: Door | None = None
         self._numbers: asyncio.Task[None] | None = None
+        self._following: asyncio.Task[None] | None = None
         self._show()
 
     async def start(self, opened: dict[str, socket.socket]) -> None:
-        """Serve on the three listening sockets."""
+        """Serve on the listening sockets."""
         self._metrics.component_up.labels("router").set(1)
         self._metrics.start_time.set(self._clock.wall().timestamp())
         self._trail.start()
@@ -133,9 +144,14 @@ class Router:
         self._numbers = spawn(self._ask_numbers(), name="ask numbers")
         await self._control.start()
         await self._admin.setup()
-        await web.SockSite(self._admin, opened["admin"]).start()
+        self._open_admin(opened["admin"])
         await self._proxy.start(opened["web"])
-        await self._relay.start(opened["dicom"])
+        dicom, dicom_tls = opened["dicom"], opened.get(listeners.DICOM_TLS)
+        if self._identities.of("dicom") is not None and dicom_tls is None:
+            await self._relay.start(None, dicom)  # its one port speaks TLS
+        else:
+            await self._relay.start(dicom, dicom_tls)
+        self._following = spawn(self._identities.follow(), name="follow certificates")
         self._listening = True
 
     async def stop(self) -> None:
@@ -144,13 +160,24 @@ class Router:
         await asyncio.gather(  # 1. accept nothing new, let requests and associations finish
             self._proxy.stop(GRACE_S), self._relay.stop(GRACE_S)
         )
-        await cancel_and_wait(self._numbers)
+        await cancel_and_wait(self._numbers, self._following)
         await self._checker.stop()  # 2. no verdict moves anything any more
+        if self._admin_door is not None:
+            await self._admin_door.stop()
         await self._admin.cleanup()
         await self._control.stop()
         await self._controller.stop()  # 3. the state is on disk
         await self._trail.stop()  # 4. and so is the trail, which tells of all this
         self._spool.close()
+
+    def _open_admin(self, sock: socket.socket) -> None:
+        serve = self._admin.server
+        assert serve is not None, "the runner was set up"
+        identity = self._identities.of("admin")
+        limits = HandshakeLimits()
+        handshakes = None if identity is None else Handshakes(identity, limits, to_plain=ADMIN_TO_PLAIN)
+        self._admin_door = Door(sock, serve, handshakes)
+        self._admin_door.open()
 
     async def _route(self, _: Json) -> Json:
         return self._controller.replicator_route()
@@ -203,7 +230,7 @@ def web_upstreams(configuration: Configuration) -> dict[UpstreamName, WebUpstrea
             name=name,
             host=parts.hostname or "",
             port=parts.port or 0,
-            tls=parts.scheme == "https",
+            tls=upstream.web.client_tls,
             dicomweb_path=upstream.dicomweb_path,
             takes_unsafe=not archive,
             has_viewer=archive,

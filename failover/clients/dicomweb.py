@@ -21,10 +21,12 @@ from urllib.parse import quote
 import aiohttp
 from yarl import URL
 
+from failover.clients.http_tls import connect_failure, tls_options
 from failover.clients.stored import Stored
 from failover.durable import storage_error
 from failover.errors import (
     ProtocolError,
+    TlsUnusable,
     UpstreamBroke,
     UpstreamRefused,
     UpstreamTimeout,
@@ -38,7 +40,7 @@ from failover.http.multipart import (
     PartBytes,
     PartEnded,
 )
-from failover.model import InstanceKey
+from failover.model import ClientTls, InstanceKey
 
 JsonObject = dict[str, Any]
 # One page of a search. Larger pages make a PACS hold many rows at once; smaller ones cost round trips.
@@ -61,9 +63,16 @@ class DicomwebClient:
     """One server's DICOMweb. `base_url` ends with its prefix: http://127.0.0.1:8042/dicom-web."""
 
     def __init__(
-        self, base_url: str, *, timeout_s: float = 30.0, connect_s: float = 5.0, concurrency: int = 4
+        self,
+        base_url: str,
+        *,
+        timeout_s: float = 30.0,
+        connect_s: float = 5.0,
+        concurrency: int = 4,
+        tls: ClientTls | None = None,
     ) -> None:
         """`timeout_s`: how long the server may be silent within one request."""
+        self._tls = tls
         self._base = base_url.rstrip("/")
         self._timeout = aiohttp.ClientTimeout(
             total=None, connect=None, sock_connect=connect_s, sock_read=timeout_s
@@ -195,6 +204,7 @@ class DicomwebClient:
                     headers=headers,
                     data=data,
                     allow_redirects=False,
+                    **tls_options(self._tls),
                 ) as answer:
                     yield answer
 
@@ -204,7 +214,9 @@ def _as_ours(method: str) -> Iterator[None]:
     try:
         yield
     except aiohttp.ClientConnectorError as error:
-        raise UpstreamUnreachable(f"no connection: {_cause(error)}") from error
+        raise UpstreamUnreachable(f"no connection: {connect_failure(error)}") from error
+    except TlsUnusable as error:
+        raise UpstreamUnreachable(f"no connection: {error}") from error
     except aiohttp.ServerTimeoutError as error:
         if isinstance(error, aiohttp.ConnectionTimeoutError):
             raise UpstreamUnreachable("no connection within the limit") from error
@@ -215,10 +227,6 @@ def _as_ours(method: str) -> Iterator[None]:
         raise UpstreamBroke(f"{method}: {type(error).__name__}") from error
     except ProtocolError as error:
         raise UpstreamBroke(f"{method}: {error}") from error
-
-
-def _cause(error: aiohttp.ClientConnectorError) -> str:
-    return error.os_error.strerror or type(error.os_error).__name__
 
 
 def _check(answer: aiohttp.ClientResponse, what: str) -> None:

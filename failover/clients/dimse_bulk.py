@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import os
 import shutil
+import ssl
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -24,6 +25,7 @@ from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from failover.clients.stored import Stored
 from failover.errors import (
+    TlsUnusable,
     UpstreamBroke,
     UpstreamError,
     UpstreamRefused,
@@ -31,6 +33,7 @@ from failover.errors import (
     UpstreamUnreachable,
 )
 from failover.model import AeTitle, DicomPeer
+from failover.tls import client_context
 
 if TYPE_CHECKING:
     from pynetdicom.association import Association
@@ -272,6 +275,13 @@ class DimseBulk:
             with self._lock:
                 self._retrieving.discard(association)
 
+    def _tls_args(self) -> tuple[ssl.SSLContext, str] | None:
+        tls, host = self._peer.tls, self._peer.address.host
+        try:
+            return None if tls is None else (client_context(tls), tls.name_for(host))
+        except TlsUnusable as error:
+            raise UpstreamUnreachable(str(error)) from error
+
     @contextlib.contextmanager
     def _association(
         self,
@@ -290,6 +300,7 @@ class DimseBulk:
             ae_title=self._peer.ae_title,
             ext_neg=list(roles),
             evt_handlers=list(handlers),
+            tls_args=self._tls_args(),
         )
         if not association.is_established:
             raise _not_established(association)

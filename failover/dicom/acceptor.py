@@ -34,7 +34,9 @@ from failover.dicom.negotiation import (
     agreed_contexts,
 )
 from failover.dicom.pdu import AssociateRq, ContextResult
+from failover.doors import Door, HandshakeLimits, Handshakes
 from failover.errors import AssociationEnded
+from failover.tls import ServerIdentity
 
 __all__ = [
     "Acceptance",
@@ -98,6 +100,7 @@ class Acceptor:
         self._known = frozenset(known_ae_titles)
         self._name = name
         self._server: asyncio.Server | None = None
+        self._door: Door | None = None
         self._reaper: asyncio.Task[None] | None = None
         self._half_open: dict[Connection, None] = {}  # no association yet, or no longer; oldest first
         self._open: dict[Connection, Association | None] = {}  # counted; None: being answered
@@ -111,7 +114,20 @@ class Acceptor:
         """Accept on `sock`, which listens already or is bound."""
         loop = asyncio.get_running_loop()
         self._server = await loop.create_server(self._connection, sock=sock, backlog=_BACKLOG)
-        self._reaper = spawn(self._reap(), name=f"{self._name} reaper")
+        self._begin_reaping()
+
+    def start_tls(self, sock: socket.socket, identity: ServerIdentity) -> None:
+        """Accept on `sock`, which listens already, those who speak DICOM TLS (PS3.15 B.12)."""
+        limits = HandshakeLimits(
+            self._limits.artim_s, self._limits.max_associations, self._limits.max_per_address
+        )
+        self._door = Door(sock, self._connection, Handshakes(identity, limits))
+        self._door.open()
+        self._begin_reaping()
+
+    def _begin_reaping(self) -> None:
+        if self._reaper is None:
+            self._reaper = spawn(self._reap(), name=f"{self._name} reaper")
 
     @property
     def associations(self) -> int:
@@ -131,6 +147,8 @@ class Acceptor:
         self._stopping = True
         if self._server is not None:
             self._server.close()
+        if self._door is not None:
+            await self._door.stop()
         for connection in [*self._half_open]:
             connection.close()
         deadline_s = self._clock.monotonic() + grace_s

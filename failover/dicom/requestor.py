@@ -29,11 +29,13 @@ from failover.errors import (
     AssociationEnded,
     AssociationRejected,
     MalformedPdu,
+    TlsUnusable,
     UpstreamBroke,
     UpstreamTimeout,
     UpstreamUnreachable,
 )
 from failover.model import DicomPeer
+from failover.tls import client_context, failure
 
 RequestorAssociation = Association
 
@@ -79,7 +81,14 @@ async def open_association(
     try:
         async with asyncio.timeout(timeout_s):
             loop = asyncio.get_running_loop()
-            await loop.create_connection(lambda: connection, peer.address.host, peer.address.port)
+            host, tls = peer.address.host, peer.tls
+            await loop.create_connection(
+                lambda: connection,
+                host,
+                peer.address.port,
+                ssl=None if tls is None else client_context(tls),
+                server_hostname=None if tls is None else tls.name_for(host),
+            )
             connected = True
             connection.send_rq(rq)
             answer = await connection.handshake()
@@ -94,7 +103,9 @@ async def open_association(
             raise UpstreamTimeout(f"no A-ASSOCIATE-AC within {timeout_s:g} s") from None
         raise UpstreamUnreachable(f"no connection within {timeout_s:g} s") from None
     except OSError as error:
-        raise UpstreamUnreachable(f"no connection: {error.strerror or type(error).__name__}") from error
+        raise UpstreamUnreachable(f"no connection: {failure(error)}") from error
+    except TlsUnusable as error:
+        raise UpstreamUnreachable(f"no connection: {error}") from error
     except AssociationEnded as error:
         connection.drop()
         raise UpstreamBroke(f"no A-ASSOCIATE-AC: {error}") from error

@@ -170,7 +170,7 @@ class Checker:
         known = KnownStudies()
         if service is Service.WEB and upstream.web is not None:
             wanted, prefix = self._configuration.health.web, upstream.dicomweb_path or ""
-            side = WebSide(upstream.web.url)
+            side = WebSide(upstream.web.url, upstream.web.client_tls)
             sides.append(side)
             parts = urlsplit(upstream.web.url)
             address = Address(parts.hostname or "", parts.port or 0)

@@ -8,12 +8,12 @@ changes.
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import Awaitable, Callable
 from typing import Protocol
 
 from failover.errors import UpstreamUnreachable
 from failover.model import Address, Part
+from failover.tls import failure
 
 
 class Probe(Protocol):
@@ -43,7 +43,7 @@ class TcpProbe:
         try:
             _, writer = await asyncio.open_connection(self._address.host, self._address.port)
         except OSError as error:
-            raise UpstreamUnreachable(said(error)) from error
+            raise UpstreamUnreachable(failure(error)) from error
         writer.close()
         return "a connection opens"
 
@@ -63,8 +63,3 @@ class EchoProbe:
     async def ask(self) -> str:
         await self._echo()
         return "C-ECHO succeeds"
-
-
-def said(error: OSError) -> str:
-    """Return what the operating system says, short and without addresses."""
-    return os.strerror(error.errno).lower() if error.errno else "no connection"

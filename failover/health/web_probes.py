@@ -13,11 +13,11 @@ from urllib.parse import quote
 
 import aiohttp
 
+from failover.clients.http_tls import connect_failure, tls_options
 from failover.config.schema import HttpProbe
-from failover.errors import UpstreamBroke, UpstreamError, UpstreamRefused, UpstreamUnreachable
-from failover.health.probes import said
+from failover.errors import TlsUnusable, UpstreamBroke, UpstreamError, UpstreamRefused, UpstreamUnreachable
 from failover.health.search import KnownStudies
-from failover.model import Part
+from failover.model import ClientTls, Part
 
 MOST_AT_ONCE: Final = 4  # one late answer awaited of each part, and the present probe
 _BODY_BYTES: Final = 2**20  # of a health page or a search; more is not ours to read
@@ -31,8 +31,9 @@ _UID_TAG: Final = {"study": "0020000D", "series": "0020000E", "instance": "00080
 class WebSide:
     """The connections to one web side. Make it inside the loop that probes."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, tls: ClientTls | None = None) -> None:
         self.url = url
+        self._tls = tls
         connector = aiohttp.TCPConnector(limit=MOST_AT_ONCE, keepalive_timeout=75.0)
         self._session = aiohttp.ClientSession(
             connector=connector,
@@ -52,7 +53,7 @@ class WebSide:
         """Return status and at most `most_bytes` of the body. Raises UpstreamUnreachable, UpstreamBroke."""
         try:
             async with self._session.request(
-                method, self.url + path, headers=headers, allow_redirects=False
+                method, self.url + path, headers=headers, allow_redirects=False, **tls_options(self._tls)
             ) as answer:
                 body = bytearray()
                 async for piece in answer.content.iter_any():
@@ -62,7 +63,9 @@ class WebSide:
                         break
                 return answer.status, bytes(body)
         except aiohttp.ClientConnectorError as error:
-            raise UpstreamUnreachable(said(error.os_error)) from error
+            raise UpstreamUnreachable(connect_failure(error)) from error
+        except TlsUnusable as error:
+            raise UpstreamUnreachable(str(error)) from error
         except (aiohttp.ClientError, OSError, ValueError) as error:
             raise UpstreamBroke(f"{method} breaks: {type(error).__name__}") from error
 

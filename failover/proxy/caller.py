@@ -45,7 +45,7 @@ class CallerConnection(asyncio.BufferedProtocol):
         "_admitted", "_buffer", "_forwarded", "_forwarded_host", "_known",
         "_known_fields", "_proxy", "_reader", "_searched", "_since_s",
         "_trusted", "address", "bound", "closed", "ended", "exchange", "phase", "reading_paused", "stirred",
-        "transport", "write_paused",
+        "tls", "transport", "write_paused",
     )  # fmt: skip
 
     def __init__(self, proxy: Proxy) -> None:
@@ -62,6 +62,7 @@ class CallerConnection(asyncio.BufferedProtocol):
         """It sends nothing more (it closed its side)."""
         self.reading_paused = False
         self.write_paused = False
+        self.tls = False
         self.stirred = True
         """Something moved since the last sweep."""
         self._since_s = 0.0
@@ -82,6 +83,7 @@ class CallerConnection(asyncio.BufferedProtocol):
         self.transport.set_write_buffer_limits(high=WRITE_HIGH_BYTES, low=WRITE_LOW_BYTES)
         peer = transport.get_extra_info("peername")
         self.address = str(peer[0]) if isinstance(peer, tuple) else "unknown"
+        self.tls = transport.get_extra_info("sslcontext") is not None
         sock = transport.get_extra_info("socket")
         if sock is not None and isinstance(peer, tuple):
             # A caller that vanished without a word is noticed by the kernel.
@@ -117,7 +119,10 @@ class CallerConnection(asyncio.BufferedProtocol):
     def eof_received(self) -> bool:
         self.ended = True
         # A caller may close its side and still wait for its answer, but not stop inside its request.
-        return self.phase is Phase.EXCHANGE and self._reader is None and not self._is_tunnel()
+        # Under TLS there is no closing of one side: asyncio closes both.
+        return (
+            not self.tls and self.phase is Phase.EXCHANGE and self._reader is None and not self._is_tunnel()
+        )
 
     def _is_tunnel(self) -> bool:
         return self.exchange is not None and self.exchange.stage is Stage.TUNNEL

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import ssl
 from collections import deque
 from typing import Final, Protocol
 
@@ -11,8 +10,10 @@ import structlog
 
 from failover.aio import spawn
 from failover.clock import Clock
+from failover.errors import TlsUnusable
 from failover.proxy.upstream import UpstreamConnection
 from failover.proxy.upstreams import WebUpstream
+from failover.tls import client_context
 
 _log = structlog.get_logger(__name__)
 
@@ -47,7 +48,6 @@ class Pool:
         self._open: set[UpstreamConnection] = set()
         self._addresses: list[str] = []
         self._addresses_until_s = 0.0
-        self._ssl = ssl.create_default_context() if upstream.tls else None
         self._waiting: deque[asyncio.Future[None]] = deque()
         self._allowed = BURST
         self._refilling: asyncio.TimerHandle | None = None
@@ -80,20 +80,22 @@ class Pool:
             async with asyncio.timeout(CONNECT_S):
                 await self._turn()
                 connection = await self._dial()
-        except (OSError, ssl.SSLError, TimeoutError) as error:
+        except (OSError, TimeoutError, TlsUnusable) as error:
             opener.not_connected(error)
             return
         opener.connected(connection)
 
     async def _dial(self) -> UpstreamConnection:
         loop = asyncio.get_running_loop()
+        tls = self.upstream.tls
+        context = None if tls is None else client_context(tls)
+        name = None if tls is None else tls.name_for(self.upstream.host)
         error: OSError | None = None
         for address in await self._resolve():
             try:
                 _, connection = await loop.create_connection(
-                    self._make, address, self.upstream.port, ssl=self._ssl,
-                    server_hostname=self.upstream.host if self._ssl else None,
-                )  # fmt: skip
+                    self._make, address, self.upstream.port, ssl=context, server_hostname=name
+                )
             except OSError as failed:
                 error = failed
                 continue

@@ -17,6 +17,7 @@ import structlog
 from failover.aio import Signal, cancel_and_wait, spawn
 from failover.clock import Clock
 from failover.config.schema import ListenWeb
+from failover.doors import HandshakeLimits, Handshakes
 from failover.health.passive import LiveTraffic
 from failover.metrics import RouterMetrics
 from failover.model import Service, UpstreamName, Verdict
@@ -33,6 +34,7 @@ from failover.routing.board import RouteBoard
 from failover.routing.selection import Choice, Kind, choose
 from failover.spool import Spool
 from failover.tallies import Cell, SpreadCell
+from failover.tls import ServerIdentity
 
 __all__ = ["Proxy", "WebUpstream"]
 
@@ -42,6 +44,11 @@ _log = structlog.get_logger(__name__)
 SWEEP_S: Final = 0.25
 # Connections taken from the backlog at one wake-up, so that a flood of them does not starve the others.
 ACCEPTS: Final = 64
+# Callers who have not finished their TLS handshake; one takes 10 to 50 KB until it is done or over.
+HANDSHAKES: Final = 512
+HANDSHAKES_OF_ONE: Final = 256
+HANDSHAKE_S: Final = 10.0
+_TO_PLAIN: Final = "this port speaks TLS: use https"
 
 
 class Sight(NamedTuple):
@@ -65,7 +72,9 @@ class Proxy:
         metrics: RouterMetrics,
         clock: Clock,
         spool: Spool,
+        identity: ServerIdentity | None = None,
     ) -> None:
+        """`identity`: callers must speak TLS, and get this certificate."""
         self.listen = listen
         self.upstreams = upstreams
         self.board = board
@@ -74,7 +83,8 @@ class Proxy:
         self.metrics = metrics
         self.clock = clock
         self.spool = spool
-        self.scheme = b"http"
+        self.scheme = b"http" if identity is None else b"https"
+        self._handshakes = None if identity is None else _handshakes(identity, listen)
         self.prefix = _callers_prefix(upstreams)
         """The callers' DICOMweb prefix: the primary's, else the backup's. None: there is no DICOMweb."""
         self.pools = {name: Pool(one, listen.max_head_bytes, clock) for name, one in upstreams.items()}
@@ -127,6 +137,8 @@ class Proxy:
         for pool in self.pools.values():
             pool.close()  # 5. nobody asks any more
         await cancel_and_wait(*self._tasks)
+        if self._handshakes is not None:
+            await self._handshakes.stop()
         self.access.close()
         if self._sock is not None:
             self._sock.close()
@@ -173,7 +185,7 @@ class Proxy:
         for _ in range(ACCEPTS):
             if sock is None or self.stopping:
                 return
-            if len(self._callers) >= self.listen.max_connections:
+            if self._is_full():
                 self._accept_off()
                 return
             try:
@@ -186,7 +198,13 @@ class Proxy:
                 self._accept_off()
                 return
             accepted.setblocking(False)
-            spawn(self._serve(accepted), name="proxy accept")
+            if self._handshakes is not None:
+                self._handshakes.begin(accepted, lambda: CallerConnection(self))
+            else:
+                spawn(self._serve(accepted), name="proxy accept")
+
+    def _is_full(self) -> bool:
+        return len(self._callers) >= self.listen.max_connections
 
     async def _serve(self, accepted: socket.socket) -> None:
         try:
@@ -223,7 +241,7 @@ class Proxy:
             for pool in self.pools.values():
                 pool.sweep(now_s)
             self.access.flush()
-            if len(self._callers) < self.listen.max_connections:
+            if not self._is_full():
                 self._accept_on()
             if self.stopping:
                 self._gone.fire()
@@ -280,6 +298,12 @@ class Proxy:
     def count_refused(self, status: int) -> None:
         """A message that could not be read."""
         self.metrics.http_requests.cell("none", "other", str(status)).count += 1
+
+
+def _handshakes(identity: ServerIdentity, listen: ListenWeb) -> Handshakes:
+    limits = HandshakeLimits(min(HANDSHAKE_S, listen.head_timeout), HANDSHAKES, HANDSHAKES_OF_ONE)
+    answer = rewrite.own_answer(400, _TO_PLAIN, close=True, head_only=False, location=None)
+    return Handshakes(identity, limits, to_plain=answer)
 
 
 def _callers_prefix(upstreams: Mapping[UpstreamName, WebUpstream]) -> bytes | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from failover.model import UpstreamName
+from failover.model import ClientTls, UpstreamName
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,7 +14,8 @@ class WebUpstream:
     name: UpstreamName
     host: str
     port: int
-    tls: bool = False
+    tls: ClientTls | None = None
+    """How it speaks TLS; None: plain HTTP."""
     dicomweb_path: str | None = "/dicom-web"
     """Where DICOMweb lies in it, e.g. `/dicom-web`; None: it has none."""
     takes_unsafe: bool = True

@@ -53,6 +53,7 @@ from failover.relay.session import CallerLeft, Session
 from failover.routing.board import RouteBoard
 from failover.routing.selection import choose
 from failover.spool import Spool
+from failover.tls import ServerIdentity
 
 _log = structlog.get_logger(__name__)
 
@@ -71,9 +72,10 @@ class Relay:
         clock: Clock,
         spool: Spool | None = None,
         copies: Copies | None = None,
+        identity: ServerIdentity | None = None,
     ) -> None:
         """`callers`: access.dicom; None means any. Without a `spool`, instances are kept below the system's
-        folder for temporary files. Without `copies`, none is made."""
+        folder for temporary files. Without `copies`, none is made. `identity`: for the TLS port."""
         self.board = board
         self.traffic = dict(traffic)
         self.metrics = metrics
@@ -83,6 +85,7 @@ class Relay:
         self.legs = Legs(upstreams, board, self.traffic, clock, listen.max_pdu_bytes)
         self.last_store_on_backup_s: float | None = None  # monotonic
         self._listen = listen
+        self._identity = identity
         self._callers = callers
         self._sessions: set[Session] = set()
         self._acceptor = Acceptor(
@@ -104,10 +107,14 @@ class Relay:
         )
         self._watcher: asyncio.Task[None] | None = None
 
-    async def start(self, sock: socket.socket) -> None:
-        """Accept callers on `sock`."""
+    async def start(self, sock: socket.socket | None, tls_sock: socket.socket | None = None) -> None:
+        """Accept callers on `sock`, and those who speak TLS on `tls_sock`."""
         self._watcher = spawn(self._watch_route(), name="relay route watcher")
-        await self._acceptor.start(sock)
+        if sock is not None:
+            await self._acceptor.start(sock)
+        if tls_sock is not None:
+            assert self._identity is not None, "a TLS port needs a certificate"
+            self._acceptor.start_tls(tls_sock, self._identity)
 
     async def stop(self, grace_s: float) -> None:
         """1. accept nothing new; 2. let associations end for `grace_s`; 3. A-ABORT the rest."""
