@@ -23,6 +23,7 @@ from failover.dicom.part10 import EXPLICIT_BIG
 # A picture for people needs no more pixels than this on its longer side.
 MAX_VIEWPORT: Final = 8192
 _JPEG_QUALITY: Final = 90
+_ALL_VALUES: Final = 65536  # of samples of 16 bits
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +85,19 @@ def render(image: Image, number: int, view: View) -> bytes:
 def greyscale(pixels: Array, header: pydicom.Dataset, number: int, window: Window | None) -> Array:
     """Return 8-bit greys, 0 black: modality LUT, then `window`, else the object's VOI, else min to max."""
     groups = functional_groups(header, number)
+    named = window or own_window(header, groups) or _voi_lut(header)
+    if named is not None and pixels.dtype.itemsize <= 2 and pixels.size > _ALL_VALUES:
+        # Each grey follows from its own value alone, so each possible value is worked out once.
+        possible = np.arange(0, 1 << 8 * pixels.dtype.itemsize, dtype=np.uint32)
+        possible = possible.astype(f"u{pixels.dtype.itemsize}").view(pixels.dtype)
+        table = _greys(possible, header, groups, window)
+        return np.take(table, pixels.view(f"u{pixels.dtype.itemsize}"))
+    return _greys(pixels, header, groups, window)
+
+
+def _greys(
+    pixels: Array, header: pydicom.Dataset, groups: list[pydicom.Dataset], window: Window | None
+) -> Array:
     values = _modality(pixels, header, groups)
     if window is None and (lut := _voi_lut(header)) is not None:
         grey = _through_lut(values, lut)

@@ -124,6 +124,16 @@ class Run:
         late = Row(work, "ms, p99", "orthanc")
         self.rows += [rate, cost, late]
         script = _PATHS % ",".join(f'"{path}"' for path in paths)
+        for one in self._contestants:  # what starts at first use has started then
+            load(
+                one.web_port,
+                paths[0],
+                connections=4,
+                seconds=1,
+                folder=self._folder,
+                accept=accept,
+                script=script,
+            )
         for _ in range(self._rounds):
             for one in self._contestants:
                 before = cpu_s(one.pid)

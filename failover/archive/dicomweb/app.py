@@ -16,6 +16,7 @@ from failover.archive.decoders import Decoders
 from failover.archive.dicomweb import retrieve, search, store
 from failover.archive.dicomweb.accept import NotAcceptable
 from failover.archive.dicomweb.asking import ROOM, Room, is_via_router, prefix
+from failover.archive.extents import FrameTables
 from failover.archive.index import Index
 from failover.archive.instances import Instances
 from failover.archive.kept_metadata import KeptMetadata
@@ -65,6 +66,7 @@ def web_app(
         instances=instances,
         decoders=decoders,
         transcoders=transcoders,
+        frame_tables=FrameTables(),
         kept=kept,
         clock=clock,
         dicomweb_path=archive.web.dicomweb_path,
@@ -231,7 +233,9 @@ def _refused(request: web.Request, problem: Exception) -> web.Response:
 
 def _kept(error: web.HTTPException) -> dict[str, str]:
     return {
-        name: error.headers[name] for name in ("Warning", "Allow", "Retry-After") if name in error.headers
+        name: error.headers[name]
+        for name in ("Warning", "Allow", "Retry-After", "Content-Range")
+        if name in error.headers
     }
 
 

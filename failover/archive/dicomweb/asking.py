@@ -14,6 +14,7 @@ from aiohttp import web
 
 from failover.archive.decoders import Decoders
 from failover.archive.dicomweb.accept import read_accept
+from failover.archive.extents import FrameTables
 from failover.archive.index import Index, Window
 from failover.archive.instances import Instances
 from failover.archive.kept_metadata import KeptMetadata
@@ -35,6 +36,7 @@ class Room:
     instances: Instances
     decoders: Decoders
     transcoders: Decoders  # peers that take slowly what is made for them must not hold up pictures
+    frame_tables: FrameTables
     kept: KeptMetadata
     clock: Clock
     dicomweb_path: str

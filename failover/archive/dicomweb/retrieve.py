@@ -6,6 +6,7 @@ picture `rendering`'s.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import re
 from collections.abc import AsyncGenerator
@@ -17,6 +18,7 @@ from aiohttp import web
 from failover.archive.codecs import Undecodable
 from failover.archive.dicomweb import accept, sending
 from failover.archive.dicomweb.asking import ROOM, Room, accepted, base_url, is_unchanged, uid, warning
+from failover.archive.extents import Extent, frame_count, native_frames
 from failover.archive.index import Held
 from failover.archive.metadata import URL_MARK
 from failover.archive.pixels import NoPixels, NoSuchFrame
@@ -80,8 +82,7 @@ async def instances(request: web.Request) -> web.StreamResponse:
     if is_unchanged(request, etag):
         return web.Response(status=304, headers={"ETag": f'"{etag}"'})
     response.headers["ETag"] = f'"{etag}"'
-    await sending.send_single(request, response, plans[0])
-    return response
+    return await sending.send_single(request, response, plans[0], etag)
 
 
 async def metadata(request: web.Request) -> web.StreamResponse:
@@ -148,15 +149,25 @@ async def frames(request: web.Request) -> web.StreamResponse:
     if not wish.multipart and len(numbers) != 1:
         raise accept.NotAcceptable("several frames are sent as multipart/related alone")
     etag = _etag_of([held], f"frames {numbers} {part_type} {wish.multipart}")
-    headers = {"Vary": "Accept", "ETag": f'W/"{etag}"', "Cache-Control": "private, max-age=60"}
+    # The bytes of one frame alone are the same each time; a boundary is not.
+    quoted = f'W/"{etag}"' if wish.multipart else f'"{etag}"'
+    headers = {"Vary": "Accept", "ETag": quoted, "Cache-Control": "private, max-age=60"}
     if is_unchanged(request, etag):
         return web.Response(status=304, headers=headers)
-    decoders = request.app[ROOM].decoders
+    room = request.app[ROOM]
     writer = MultipartWriter(sending.boundary())
     whole_type = writer.content_type(part_type.partition(";")[0]) if wish.multipart else part_type
     response = web.StreamResponse(headers={**headers, "Content-Type": whole_type})
     url = _url(base_url(request), held)
-    for number in numbers:
+    heads = [{"Content-Type": part_type, "Content-Location": f"{url}/frames/{number}"} for number in numbers]
+    extents = await _extents(room, held, numbers, decoded=decoded)
+    if extents is not None:
+        if not wish.multipart:
+            return await sending.send_extent(request, response, held.path, extents[0], etag)
+        await sending.send_frames(request, response, held.path, extents, heads, writer)
+        return response
+    decoders = room.decoders
+    for number, head in zip(numbers, heads, strict=True):
         # The first is made before the head is sent, so that what cannot be decoded gets a proper status.
         async with decoders.frame(held.path, number, decoded=decoded) as pieces:
             if not response.prepared:
@@ -166,8 +177,7 @@ async def frames(request: web.Request) -> web.StreamResponse:
                     pass
                 break
             if wish.multipart:
-                part = {"Content-Type": part_type, "Content-Location": f"{url}/frames/{number}"}
-                await response.write(writer.part_head(part))
+                await response.write(writer.part_head(head))
             async for piece in pieces:
                 await response.write(piece)
     if wish.multipart and request.method != "HEAD":
@@ -176,10 +186,17 @@ async def frames(request: web.Request) -> web.StreamResponse:
     return response
 
 
+async def _extents(room: Room, held: Held, numbers: list[int], *, decoded: bool) -> list[Extent] | None:
+    """Return where in its file the frames lie as they are to be sent; None: a decoder must make them."""
+    if held.pixel_length is not None:
+        return native_frames(held, numbers)
+    return None if decoded else await asyncio.to_thread(room.frame_tables.of, held, numbers)
+
+
 async def _frame_numbers(request: web.Request, held: Held) -> list[int]:
     text = request.match_info.get("frames")
     if text is None:
-        count = await request.app[ROOM].decoders.number_of_frames(held.path)
+        count = frame_count(held) or await request.app[ROOM].decoders.number_of_frames(held.path)
         if count > _MOST_FRAMES:
             raise web.HTTPBadRequest(text=f"there are more than {_MOST_FRAMES} frames: name those wanted")
         return list(range(1, count + 1))
@@ -259,19 +276,26 @@ async def bulk_data(request: web.Request) -> web.Response:
     path = request.match_info["path"]
     if not _PATH.fullmatch(path):
         raise web.HTTPBadRequest(text="the path is none that metadata gives")
-    etag = _etag_of([held], f"value {path}")
-    headers = {"Vary": "Accept", "ETag": f'W/"{etag}"'}
+    wanted = accepted(request)
+    alone = best(wanted, (accept.OCTETS,)) is not None and not any(
+        one.media.essence == accept.MULTIPART for one in wanted
+    )
+    etag = _etag_of([held], f"value {path} {alone}")
+    headers = {"Vary": "Accept", "ETag": f'"{etag}"' if alone else f'W/"{etag}"'}
     if is_unchanged(request, etag):
         return web.Response(status=304, headers=headers)
     value = await request.app[ROOM].decoders.value(held.path, path)
-    wanted = accepted(request)
-    if best(wanted, (accept.OCTETS,)) is not None and not any(
-        one.media.essence == accept.MULTIPART for one in wanted
-    ):
-        return web.Response(body=value, headers={**headers, "Content-Type": accept.OCTETS})
-    writer = MultipartWriter(sending.boundary())
-    body = writer.part_head({"Content-Type": accept.OCTETS}) + value + writer.end()
-    return web.Response(body=body, headers={**headers, "Content-Type": writer.content_type(accept.OCTETS)})
+    if not alone:
+        writer = MultipartWriter(sending.boundary())
+        head = {"Content-Type": accept.OCTETS, "Content-Length": str(len(value))}
+        headers["Content-Type"] = writer.content_type(accept.OCTETS)
+        return web.Response(body=writer.part_head(head) + value + writer.end(), headers=headers)
+    headers |= {"Content-Type": accept.OCTETS, "Accept-Ranges": "bytes"}
+    part = sending.range_of(request, etag, len(value))
+    if part is None:
+        return web.Response(body=value, headers=headers)
+    headers["Content-Range"] = part.content_range
+    return web.Response(status=206, body=value[part.first : part.first + part.length], headers=headers)
 
 
 def _url(base: str, held: Held) -> str:

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 from aiohttp import web
 
 from failover.archive.dicomweb.accept import DICOM, NotAcceptable, Wish, choose_instance
 from failover.archive.dicomweb.asking import ROOM
+from failover.archive.dicomweb.ranges import NotSatisfiable, Part, asked_part
+from failover.archive.extents import Extent
 from failover.archive.index import Held
 from failover.dicom.part10 import write_head
+from failover.errors import UnreadableDataSet
 from failover.http.multipart import MultipartWriter
 
 _PIECE_BYTES: Final = 256 * 1024
@@ -55,14 +60,45 @@ def boundary() -> str:
     return f"failover-{secrets.token_hex(24)}"
 
 
-async def send_single(request: web.Request, response: web.StreamResponse, planned: Planned) -> None:
+def range_of(request: web.Request, etag: str, whole: int) -> Part | None:
+    """Return the part of a body of `whole` bytes that is asked for; None: all. Raises 416."""
+    if request.method != "GET":
+        return None
+    try:
+        return asked_part(request.headers.get("Range"), request.headers.get("If-Range"), etag, whole)
+    except NotSatisfiable as error:
+        raise web.HTTPRequestRangeNotSatisfiable(
+            text=str(error), headers={"Content-Range": f"bytes */{whole}"}
+        ) from None
+
+
+async def send_extent(
+    request: web.Request, response: web.StreamResponse, path: Path, extent: Extent, etag: str
+) -> web.StreamResponse:
+    """Send bytes of a file as the whole body, or the range of them that is asked for."""
+    offset, length = extent
+    part = range_of(request, etag, length)
+    response.headers["Accept-Ranges"] = "bytes"
+    if part is not None:
+        response.set_status(206)
+        response.headers["Content-Range"] = part.content_range
+        offset, length = offset + part.first, part.length
+    response.content_length = length
+    await write_file(request, response, path, (offset, length))
+    await response.write_eof()
+    return response
+
+
+async def send_single(
+    request: web.Request, response: web.StreamResponse, planned: Planned, etag: str
+) -> web.StreamResponse:
     """Send one Part 10 file as the whole body."""
-    response.content_type = DICOM
     response.headers["Content-Type"] = f"{DICOM}; transfer-syntax={planned.transfer_syntax}"
     if planned.as_stored:
-        response.content_length = planned.held.size_bytes
-    await _content(request, response, planned, b"")
+        return await send_extent(request, response, planned.held.path, (0, planned.held.size_bytes), etag)
+    await _made(request, response, planned, b"")
     await response.write_eof()
+    return response
 
 
 async def send_multipart(
@@ -71,15 +107,16 @@ async def send_multipart(
     """Send Part 10 files, a part each, with their URLs as Content-Location."""
     writer = MultipartWriter(boundary())
     response.headers["Content-Type"] = writer.content_type(DICOM)
-    heads = [
-        {"Content-Type": f"{DICOM}; transfer-syntax={one.transfer_syntax}", "Content-Location": url}
-        for one, url in zip(plans, urls, strict=True)
-    ]
+    heads = [_part_head(one, url) for one, url in zip(plans, urls, strict=True)]
     if all(one.as_stored for one in plans):
         sizes = zip(heads, (one.held.size_bytes for one in plans), strict=True)
         response.content_length = writer.length(sizes)
     for head, one in zip(heads, plans, strict=True):
-        await _content(request, response, one, writer.part_head(head))
+        before = writer.part_head(head)
+        if one.as_stored:
+            await write_file(request, response, one.held.path, (0, one.held.size_bytes), before)
+        else:
+            await _made(request, response, one, before)
         if request.method == "HEAD":
             break
     else:
@@ -87,28 +124,84 @@ async def send_multipart(
     await response.write_eof()
 
 
-async def _content(
-    request: web.Request, response: web.StreamResponse, planned: Planned, before: bytes
-) -> None:
-    """Write `before` and one instance. The head of the answer goes out once the first instance is there."""
-    held = planned.held
-    is_head = request.method == "HEAD"
+def _part_head(planned: Planned, url: str) -> dict[str, str]:
+    head = {"Content-Type": f"{DICOM}; transfer-syntax={planned.transfer_syntax}", "Content-Location": url}
     if planned.as_stored:
-        with held.path.open("rb") as file:
-            if not response.prepared:
-                await response.prepare(request)
-            if is_head:
-                return
-            if before:
-                await response.write(before)
-            while piece := await asyncio.to_thread(file.read, _PIECE_BYTES):
-                await response.write(piece)
-        return
+        # Known before it is sent: whoever resumes an answer that broke needs the length of a part.
+        head["Content-Length"] = str(planned.held.size_bytes)
+    return head
+
+
+async def send_frames(
+    request: web.Request,
+    response: web.StreamResponse,
+    path: Path,
+    extents: Sequence[Extent],
+    heads: Sequence[dict[str, str]],
+    writer: MultipartWriter,
+) -> None:
+    """Send stretches of one file, a part each. The heads have no Content-Length yet."""
+    whole = [head | {"Content-Length": str(length)} for head, (_, length) in zip(heads, extents, strict=True)]
+    response.content_length = writer.length(
+        (head, length) for head, (_, length) in zip(whole, extents, strict=True)
+    )
+    for head, extent in zip(whole, extents, strict=True):
+        await write_file(request, response, path, extent, writer.part_head(head))
+        if request.method == "HEAD":
+            break
+    else:
+        await response.write(writer.end())
+    await response.write_eof()
+
+
+async def write_file(
+    request: web.Request, response: web.StreamResponse, path: Path, extent: Extent, before: bytes = b""
+) -> None:
+    """Write `before` and bytes of a file; the head of the answer goes out once the file is open.
+
+    Raises FileNotFoundError, UnreadableDataSet: the file is shorter than it was.
+    """
+    offset, left = extent
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        if os.fstat(descriptor).st_size < offset + left:
+            raise UnreadableDataSet("its file is shorter than it was")
+        if not response.prepared:
+            await response.prepare(request)
+        if request.method == "HEAD":
+            return
+        if before:
+            await response.write(before)
+        while left > 0:
+            piece = await _read(descriptor, offset, min(left, _PIECE_BYTES))
+            await response.write(piece)
+            offset, left = offset + len(piece), left - len(piece)
+    finally:
+        os.close(descriptor)
+
+
+async def _read(descriptor: int, offset: int, length: int) -> bytes | bytearray:
+    """Read here what the system has in memory, in a thread what the disk must bring."""
+    piece = bytearray(length)
+    try:
+        if os.preadv(descriptor, [piece], offset, os.RWF_NOWAIT) == length:
+            return piece
+    except OSError:
+        pass  # not in memory, or a file system that cannot tell
+    read = await asyncio.to_thread(os.pread, descriptor, length, offset)
+    if not read:
+        raise UnreadableDataSet("its file is shorter than it was")
+    return read
+
+
+async def _made(request: web.Request, response: web.StreamResponse, planned: Planned, before: bytes) -> None:
+    """Write `before` and one instance in another transfer syntax than it is stored in."""
+    held = planned.held
     head = write_head(held.sop_class_uid, held.key.sop_instance_uid, planned.transfer_syntax)
     async with request.app[ROOM].transcoders.data_set(held.path, planned.transfer_syntax) as pieces:
         if not response.prepared:
             await response.prepare(request)
-        if is_head:
+        if request.method == "HEAD":
             return
         await response.write(before + head)
         async for made in pieces:

@@ -93,3 +93,27 @@ def test_a_decoded_frame_is_little_endian_and_interleaved() -> None:
     assert planes.layout.planar == 1
     stored = np.frombuffer(planes.read_frame(1), np.uint8).reshape(3, 60, 80)
     assert decoded_frame(planes, 1) == stored.transpose(1, 2, 0).tobytes()
+
+
+@pytest.mark.parametrize(
+    ("kind", "attributes"),
+    [
+        ("<u2", {"WindowCenter": 900, "WindowWidth": 700, "RescaleSlope": 2, "RescaleIntercept": -1024}),
+        ("<i2", {"WindowCenter": -100, "WindowWidth": 999, "RescaleSlope": -1, "RescaleIntercept": 3}),
+        ("<i2", {"WindowCenter": 1, "WindowWidth": 1, "PhotometricInterpretation": "MONOCHROME1"}),
+        ("u1", {"WindowCenter": 100, "WindowWidth": 80, "VOILUTFunction": "SIGMOID"}),
+    ],
+)
+def test_a_large_picture_has_the_greys_of_its_small_parts(
+    tmp_path: Path, kind: str, attributes: dict[str, object]
+) -> None:
+    # More pixels than there are values are looked up; fewer are worked out one by one.
+    limits = np.iinfo(np.dtype(kind))
+    made = np.random.default_rng(7).integers(limits.min, limits.max, (512, 256), endpoint=True)
+    pixels = made.astype(kind)
+    whole = seen(image(tmp_path / "whole.dcm", pixels, **attributes))
+    halves = [
+        seen(image(tmp_path / f"{n}.dcm", part, **attributes)) for n, part in enumerate(np.split(pixels, 8))
+    ]
+    assert np.array_equal(whole, np.concatenate(halves))
+    assert len(np.unique(whole)) > 1
