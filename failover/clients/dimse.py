@@ -97,7 +97,7 @@ async def _association(
             yield association
             finished = True
     except TimeoutError:
-        raise UpstreamTimeout(f"no whole answer within {timeout_s:g} s") from None
+        raise UpstreamTimeout(f"no answer within {timeout_s:g} s") from None
     except (AssociationEnded, MalformedMessage, LimitExceeded, UnreadableDataSet) as error:
         raise UpstreamBroke(str(error)) from error
     finally:

@@ -101,9 +101,12 @@ async def open_association(
         connection.abort("no A-ASSOCIATE-AC in time")
         if connected:
             raise UpstreamTimeout(f"no A-ASSOCIATE-AC within {timeout_s:g} s") from None
-        raise UpstreamUnreachable(f"no connection within {timeout_s:g} s") from None
+        raise UpstreamUnreachable(f"no answer of {peer.address} within {timeout_s:g} s") from None
+    except ConnectionError as error:  # refused, reset: by whoever has the address
+        raise UpstreamUnreachable(f"{failure(error)} by {peer.address}") from error
     except OSError as error:
-        raise UpstreamUnreachable(f"no connection: {failure(error)}") from error
+        why = f": {failure(error)}" if error.errno else ""  # None when several addresses failed differently
+        raise UpstreamUnreachable(f"no connection to {peer.address}{why}") from error
     except TlsUnusable as error:
         raise UpstreamUnreachable(f"no connection: {error}") from error
     except AssociationEnded as error:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
+import uvloop
 
 from failover.clients.dimse import STUDY_ROOT_FIND, echo, find
 from failover.dicom.negotiation import CALLED_AE_NOT_RECOGNIZED, LOCAL_LIMIT_EXCEEDED
@@ -15,7 +17,9 @@ from failover.errors import (
     UpstreamTimeout,
     UpstreamUnreachable,
 )
+from failover.model import Address, AeTitle, DicomPeer
 from tests.fakes.upstream import FakeUpstream, study
+from tests.peers.process import free_port
 
 
 @pytest.fixture
@@ -74,8 +78,29 @@ async def test_an_upstream_that_takes_no_context(upstream: FakeUpstream) -> None
 
 async def test_an_upstream_that_is_silent_or_gone(upstream: FakeUpstream) -> None:
     upstream.silent_opening = True
-    with pytest.raises(UpstreamTimeout):
+    with pytest.raises(UpstreamTimeout, match=r"^no answer within 0\.3 s$|^no A-ASSOCIATE-AC within 0\.3 s$"):
         await echo(upstream.peer, "ME", timeout_s=0.3)
     await upstream.kill()
-    with pytest.raises(UpstreamUnreachable):
+    with pytest.raises(UpstreamUnreachable, match=f"^connection refused by {upstream.peer.address}$"):
         await echo(upstream.peer, "ME", timeout_s=10)
+
+
+async def test_the_sentence_is_ours_on_the_fast_loop_too(upstream: FakeUpstream) -> None:
+    """asyncio and uvloop word the same refusal differently; an operator reads neither."""
+    await upstream.kill()
+
+    async def ask() -> str:
+        with pytest.raises(UpstreamUnreachable) as caught:
+            await echo(upstream.peer, "ME", timeout_s=10)
+        return str(caught.value)
+
+    there = await asyncio.to_thread(uvloop.run, ask())
+    assert await ask() == there == f"connection refused by {upstream.peer.address}"
+
+
+async def test_several_addresses_that_all_fail_are_one_sentence() -> None:
+    port = free_port()
+    with pytest.raises(
+        UpstreamUnreachable, match=f"^(connection refused by|no connection to) localhost:{port}"
+    ):
+        await echo(DicomPeer(Address("localhost", port), AeTitle("PRIME")), "ME", timeout_s=10)
