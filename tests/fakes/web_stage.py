@@ -16,11 +16,12 @@ from failover.clock import SystemClock
 from failover.config.schema import ListenWeb
 from failover.health.passive import LiveTraffic
 from failover.metrics import RouterMetrics
-from failover.model import Mode, Phase, Service, UpstreamName, Verdict
+from failover.model import ClientTls, Mode, Phase, Service, UpstreamName, Verdict
 from failover.proxy.server import Proxy, WebUpstream
 from failover.routing.board import RouteBoard
 from failover.routing.selection import Route, ServiceRoute
 from failover.spool import Spool
+from failover.tls import ServerIdentity
 from tests.fakes.backend import Backend
 from tests.fakes.callers import Answered, RawCaller, ask
 
@@ -78,8 +79,18 @@ class Stage:
 
 
 @asynccontextmanager
-async def web_stage(folder: Path, *, foreign_backup: bool = False, **listen: object) -> AsyncIterator[Stage]:
-    """Proxy, primary and backup (our archive unless `foreign_backup`) on free ports."""
+async def web_stage(
+    folder: Path,
+    *,
+    foreign_backup: bool = False,
+    identity: ServerIdentity | None = None,
+    primary_tls: tuple[int, ClientTls] | None = None,
+    **listen: object,
+) -> AsyncIterator[Stage]:
+    """Proxy, primary and backup (our archive unless `foreign_backup`) on free ports.
+
+    `primary_tls`: the port on which the primary speaks TLS, and how the proxy does.
+    """
     primary, backup = await Backend("primary").start(), await Backend("backup").start()
     sock = socket.create_server(("127.0.0.1", 0), backlog=128)
     board = RouteBoard(calm_route())
@@ -89,7 +100,7 @@ async def web_stage(folder: Path, *, foreign_backup: bool = False, **listen: obj
     admitted = {"127.0.0.1"}
     ours = not foreign_backup
     upstreams = {
-        PRIMARY: WebUpstream(PRIMARY, "127.0.0.1", primary.port),
+        PRIMARY: WebUpstream(PRIMARY, "127.0.0.1", *(primary_tls or (primary.port, None))),
         BACKUP: WebUpstream(
             BACKUP, "127.0.0.1", backup.port, dicomweb_path="/archive/dicom-web" if ours else "/rs",
             takes_unsafe=not ours, has_viewer=ours, is_archive=ours,
@@ -98,7 +109,7 @@ async def web_stage(folder: Path, *, foreign_backup: bool = False, **listen: obj
     traffic = {name: LiveTraffic(clock) for name in UpstreamName}
     proxy = Proxy(
         ListenWeb.model_validate(listen), upstreams, board, traffic,
-        admitted.__contains__, metrics, clock, spool,
+        admitted.__contains__, metrics, clock, spool, identity,
     )  # fmt: skip
     port = sock.getsockname()[1]
     await proxy.start(sock)

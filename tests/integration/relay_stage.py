@@ -22,6 +22,7 @@ from failover.model import Address, AeTitle, DicomPeer, UpstreamName
 from failover.relay.server import Relay
 from failover.routing.board import RouteBoard
 from failover.spool import Spool
+from failover.tls import ServerIdentity
 from tests.peers.process import environment, find_program
 from tests.unit.relay.scene import BACKUP, PRIMARY, route
 
@@ -31,6 +32,7 @@ class Stage:
     relay: Relay
     board: RouteBoard
     port: int
+    tls_port: int = 0
 
     async def run(self, program: str, *arguments: str, called: str = "PACS") -> tuple[int, str]:
         """Run one of DCMTK's tools against the relay: exit code and what it said."""
@@ -48,7 +50,10 @@ class Stage:
 
 
 @asynccontextmanager
-async def stage(upstreams: Mapping[UpstreamName, DicomPeer], folder: Path) -> AsyncIterator[Stage]:
+async def stage(
+    upstreams: Mapping[UpstreamName, DicomPeer], folder: Path, identity: ServerIdentity | None = None
+) -> AsyncIterator[Stage]:
+    """With an `identity` there is a second port, which speaks TLS."""
     clock = SystemClock()
     board = RouteBoard(route())
     spool = Spool(folder / "spool")
@@ -61,13 +66,14 @@ async def stage(upstreams: Mapping[UpstreamName, DicomPeer], folder: Path) -> As
         RouterMetrics(CollectorRegistry()),
         clock,
         spool=spool,
+        identity=identity,
     )
-    sock = socket.socket()
-    sock.bind(("127.0.0.1", 0))
-    port = sock.getsockname()[1]
-    await relay.start(sock)
+    sock = socket.create_server(("127.0.0.1", 0))
+    tls_sock = socket.create_server(("127.0.0.1", 0)) if identity is not None else None
+    await relay.start(sock, tls_sock)
+    tls_port = tls_sock.getsockname()[1] if tls_sock is not None else 0
     try:
-        yield Stage(relay, board, port)
+        yield Stage(relay, board, sock.getsockname()[1], tls_port)
     finally:
         await relay.stop(0)
         spool.close()
