@@ -49,6 +49,7 @@ bench: $(VENV)/.dev ## we and the peers in one run; results in tests/bench/resul
 bench-failover: $(VENV)/.dev ## the primary fails in every way, with us and the peers (as root: a network namespace)
 	@tests/get_tools.sh bench
 	@PATH="$(CURDIR)/$(BIN):$$(tests/get_tools.sh --path):$$PATH" $(BIN)/python -m tests.bench.outage
+	@PATH="$(CURDIR)/$(BIN):$$(tests/get_tools.sh --path):$$PATH" $(BIN)/python -m tests.bench.outage --dicom
 
 fuzz: $(VENV)/.dev ## a minute of hostile bytes for each parser
 	$(BIN)/python -m tests.fuzz

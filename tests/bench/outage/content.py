@@ -57,7 +57,8 @@ def part10(study: str, series: str, instance: str, *, side: int, depth_bytes: in
     return buffer.getvalue()
 
 
-def make() -> Content:
+def make(*, with_large: bool = True) -> Content:
+    """Without `with_large` `large` names what is not there."""
     files, small = [], []
     for number in range(SMALL_STUDIES):
         uids = (f"{ROOT}.1{number:03}", f"{ROOT}.2{number:03}", f"{ROOT}.3{number:03}")
@@ -66,7 +67,8 @@ def make() -> Content:
     slices = f"{ROOT}.5000"
     files += [part10(slices, f"{ROOT}.5001", f"{ROOT}.6{n:03}", side=512) for n in range(SLICES)]
     large = (f"{ROOT}.7000", f"{ROOT}.7001", f"{ROOT}.7002")
-    files.append(part10(*large, side=8192, depth_bytes=1))
+    if with_large:
+        files.append(part10(*large, side=8192, depth_bytes=1))
     template = part10(TEMPLATE_UID, TEMPLATE_UID, TEMPLATE_UID, side=32)
     return Content(files, small, slices, large, template)
 

@@ -8,10 +8,8 @@ move the route want 0 transitions.
 from __future__ import annotations
 
 import asyncio
-import os
-import signal
 import tempfile
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,37 +20,34 @@ from failover.clock import SystemClock
 from tests.bench.outage import callers, content, peers
 from tests.bench.outage.callers import Ask, Callers, Tally
 from tests.bench.outage.content import Content
+from tests.bench.outage.faults import (
+    Fault,
+    World,
+    behaves,
+    dropped,
+    flaps,
+    killed,
+    lost_shortly,
+    nothing,
+    router_stopped,
+    stopped,
+    stopped_shortly,
+)
 from tests.bench.outage.stage import PORT as PRIMARY_PORT
 from tests.bench.outage.stage import THEIRS, Archive, Namespace, Primary, fill
 from tests.peers.process import wait_for
 from tests.system.site import Site, request
 
 BEFORE_S: Final = 3.0
-FAULT_S: Final = 8.0
 AFTER_S: Final = 5.0
 FAILBACK_WITHIN_S: Final = 60.0
 _clock = SystemClock()
 
 
-@dataclass
-class World:
-    primary: Primary
-    namespace: Namespace
-    content: Content
-    site: Site | None = None
-    """The product's, while it is its turn."""
-
-    async def sleep(self, seconds: float) -> None:
-        await _clock.sleep(seconds)
-
-    async def restart(self) -> None:
-        await asyncio.to_thread(self.primary.start)
-
-
 @dataclass(frozen=True)
 class Row:
     name: str
-    fault: Callable[[World], Awaitable[None]]
+    fault: Fault
     """Begins, lasts and ends."""
     moves: bool = True
     """Whether the route may move."""
@@ -63,90 +58,27 @@ class Row:
     product_only: bool = False
 
 
-async def _killed(world: World) -> None:
-    await asyncio.to_thread(world.primary.kill)
-    await world.sleep(FAULT_S)
-    await world.restart()
-
-
-async def _stopped(world: World) -> None:
-    world.primary.send(signal.SIGSTOP)
-    await world.sleep(FAULT_S)
-    world.primary.send(signal.SIGCONT)
-
-
-async def _dropped(world: World) -> None:
-    world.namespace.drop_packets()
-    await world.sleep(FAULT_S)
-    world.namespace.pass_packets()
-
-
-def _behaves(mode: str) -> Callable[[World], Awaitable[None]]:
-    async def fault(world: World) -> None:
-        world.primary.behave(mode)
-        await world.sleep(FAULT_S)
-        world.primary.behave("well")
-
-    return fault
-
-
-async def _flaps(world: World) -> None:
-    for _ in range(4):
-        await asyncio.to_thread(world.primary.kill)
-        await world.sleep(2.0)
-        await world.restart()
-        await world.sleep(2.0)
-
-
-async def _stopped_shortly(world: World) -> None:
-    for pause_s in (25.0, 5.0):
-        world.primary.send(signal.SIGSTOP)
-        await world.sleep(1.5)
-        world.primary.send(signal.SIGCONT)
-        await world.sleep(pause_s)
-
-
-async def _lost_shortly(world: World) -> None:
-    for _ in range(3):
-        world.namespace.drop_packets()
-        await world.sleep(0.3)
-        world.namespace.pass_packets()
-        await world.sleep(3.0)
-
-
-async def _router_stopped(world: World) -> None:
-    assert world.site is not None
-    pid = int(world.site.children()["router"]["pid"])
-    os.kill(pid, signal.SIGSTOP)
-    await world.sleep(5.0)
-    os.kill(pid, signal.SIGCONT)
-
-
-async def _nothing(world: World) -> None:
-    await world.sleep(FAULT_S)
-
-
 ROWS: Final = (
-    Row("killed", _killed),
-    Row("stopped (SIGSTOP)", _stopped),
-    Row("packets dropped", _dropped),
-    Row("500 on everything", _behaves("500")),
-    Row("500 on all but the health page", _behaves("500_but_health")),
-    Row("10 s slow", _behaves("slow")),
-    Row("breaks every longer body", _behaves("break")),
-    Row("killed inside 64 MB answers", _killed, large=True),
-    Row("2 s up, 2 s down", _flaps),
-    Row("stopped 1.5 s every 25 s", _stopped_shortly, moves=False),
-    Row("packets lost for 300 ms", _lost_shortly, moves=False),
-    Row("one kind of request 20 s slow", _nothing, moves=False, also=lambda: callers.kind("/kind/slow", 200)),
+    Row("killed", killed),
+    Row("stopped (SIGSTOP)", stopped),
+    Row("packets dropped", dropped),
+    Row("500 on everything", behaves("500")),
+    Row("500 on all but the health page", behaves("500_but_health")),
+    Row("10 s slow", behaves("slow")),
+    Row("breaks every longer body", behaves("break")),
+    Row("killed inside 64 MB answers", killed, large=True),
+    Row("2 s up, 2 s down", flaps),
+    Row("stopped 1.5 s every 25 s", stopped_shortly, moves=False),
+    Row("packets lost for 300 ms", lost_shortly, moves=False),
+    Row("one kind of request 20 s slow", nothing, moves=False, also=lambda: callers.kind("/kind/slow", 200)),
     Row(
         "one caller who earns only 500",
-        _nothing,
+        nothing,
         moves=False,
         also=lambda: callers.kind("/kind/broken", 500),
         also_rate=20.0,
     ),
-    Row("the router itself stopped for 5 s", _router_stopped, moves=False, product_only=True),
+    Row("the router itself stopped for 5 s", router_stopped, moves=False, product_only=True),
 )
 
 

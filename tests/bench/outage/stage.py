@@ -23,6 +23,7 @@ NAMESPACE: Final = f"failover-{os.getpid()}"
 _NET: Final = f"198.18.{os.getpid() % 250}"
 OURS, THEIRS = f"{_NET}.1", f"{_NET}.2"
 PORT: Final = 8042
+AE_TITLE: Final = "PACS"  # of every DICOM side, so that a peer which knows no AE titles can lead to any
 
 
 def run(*command: str, check: bool = True) -> None:
@@ -61,7 +62,7 @@ class Archive:
 
     def __init__(self, *, inside: bool) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="outage-archive-"))
-        self.port = free_port()
+        self.port, self.dicom_port = free_port(), free_port()
         self._inside = inside
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -74,7 +75,7 @@ class Archive:
                     "archive": {
                         "data_dir": "./archive",
                         "web": {"port": self.port},
-                        "dicom": {"port": free_port()},
+                        "dicom": {"port": self.dicom_port, "ae_title": AE_TITLE},
                         "retention": {"min_free_bytes": "1MB"},
                     },
                 }
@@ -112,13 +113,14 @@ class Primary:
     def start(self) -> None:
         with (self.folder / "log").open("ab") as log:
             self._process = subprocess.Popen(
-                [
-                    "ip", "netns", "exec", NAMESPACE, sys.executable, "-m", "tests.bench.outage.primary",
-                    THEIRS, str(PORT), self._behind, str(self.folder),
-                ],
+                ["ip", "netns", "exec", NAMESPACE, sys.executable, "-m", *self.program()],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log,
             )  # fmt: skip
         wait_for(self.answers, "the primary answers")
+
+    def program(self) -> list[str]:
+        """Module and arguments of the stand-in."""
+        return ["tests.bench.outage.primary", THEIRS, str(PORT), self._behind, str(self.folder)]
 
     def answers(self) -> bool:
         try:
