@@ -1,126 +1,225 @@
-// The page: studies, series, and the banner that never leaves the screen. Names reach the page as text alone.
+// The page: its sides, tools and keys, and what is shown all the time. Names reach the page as text alone.
 
-import { askState, day, metadataOf, searchStudies, seriesOf, slicesOf, text, thumbnailUrl, values } from "./archive.js";
-import { Stage } from "./stage.js";
+import { answeredBy, askState, whoAnswers } from "./archive.js";
+import { T, differs, frameTime, longDay, text } from "./dicom.js";
+import { keyOf } from "./gestures.js";
+import { Pane } from "./pane.js";
+import { Strip } from "./strip.js";
+import { StudyList } from "./list.js";
+import { CT_PRESETS, greyOf, ownWindows } from "./windowing.js";
 
+const STATE_EVERY_MS = 5000;
+const ROUTE_EVERY_MS = 15000;
 const $ = (id) => document.getElementById(id);
-const stage = new Stage();
-let chosen = 0; // counts choices, so that a slow answer to an older one is dropped
+const panes = [];
+let active = null;
 
-const PICTURELESS = new Set(["SR", "PR", "KO", "DOC", "REG", "RTSTRUCT", "RTPLAN", "ECG", "HD"]);
-const counted = (number, word) => `${number} ${word}${number === "1" ? "" : "s"}`;
-
-function element(tag, attributes = {}, ...children) {
-  const made = document.createElement(tag);
-  Object.assign(made, attributes);
-  made.append(...children);
-  return made;
+function addPane() {
+  const root = $("pane").content.cloneNode(true).firstElementChild;
+  root.setAttribute("aria-label", panes.length ? "Second side" : "First side");
+  $("panes").append(root);
+  const pane = new Pane(root, changed);
+  for (const event of ["pointerdown", "focusin"]) root.addEventListener(event, () => activate(pane), { capture: true });
+  panes.push(pane);
+  return pane;
 }
 
-function showBanner(study) {
-  $("patient-name").textContent = text(study, "00100010") || "(no name)";
-  $("patient-birth").textContent = day(text(study, "00100030")) || "–";
-  $("patient-id").textContent = text(study, "00100020") || "–";
-  $("study-text").textContent = [day(text(study, "00080020")), text(study, "00081030")].filter(Boolean).join(" · ") || "–";
-  document.title = "failover viewer"; // a window title is seen by others: no name in it
+function activate(pane) {
+  if (active === pane) return;
+  active = pane;
+  for (const one of panes) one.root.toggleAttribute("data-active", one === pane);
+  changed(pane);
+  strip.show(pane);
 }
 
-function current(list, button) {
-  for (const other of list.querySelectorAll("[aria-current]")) other.removeAttribute("aria-current");
-  button.setAttribute("aria-current", "true");
+/** Bring what stands around the sides in line with them. */
+function changed(pane) {
+  compareBanners();
+  if (pane !== active) return;
+  for (const button of document.querySelectorAll("[data-tool]")) button.setAttribute("aria-pressed", String(button.dataset.tool === pane.tool));
+  press("invert", pane.inverted);
+  press("play", pane.playing);
+  document.querySelector("[data-act=play]").textContent = pane.playing ? "■ Stop" : "▶ Play";
+  presets(pane);
 }
 
-function studyEntry(study) {
-  const button = element("button", { type: "button" },
-    element("span", { className: "name", dir: "auto", textContent: text(study, "00100010") || "(no name)" }),
-    element("span", { className: "facts" },
-      element("bdi", { textContent: `${day(text(study, "00080020"))}  ${values(study, "00080061").join(" ")}` }),
-      element("bdi", { textContent: text(study, "00100020") })),
-    element("span", { className: "facts" },
-      element("bdi", { textContent: text(study, "00081030") }),
-      element("bdi", { textContent: counted(text(study, "00201208"), "instance") })));
-  button.addEventListener("click", () => choose(study, button));
-  return element("li", {}, button);
+const press = (act, on) => document.querySelector(`[data-act=${act}]`).setAttribute("aria-pressed", String(on));
+
+/** Two sides with different patients: said loudly, for as long as it is so. */
+function compareBanners() {
+  const studies = panes.filter((pane) => !pane.root.hidden).map((pane) => pane.study).filter(Boolean);
+  const why = studies.length === 2 ? differs(...studies) : null;
+  $("mixed").hidden = !why;
+  $("mixed").textContent = !why ? "" : why.sure ? `⚠ TWO DIFFERENT PATIENTS: ${why.sentence}` : `⚠ Perhaps two patients: ${why.sentence}`;
+  document.body.classList.toggle("is-mixed", Boolean(why));
 }
 
-async function search(event) {
-  event?.preventDefault();
-  const note = $("list-note");
-  note.className = "";
-  note.textContent = "Searching…";
-  try {
-    const found = await searchStudies(Object.fromEntries(new FormData($("search"))));
-    $("study-list").replaceChildren(...found.map(studyEntry));
-    note.textContent = found.length ? "" : "Nothing in this archive matches.";
-    if (found.length === 100) note.textContent = "The newest 100 are shown: narrow the search.";
-  } catch (error) {
-    $("study-list").replaceChildren();
-    note.className = "warn";
-    note.textContent = `Not answered: ${error.message}`;
+function presets(pane) {
+  const page = pane.pages[pane.place];
+  const grey = page?.picture ? greyOf(page.item, page.frame) : null;
+  const own = page ? ownWindows(page.item, page.frame) : [];
+  const found = [{ name: "Window: as recorded", voi: null },
+    ...own.slice(1).map((voi, n) => ({ name: voi.name || `Recorded window ${n + 2}`, voi })),
+    { name: "All values", all: true }, ...(grey?.unit === "HU" ? CT_PRESETS.map((voi) => ({ name: `${voi.name}  ${voi.centre} / ${voi.width}`, voi })) : [])];
+  const key = JSON.stringify(found);
+  const select = $("presets");
+  const current = pane.voi ? found.findIndex(({ voi }) => voi && voi.centre === pane.voi.centre && voi.width === pane.voi.width) : 0;
+  if (select.dataset.key !== key) {
+    select.dataset.key = key;
+    select.replaceChildren(...[...found, { name: "Window: by hand", hidden: true }].map(({ name, hidden }, n) => Object.assign(document.createElement("option"), { value: String(n), textContent: name, hidden: Boolean(hidden) })));
   }
+  select.value = String(current < 0 ? found.length : current);
+  select.onchange = () => {
+    const chosen = found[Number(select.value)];
+    if (chosen?.all) active.fullRange();
+    else active.setWindow(chosen?.voi ?? null);
+    changed(active);
+    active.$("stage").focus();
+  };
 }
 
-async function choose(study, button) {
-  const turn = ++chosen;
-  current($("study-list"), button);
-  showBanner(study);
-  stage.show([]);
-  stage.note("Loading…");
-  $("series-list").replaceChildren();
-  try {
-    const uid = text(study, "0020000D");
-    const found = await seriesOf(uid);
-    if (turn !== chosen) return;
-    const entries = found.map((series) => seriesEntry(uid, series));
-    $("series-list").replaceChildren(...entries);
-    entries[0]?.firstChild.click();
-  } catch (error) {
-    if (turn === chosen) stage.note(`Not answered: ${error.message}`);
-  }
+// -- tools ---------------------------------------------------------------------------------------------
+
+const ACTS = {
+  invert: (pane) => { pane.inverted = !pane.inverted; pane.schedule(); },
+  fit: (pane) => { Object.assign(pane.picture.view, { zoom: 1, x: 0, y: 0 }); pane.schedule(); },
+  one: (pane) => { if (pane.picture.frame) pane.picture.trueSize(); pane.schedule(); },
+  left: (pane) => pane.turnBy(-1),
+  right: (pane) => pane.turnBy(1),
+  mirror: (pane) => pane.mirror(),
+  reset: (pane) => pane.reset(),
+  play: (pane) => play(pane),
+  compare: () => compare(),
+  full: () => (document.fullscreenElement ? document.exitFullscreen() : document.documentElement.requestFullscreen()),
+  help: () => $("help").showModal(),
+};
+const KEYS = {
+  i: "invert", f: "fit", 1: "one", t: "right", x: "mirror", r: "reset", " ": "play", c: "compare", "?": "help",
+};
+const TOOLS = { w: "window", q: "scroll", p: "move", z: "zoom", m: "measure" };
+
+function act(name) {
+  ACTS[name](active);
+  changed(active);
 }
 
-/** The picture that stands for a series; none for what never has one. */
-function thumbnail(study, series, modality) {
-  if (PICTURELESS.has(modality)) return [];
-  const picture = element("img", { alt: "", loading: "lazy", src: thumbnailUrl(study, series) });
-  picture.addEventListener("error", () => picture.remove());
-  return [picture];
+function useTool(name) {
+  for (const pane of panes) pane.tool = name;
+  changed(active);
 }
 
-function seriesEntry(study, series) {
-  const uid = text(series, "0020000E");
-  const button = element("button", { type: "button" }, ...thumbnail(study, uid, text(series, "00080060")),
-    element("bdi", { textContent: text(series, "0008103E") || text(series, "00080060") }),
-    element("br"),
-    element("small", { textContent: `${text(series, "00080060")} · ${text(series, "00201209")}` }));
-  button.addEventListener("click", async () => {
-    const turn = ++chosen;
-    current($("series-list"), button);
-    stage.show([]);
-    stage.note("Loading…");
-    try {
-      const metadata = await metadataOf(study, uid);
-      if (turn === chosen) stage.show(slicesOf(study, uid, metadata));
-    } catch (error) {
-      if (turn === chosen) stage.note(`Not answered: ${error.message}`);
+function play(pane) {
+  pane.playing = !pane.playing && pane.pages.length > 1;
+  const { turn } = pane;
+  let due = performance.now();
+  const step = (now) => {
+    if (!pane.playing || turn !== pane.turn) return;
+    const last = pane.place === pane.shownPlace; // never past a frame that has not been seen
+    if (now >= due && last) {
+      due = Math.max(now, due) + frameTime(pane.page.item).ms - 4;
+      pane.go((pane.place + 1) % pane.pages.length);
     }
-  });
-  return element("li", {}, button);
+    requestAnimationFrame(step);
+  };
+  if (pane.playing) requestAnimationFrame(step);
 }
+
+function compare(on = panes[1]?.root.hidden ?? true) {
+  const second = panes[1] ?? addPane();
+  second.tool = panes[0].tool;
+  second.root.hidden = !on;
+  if (!on) {
+    second.choose(null);
+  } else {
+    second.note("Choose a study: one of the same patient, or from the list.");
+  }
+  $("panes").classList.toggle("two", on);
+  press("compare", on);
+  active = null;
+  activate(on ? second : panes[0]);
+  compareBanners();
+}
+
+function showStudies(on = $("studies").hidden) {
+  $("studies").hidden = !on;
+  $("show-studies").setAttribute("aria-expanded", String(on));
+}
+
+document.addEventListener("keydown", (event) => {
+  const field = event.target.closest("input:not([type=range]), select, textarea, dialog[open]");
+  if (event.ctrlKey || event.altKey || event.metaKey || field) return;
+  if (event.key === " " && event.target.closest("button")) return;
+  const inList = event.target.closest("#study-list, #strip");
+  if (event.key === "/") { showStudies(true); $("search").elements.PatientName.focus(); }
+  else if (event.key === "s") showStudies();
+  else if (event.key === "+" || event.key === "-") { active.picture.zoomBy(event.key === "+" ? 1.2 : 1 / 1.2); active.schedule(); }
+  else if (event.key in TOOLS) useTool(TOOLS[event.key]);
+  else if (event.key in KEYS) act(KEYS[event.key]);
+  else if (event.key === "n" || event.key === "b") strip.step(event.key === "n" ? 1 : -1);
+  else if (inList || event.target.closest(".document") || !keyOf(active, event.key)) return;
+  event.preventDefault();
+});
+for (const button of document.querySelectorAll("[data-act]")) button.addEventListener("click", () => act(button.dataset.act));
+for (const button of document.querySelectorAll("[data-tool]")) button.addEventListener("click", () => useTool(button.dataset.tool));
+$("show-studies").addEventListener("click", () => showStudies());
+
+// -- what is shown all the time ------------------------------------------------------------------------
+
+function part(tag, content, more = {}) {
+  return Object.assign(document.createElement(tag), { textContent: content, ...more });
+}
+
+const coverage = ({ window }) => (window.complete ? "This archive holds all that exists here"
+  : window.from ? `This archive covers ${longDay(window.from)} – today` : "No day is covered completely by this archive yet");
 
 async function showState() {
   const place = $("state");
   try {
     const state = await askState();
-    const parts = [`${state.site}: this is the backup archive. It covers ${state.window.sentence}.`];
-    if (state.owed) parts.push(element("b", { textContent: ` ${state.owed} objects are not yet on the primary.` }));
-    place.replaceChildren(...parts);
+    list.coverage = coverage(state);
+    const debt = state.owed === 1 ? "1 object is not yet on the primary" : `${state.owed} objects are not yet on the primary`;
+    const parts = [part("span", `${state.site}: backup archive.`), part("span", `${coverage(state)}.`),
+      state.owed ? part("b", `${debt}.`) : part("span", state.window.complete ? "" : "Nothing is owed to the primary.")];
+    if (state.via_router && answeredBy === "primary") {
+      parts.push(part("strong", "The primary answers now."), part("a", "Open its own page", { href: "/" }));
+    } else if (state.via_router && answeredBy === "backup") parts.push(part("b", "The backup archive answers in place of the primary."));
+    const key = parts.map((one) => one.textContent).join();
+    if (place.dataset.key !== key) place.replaceChildren(...parts.filter((one) => one.textContent));
+    place.dataset.key = key;
+    return state;
   } catch (error) {
-    place.replaceChildren(element("b", { textContent: `The archive does not answer: ${error.message}` }));
+    place.dataset.key = "";
+    place.replaceChildren(part("b", `✕ ${error.message} What is shown may be old. Trying again every few seconds.`));
+    return null;
   }
 }
 
-$("search").addEventListener("submit", search);
+async function watch() {
+  const state = document.hidden ? null : await showState();
+  if (state?.via_router && Date.now() - watch.asked > ROUTE_EVERY_MS) {
+    watch.asked = Date.now();
+    await whoAnswers();
+  }
+  setTimeout(watch, STATE_EVERY_MS);
+}
+watch.asked = Date.now();
+
+// -- begin ---------------------------------------------------------------------------------------------
+
+const strip = new Strip((pane, series) => pane.open(series), open);
+const list = new StudyList(open);
+
+/** Open a study on the active side. */
+function open(study) {
+  if (matchMedia("(max-width: 60rem)").matches) showStudies(false);
+  active.choose(study);
+  strip.load(active);
+  list.mark(panes.map((pane) => text(pane.study, T.study)));
+}
+
+activate(addPane());
+active.note("Choose a study.");
 await showState();
-setInterval(showState, 5000);
-await search();
+setTimeout(watch, STATE_EVERY_MS);
+await list.search();
+await showState();
