@@ -17,12 +17,13 @@ from failover.health.passive import Outcome
 from failover.http.framing import BodyReader
 from failover.http.head import AnswerHead, RequestHead
 from failover.model import Service, UpstreamName, Verdict
-from failover.proxy import hold, resume, rewrite, stow
+from failover.proxy import hold, rewrite, stow
 from failover.proxy.answer import Answer
 from failover.proxy.attempt import Attempt
 from failover.proxy.body import Keep, RequestBody
 from failover.proxy.classify import classify
 from failover.proxy.hold import Delivery
+from failover.proxy.response import Response
 from failover.proxy.resume import CannotContinue
 from failover.proxy.retry import (
     BACKUP,
@@ -60,8 +61,7 @@ class Stage(IntEnum):
 
 class Exchange:
     __slots__ = (
-        "_answer", "_attempt", "_first_asked", "_holding_stores", "_kept", "_parked", "_proxy", "_pursuit",
-        "_response", "_timer", "_tunnel",
+        "_attempt", "_first_asked", "_holding_stores", "_proxy", "_pursuit", "_response", "_timer", "_tunnel",
         "asked", "body", "caller", "forwarded", "head", "stage", "started_s",
     )  # fmt: skip
 
@@ -82,10 +82,7 @@ class Exchange:
             self.body = RequestBody(keep, proxy.spool, self._body_moved)
         self._pursuit = Pursuit(asked, proxy.reach(asked), admitted=admitted)
         self._attempt: Attempt | None = None
-        self._answer: Answer | None = None
-        self._kept: Answer | None = None
-        self._response: Answer | None = None  # begun at an upstream that is lost; its rest is looked for
-        self._parked: Attempt | None = None  # suspect in the middle of `_response`; the other is asked first
+        self._response = Response(caller)
         self._tunnel: Tunnel | None = None
         self._first_asked: UpstreamName | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -125,9 +122,7 @@ class Exchange:
         elif action is Action.WAIT:
             self._after(RETRY_EVERY_S)
         elif action is Action.PASS_KEPT:
-            assert self._kept is not None
-            kept, self._kept = self._kept, None
-            self._pass_whole(kept)
+            self._pass_whole(self._response.take_kept())
         elif action is Action.REDIRECT:
             self._say(step.status, step.sentence, rewrite.VIEWER)
         else:
@@ -157,10 +152,12 @@ class Exchange:
             # What would wait for ever is closed, so that its page connects again.
             if self._tunnel is not None:
                 self._tunnel.restart()
-            elif self._answer is not None and (self._answer.is_event_stream or self._answer.passage):
+                return
+            answer = self._response.answer
+            if answer is not None and (answer.is_event_stream or answer.passage):
                 self.failed(Failure.BROKE)
         elif verdict is Verdict.SUSPECT and self._timer is None:
-            answer = self._answer
+            answer = self._response.answer
             if answer is not None and answer.passage is not None:
                 self._timer = asyncio.get_running_loop().call_later(
                     SILENT_S, self._still_silent, answer.received_bytes
@@ -172,41 +169,31 @@ class Exchange:
         It is not left before the other's answer fits: it may only have paused, and the other hold less.
         """
         self._timer = None
-        attempt, answer = self._attempt, self._answer
+        attempt, answer = self._attempt, self._response.answer
         if attempt is None or answer is None or answer.received_bytes != received_bytes:
             return
         verdict = self._proxy.board.current.verdicts.get((attempt.name, Service.WEB))
         self._see()
         if self.caller.write_paused or not self._pursuit.leaves(attempt.name, verdict, sent=True):
             return
-        if attempt.connection is not None:
-            attempt.connection.pause_reading()
-        self._parked, self._attempt = attempt, None
-        self._response, self._answer = answer, None
+        self._attempt = None
+        self._response.park(attempt)
         self._do(self._pursuit.next(self._proxy.clock.monotonic()))
 
     def _back_to_parked(self) -> bool:
         """The other has nothing that fits: go on where we were. Returns whether there was such a place."""
-        parked, self._parked = self._parked, None
+        parked = self._response.unpark()
         if parked is None:
             return False
         self._attempt = parked
-        self._answer, self._response = self._response, None
         self.stage = Stage.ANSWERING
-        if parked.connection is not None and not self.caller.write_paused:
-            parked.connection.resume_reading()
         return True
-
-    def _leave_parked(self) -> None:
-        parked, self._parked = self._parked, None
-        if parked is not None:
-            parked.leave(Outcome.FAILED)
 
     def end_at(self, upstream: UpstreamName) -> bool:
         """`upstream` is given nothing more: go elsewhere, or end honestly. Returns whether this was there."""
-        attempt, answer = self._attempt, self._answer
-        if self._parked is not None and self._parked.name is upstream:
-            self._leave_parked()
+        attempt, parked = self._attempt, self._response.parked
+        if parked is not None and parked.name is upstream:
+            self._response.leave_parked()
             return True
         if attempt is None or attempt.name is not upstream or self.stage is Stage.ENDED:
             return False
@@ -216,7 +203,7 @@ class Exchange:
         sent = attempt.sent
         self._cancel_timer()
         self._leave(Outcome.LEFT)
-        if not self._may_go_on(answer):
+        if not self._may_go_on():
             return True
         self._see()
         self._do(self._pursuit.ended_at(upstream, sent=sent, now_s=self._proxy.clock.monotonic()))
@@ -263,8 +250,8 @@ class Exchange:
         proxy, attempt = self._proxy, self._attempt
         assert attempt is not None
         name = attempt.name
-        if self._response is not None:
-            self._resume(self._response, head)
+        if self._response.lost is not None:
+            self._resume(head)
             return
         judgement = self._pursuit.judge(name, head.status)
         if judgement is Judgement.DROP:
@@ -273,38 +260,32 @@ class Exchange:
             self._do(self._pursuit.answer_dropped(name, proxy.clock.monotonic()))
             return
         plan = hold.plan(self.asked, head, judged=judgement is not Judgement.PASS)
-        self._answer = answer = Answer(head, proxy.upstreams[name], judgement, plan, proxy.held)
+        self._response.answer = Answer(head, proxy.upstreams[name], judgement, plan, proxy.held)
         if plan.delivery is Delivery.STREAM:
-            self._stream(answer)
+            self._stream()
 
-    def _stream(self, answer: Answer) -> None:
+    def _stream(self) -> None:
         """From here on the caller gets each byte as it comes."""
         self._cancel_timer()
         self.stage = Stage.ANSWERING
-        self._forget_kept()
-        if self.head.method == b"GET" and self.asked.kind is Kind.READ:
-            answer.passage = resume.passage(self.asked, answer.head)
         try:
-            answer.begin(self.caller, self.head, keep=self._keeps())
+            self._response.stream(self.head, self.asked, keep=self._keeps())
         except ProtocolError as error:
             self._does_not_fit(error)
             return
         if self.caller.write_paused:
             self.caller_paused()
 
-    def _resume(self, response: Answer, head: AnswerHead) -> None:
-        """What begins with `head` shall give the rest of `response`."""
+    def _resume(self, head: AnswerHead) -> None:
+        """What begins with `head` shall give the rest of what was lost."""
         attempt = self._attempt
         assert attempt is not None
-        assert response.passage is not None
-        if not response.passage.resume(head):
+        if not self._response.resume(head):
             self._leave(Outcome.FAILED if head.status in FAILING else Outcome.ANSWERED)
             step = self._pursuit.cannot_resume(attempt.name, self._proxy.clock.monotonic())
             if not self._back_to_parked():
                 self._do(step)
             return
-        self._leave_parked()
-        self._answer, self._response = response, None
         self.stage = Stage.ANSWERING
         self._proxy.metrics.http_resumed.labels(attempt.name).inc()
         if self.caller.write_paused:
@@ -314,7 +295,7 @@ class Exchange:
         """The body of an answer has no reading, or is not what the caller has the beginning of."""
         if isinstance(error, CannotContinue):
             _log.warning("answer broken", reason=str(error), route=self.asked.route.value)
-            attempt, answer = self._attempt, self._answer
+            attempt, answer = self._attempt, self._response.answer
             assert attempt is not None
             assert answer is not None
             self._leave(Outcome.ANSWERED)
@@ -323,7 +304,7 @@ class Exchange:
             self.failed(Failure.BROKE)
 
     def answer_data(self, data: bytes) -> None:
-        answer = self._answer
+        answer = self._response.answer
         assert answer is not None
         if answer.begun:
             try:
@@ -333,21 +314,22 @@ class Exchange:
         elif not answer.hold(data):
             if answer.over_total:
                 self._proxy.metrics.http_unprotected.labels("hold_full").inc()
-            self._stream(answer)
+            self._stream()
 
     def answer_unfinished(self) -> None:
         """The read that brought the head brought no end: a held answer without a length gets its time."""
-        answer = self._answer
+        answer = self._response.answer
         if answer is not None and not answer.begun and answer.plan.limit_s is not None:
             self._timer = asyncio.get_running_loop().call_later(answer.plan.limit_s, self._held_long_enough)
 
     def _held_long_enough(self) -> None:
         self._timer = None
-        if self._answer is not None and not self._answer.begun:
-            self._stream(self._answer)
+        answer = self._response.answer
+        if answer is not None and not answer.begun:
+            self._stream()
 
     def answer_ended(self) -> None:
-        answer, attempt = self._answer, self._attempt
+        answer, attempt = self._response.answer, self._attempt
         assert answer is not None
         assert attempt is not None
         name, status, judgement = attempt.name, answer.head.status, answer.judgement
@@ -369,7 +351,7 @@ class Exchange:
         if answer.begun:
             self._finish(name, status, answer)
         elif judgement is Judgement.KEEP:
-            self._kept, self._answer = answer, None
+            self._response.keep()
             self._do(self._pursuit.answer_kept(name, self._proxy.clock.monotonic()))
         elif judgement is Judgement.DROP:
             self._forget_answer()
@@ -402,7 +384,7 @@ class Exchange:
 
     def failed(self, failure: Failure) -> None:
         """The upstream gave no whole answer."""
-        attempt, answer = self._attempt, self._answer
+        attempt, answer = self._attempt, self._response.answer
         assert attempt is not None
         sent, reused = attempt.sent, attempt.reused
         self._cancel_timer()
@@ -410,21 +392,22 @@ class Exchange:
             self._proxy.traffic[attempt.name].store_result(self.caller.address, False)
         self._leave(Outcome.TIMED_OUT if failure is Failure.TIMED_OUT else Outcome.FAILED)
         reused = reused and answer is None
-        if self._back_to_parked() or not self._may_go_on(answer):
+        if self._back_to_parked() or not self._may_go_on():
             return
         self._see()
         now_s = self._proxy.clock.monotonic()
         self._do(self._pursuit.failed(attempt.name, failure, sent=sent, reused=reused, now_s=now_s))
 
-    def _may_go_on(self, answer: Answer | None) -> bool:
-        """`answer` lost its upstream. Whether the other may give it, or its rest; else it is broken now."""
-        if answer is None or not answer.begun:
-            self._forget_answer()
+    def _may_go_on(self) -> bool:
+        """The upstream is gone. Whether the other may give the answer, or its rest; else it is broken now."""
+        self._cancel_timer()
+        response = self._response
+        if response.lose():
+            if response.lost is not None:
+                self.stage = Stage.ASKING
             return True
-        if answer.passage is not None:
-            self._response, self._answer = answer, None
-            self.stage = Stage.ASKING
-            return True
+        answer = response.answer
+        assert answer is not None
         # Never a short body that looks whole.
         self._finish(answer.upstream.name, answer.head.status, answer, broken=True)
         return False
@@ -433,14 +416,19 @@ class Exchange:
         """Nothing moved for `idle_s` seconds: time-outs by phase, each for whoever holds things up."""
         listen, caller, attempt, body = self._proxy.listen, self.caller, self._attempt, self.body
         body_awaited = body is not None and not body.whole and not caller.reading_paused
-        if self.stage is Stage.ASKING and attempt is not None and self._answer is None and attempt.whole:
+        if (
+            self.stage is Stage.ASKING
+            and attempt is not None
+            and self._response.answer is None
+            and attempt.whole
+        ):
             if idle_s > listen.answer_timeout:
                 self.failed(Failure.TIMED_OUT)
         elif idle_s <= listen.body_idle or self.stage is Stage.TUNNEL:
             return
         elif self.stage is Stage.ANSWERING and caller.write_paused:
             caller.abort()  # a slow reader must not hold memory and a thread of the upstream
-        elif self.stage is Stage.ANSWERING or self._answer is not None:
+        elif self.stage is Stage.ANSWERING or self._response.answer is not None:
             self.failed(Failure.BROKE)  # the upstream stopped inside its answer
         elif body_awaited:
             self._leave(Outcome.LEFT)
@@ -473,7 +461,7 @@ class Exchange:
         """The caller's connection ended, or its body has no reading."""
         if self.stage is Stage.ENDED:
             return
-        attempt, answer = self._attempt, self._answer or self._response
+        attempt, answer = self._attempt, self._response.answer or self._response.lost
         if self._tunnel is not None:
             self._tunnel.close()
         self._leave(Outcome.LEFT)
@@ -528,9 +516,9 @@ class Exchange:
 
     def _say(self, status: int, sentence: str, location: bytes | None = None) -> None:
         """Answer ourselves."""
-        response = self._response
-        if response is not None:  # too late to say anything: never a short body that looks whole
-            self._finish(response.upstream.name, response.head.status, response, broken=True)
+        lost = self._response.lost
+        if lost is not None:  # too late to say anything: never a short body that looks whole
+            self._finish(lost.upstream.name, lost.head.status, lost, broken=True)
             return
         keep = self._keeps()
         head_only = self.head.method == b"HEAD"
@@ -556,24 +544,14 @@ class Exchange:
     def _close(self) -> None:
         self.stage = Stage.ENDED
         self._cancel_timer()
-        self._forget_kept()
-        self._forget_answer()
-        self._leave_parked()
-        self._response = None
+        self._response.close()
         if self.body is not None:
             self.body.close()
             self.body = None
 
     def _forget_answer(self) -> None:
         self._cancel_timer()
-        if self._answer is not None:
-            self._answer.forget()
-            self._answer = None
-
-    def _forget_kept(self) -> None:
-        if self._kept is not None:
-            self._kept.forget()
-            self._kept = None
+        self._response.forget()
 
     def _cancel_timer(self) -> None:
         if self._timer is not None:
