@@ -12,7 +12,7 @@ from typing import Any, Final
 from failover.archive.attributes import SPECIFIC_CHARACTER_SET, key_text
 from failover.archive.header import scan
 from failover.archive.queries import Level, Match, Query, any_vr, make_query
-from failover.dicom.identifier import encode
+from failover.dicom.identifier import element
 from failover.dicom.part10 import IMPLICIT_LITTLE
 from failover.dicom.query_keys import KeyUnreadable
 
@@ -98,17 +98,35 @@ def studies_of(query: Query) -> Query:
     return Query(Level.STUDY, query.keys, exact=query.exact)
 
 
-def answer(match: Match, identifier: Identifier, ae_title: str, transfer_syntax_uid: str) -> bytes:
-    """Return the identifier of one match: what was asked for, as far as it is held, and the unique keys."""
-    held = match.attributes()
-    wanted = {*identifier.keys, *(tag for tag in _UNIQUE[match.level] if f"{tag:08X}" in held)}
-    found: dict[int, Mapping[str, Any]] = {
-        tag: held.get(f"{tag:08X}") or {"vr": identifier.vrs.get(tag) or any_vr(tag)} for tag in wanted
-    }
-    found[SPECIFIC_CHARACTER_SET] = {"vr": "CS", "Value": ["ISO_IR 192"]}
-    found[_QUERY_LEVEL] = {"vr": "CS", "Value": [match.level.name]}
-    found[_RETRIEVE_AE] = {"vr": "AE", "Value": [ae_title]}
-    return encode(found, implicit=transfer_syntax_uid == IMPLICIT_LITTLE)
+class Answers:
+    """What a C-FIND answers, match by match: what was asked for, as far as it is held, and the unique keys.
+
+    What is the same for all matches is worked out once.
+    """
+
+    def __init__(self, identifier: Identifier, level: Level, ae_title: str, transfer_syntax_uid: str) -> None:
+        self._implicit = transfer_syntax_uid == IMPLICIT_LITTLE
+        own: dict[int, Mapping[str, Any]] = {
+            SPECIFIC_CHARACTER_SET: {"vr": "CS", "Value": ["ISO_IR 192"]},
+            _QUERY_LEVEL: {"vr": "CS", "Value": [level.name]},
+            _RETRIEVE_AE: {"vr": "AE", "Value": [ae_title]},
+        }
+        # Of each tag its name in JSON, and the element where a match has none: ours, or an empty one.
+        self._elements: list[tuple[int, str, bytes]] = []
+        for tag in sorted({*identifier.keys, *_UNIQUE[level], *own}):
+            asked = tag in identifier.keys
+            absent = own.get(tag) or ({"vr": identifier.vrs.get(tag) or any_vr(tag)} if asked else None)
+            default = b"" if absent is None else element(tag, absent, implicit=self._implicit)
+            self._elements.append((tag, "" if tag in own else f"{tag:08X}", default))
+
+    def of(self, match: Match) -> bytes:
+        """Return the identifier of one match."""
+        held = match.attributes()
+        implicit = self._implicit
+        return b"".join(
+            absent if (found := held.get(name)) is None else element(tag, found, implicit=implicit)
+            for tag, name, absent in self._elements
+        )
 
 
 def _level(identifier: Identifier, model_uid: str) -> Level:

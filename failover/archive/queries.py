@@ -102,6 +102,9 @@ class Match:
 
     def attributes(self) -> dict[str, dict[str, Any]]:
         """Return the attributes of all levels, the lower one's where two have the same."""
+        if not self.above:
+            own: dict[str, dict[str, Any]] = json.loads(self.template)
+            return own
         merged: dict[str, dict[str, Any]] = {}
         for text in (*reversed(self.above), self.template):
             merged.update(json.loads(text))

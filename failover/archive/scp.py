@@ -65,6 +65,8 @@ _LITTLE: Final[tuple[str, ...]] = (EXPLICIT_LITTLE, IMPLICIT_LITTLE)
 # An identifier with a list of 10,000 UIDs has 650 KB; beyond this it is no question.
 _MAX_IDENTIFIER_BYTES: Final = 1 << 20
 _OPEN_DESTINATION_S: Final = 10.0
+# Matches of a C-FIND that go out in one write; a C-CANCEL is looked for between.
+_ANSWERS_AT_ONCE: Final = 32
 _DUPLICATE_SOP_INSTANCE: Final = 0x0111  # PS3.7 annex C
 _PENDING_WITH_KEYS_UNSUPPORTED: Final = 0xFF01
 # PS3.6 annex A: services that are not storage; an abstract syntax of none of these is kept, private ones too.
@@ -228,11 +230,13 @@ class Scp:
         matches = await self._index.search(query)
         # PS3.4 C.4.1.1.4: 0xFF01 where a key had no part in the matching.
         pending = _PENDING_WITH_KEYS_UNSUPPORTED if query.unsupported else Status.PENDING
-        for match in matches:
+        command = response(request, pending, has_data_set=True)
+        answers = find.Answers(identifier, query.level, self._ae_title, context.transfer_syntax)
+        for at in range(0, len(matches), _ANSWERS_AT_ONCE):
             if association.cancelled(request.message_id):
                 return await self._say(association, message, Status.CANCEL)
-            found = find.answer(match, identifier, self._ae_title, context.transfer_syntax)
-            await association.send(message.context_id, response(request, pending, has_data_set=True), found)
+            some = [answers.of(match) for match in matches[at : at + _ANSWERS_AT_ONCE]]
+            await association.send_alike(message.context_id, command, some)
         window = self._index.window
         if (
             not matches

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 
 from failover.dicom import pdu as p
 from failover.dicom.association import State
@@ -139,6 +139,16 @@ class Association:
         async with self._sending:
             chunks = [*self._cut(context_id, command.encode(), is_command=True, ends=True)]
             if data_set is not None:
+                chunks += self._cut(context_id, data_set, is_command=False, ends=True)
+            await self._connection.write_p_data(*chunks)
+
+    async def send_alike(self, context_id: int, command: Command, data_sets: Sequence[p.Buffer]) -> None:
+        """Send a message for each data set, all with this command, in one go: the matches of a C-FIND."""
+        async with self._sending:
+            head = [*self._cut(context_id, command.encode(), is_command=True, ends=True)]
+            chunks: list[p.Buffer] = []
+            for data_set in data_sets:
+                chunks += head
                 chunks += self._cut(context_id, data_set, is_command=False, ends=True)
             await self._connection.write_p_data(*chunks)
 

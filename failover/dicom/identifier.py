@@ -16,6 +16,12 @@ _TWO_RESERVED: Final = frozenset(
 _NUMBERS: Final = {
     "US": "<H", "SS": "<h", "UL": "<I", "SL": "<i", "FL": "<f", "FD": "<d", "SV": "<q", "UV": "<Q",
 }  # fmt: skip
+_PLAIN_TEXT: Final = frozenset(
+    {"AE", "AS", "CS", "DA", "DS", "DT", "IS", "LO", "LT", "SH", "ST", "TM", "UC", "UI", "UR", "UT"}
+)
+_IMPLICIT: Final = struct.Struct("<HHI")
+_SHORT: Final = struct.Struct("<HH2sH")
+_LONG: Final = struct.Struct("<HH2s2xI")
 _GROUPS: Final = ("Alphabetic", "Ideographic", "Phonetic")
 # PS3.5 6.2: a DS has at most 16 bytes, other short values 65,534.
 _MOST_DS: Final = 16
@@ -27,20 +33,27 @@ def encode(attributes: Mapping[int, Mapping[str, Any]], *, implicit: bool) -> by
 
     Text is UTF-8: the caller says so in Specific Character Set. A sequence is empty: none is asked into.
     """
-    parts: list[bytes] = []
-    for tag in sorted(attributes):
-        attribute = attributes[tag]
-        vr = str(attribute["vr"])
-        value = _value(vr, attribute.get("Value") or [])
-        if implicit:
-            parts.append(struct.pack("<HHI", tag >> 16, tag & 0xFFFF, len(value)))
-        elif vr in _TWO_RESERVED:
-            parts.append(struct.pack("<HH2s2xI", tag >> 16, tag & 0xFFFF, vr.encode("ascii"), len(value)))
-        else:
-            value = value[:_MOST_SHORT]
-            parts.append(struct.pack("<HH2sH", tag >> 16, tag & 0xFFFF, vr.encode("ascii"), len(value)))
-        parts.append(value)
-    return b"".join(parts)
+    return b"".join(element(tag, attributes[tag], implicit=implicit) for tag in sorted(attributes))
+
+
+def element(tag: int, attribute: Mapping[str, Any], *, implicit: bool) -> bytes:
+    """Return one element, as `encode` has it."""
+    vr: str = attribute["vr"]
+    held = attribute.get("Value")
+    if not held:
+        value = b""
+    elif len(held) == 1 and type(held[0]) is str and vr in _PLAIN_TEXT:  # nearly all are: the short way
+        value = held[0].encode("utf-8", "replace")
+        if len(value) % 2:
+            value += b"\0" if vr == "UI" else b" "
+    else:
+        value = _value(vr, held)
+    if implicit:
+        return _IMPLICIT.pack(tag >> 16, tag & 0xFFFF, len(value)) + value
+    if vr in _TWO_RESERVED:
+        return _LONG.pack(tag >> 16, tag & 0xFFFF, vr.encode("ascii"), len(value)) + value
+    value = value[:_MOST_SHORT]
+    return _SHORT.pack(tag >> 16, tag & 0xFFFF, vr.encode("ascii"), len(value)) + value
 
 
 def _value(vr: str, held: list[Any]) -> bytes:

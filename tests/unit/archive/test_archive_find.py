@@ -110,7 +110,8 @@ def test_an_answer_holds_what_was_asked_for_in_utf_8(syntax: str) -> None:
         ReferringPhysicianName="",
         RequestAttributesSequence=[],
     )
-    raw = find.answer(Match(Level.STUDY, "1.2.3", None, None, dump(held)), asked, "MINIPACS", syntax)
+    answers = find.Answers(asked, Level.STUDY, "MINIPACS", syntax)
+    raw = answers.of(Match(Level.STUDY, "1.2.3", None, None, dump(held)))
     found = read_dataset(BytesIO(raw), syntax == IMPLICIT_LITTLE, True)
     assert found.SpecificCharacterSet == "ISO_IR 192"
     found.decode()
