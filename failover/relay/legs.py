@@ -41,6 +41,7 @@ class Leg:
     association: Association
     expelled: bool = False  # the grace of a drain is over: its upstream did not fail
     counted: bool = True  # among the legs in flight
+    passed_over: UpstreamName | None = None  # it was asked before, and let our patience run out
 
     @property
     def alive(self) -> bool:

@@ -55,6 +55,11 @@ class Operation:
     silent_s: float = 300.0  # without a byte of the upstream for so long it counts as lost
     moving: tuple[tuple[int, int], ...] = ()  # final statuses that speak of the upstream, not of the request
 
+    @property
+    def whole_anywhere(self) -> bool:
+        """Whether its success says the same wherever it was done: nobody waits for the primary to do it."""
+        return self.name in ("C-ECHO", "C-STORE")
+
     def moves(self, status: int) -> bool:
         """Return whether a final response with `status` is asked of the other upstream."""
         return any(low <= status <= high for low, high in self.moving)

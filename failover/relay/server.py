@@ -188,6 +188,8 @@ class Relay:
                         _log.info("association not taken", upstream=str(upstream), why=str(error))
                         continue
                     if upstream is not choice.first:
+                        if choice.first is not None and tried.get(choice.first) is Refusal.TIMED_OUT:
+                            leg.passed_over = choice.first
                         self.metrics.dicom_moved.labels("association").inc()
                     self.metrics.dicom_associations.labels(str(upstream), "accepted").inc()
                     return caller_answer(leg.association.answer, leg)

@@ -26,7 +26,7 @@ from failover.dicom.dimse import (
 )
 from failover.dicom.exchange import Association
 from failover.dicom.pdu import Buffer
-from failover.errors import AssociationEnded, LimitExceeded, UpstreamError
+from failover.errors import AssociationEnded, LimitExceeded, UpstreamError, UpstreamTimeout
 from failover.health.passive import LiveTraffic, Outcome
 from failover.metrics import RouterMetrics
 from failover.model import Service, UpstreamName, Verdict
@@ -41,6 +41,7 @@ from failover.spool import Spool
 _log = structlog.get_logger(__name__)
 MAX_SHORT_BYTES: Final = 4 << 20  # of an identifier or a match; a longer one ends the operation
 _CALLER_SILENT_S: Final = 300.0  # a caller that answers no sub-operation for so long is aborted
+_PASSED_OVER_S: Final = 1.0  # for so long nobody waits a second time for who let our patience run out
 _LOST_TWICE: Final = 2  # an upstream that lost one operation so often is not asked a third time at once
 
 
@@ -118,6 +119,9 @@ class Session:
         self.later = later
         self._kind = kind
         self._nudged: asyncio.Future[None] | None = None
+        self._passed_over_s: dict[UpstreamName, float] = {}  # when it let our patience run out, monotonic
+        if leg is not None and leg.passed_over is not None:
+            self._passed_over_s[leg.passed_over] = around.clock.monotonic()
         self.serve: Callable[[Message], Awaitable[None]] = _not_serving  # set by `serving`
         caller.listen(self.nudge)
         if leg is not None:
@@ -190,7 +194,7 @@ class Session:
         kind = flight.policy.kind
         choice = self.choice(kind)
         places = [name for name in (choice.first, choice.rescue) if name is not None]
-        for upstream in sorted(places, key=lambda name: flight.lost[name]):
+        for upstream in sorted(places, key=lambda name: (flight.lost[name], self._waits_out(name, flight))):
             if upstream in flight.refused or flight.lost[upstream] >= _LOST_TWICE:
                 continue
             leg = self.leg
@@ -199,6 +203,8 @@ class Session:
                     leg = await self.around.legs.open(upstream, self.later, choice, kind)
                 except UpstreamError as error:
                     _log.info("leg not opened", upstream=str(upstream), why=str(error))
+                    if isinstance(error, UpstreamTimeout):
+                        self._passed_over_s[upstream] = self.around.clock.monotonic()
                     self._raise_if_caller_left()
                     continue
                 self.drop_leg()
@@ -212,6 +218,14 @@ class Session:
             self._kind = kind
             return leg, choice
         return None
+
+    def _waits_out(self, upstream: UpstreamName, flight: Flight) -> bool:
+        """Whether the other one is asked first: this one has just let our patience run out, and what is asked
+        is whole anywhere. Searches and retrieves wait for the primary once more (DESIGN 4.2)."""
+        since_s = self._passed_over_s.get(upstream)
+        if since_s is None or not flight.policy.whole_anywhere:
+            return False
+        return self.around.clock.monotonic() - since_s < _PASSED_OVER_S
 
     def drop_leg(self) -> None:
         """Close the leg: released when it is whole, else forgotten."""

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from failover.config.schema import ListenDicom
-from failover.dicom.dimse import echo_rq
+from failover.dicom.dimse import echo_rq, find_rq, store_rq
 from failover.dicom.negotiation import (
     CALLED_AE_NOT_RECOGNIZED,
     LOCAL_LIMIT_EXCEEDED,
@@ -20,7 +20,7 @@ from failover.dicom.pdu import ExtendedNegotiation, UserIdentity
 from failover.dicom.requestor import open_association
 from failover.errors import AssociationRejected
 from failover.model import AeTitle, Phase, Verdict
-from tests.fakes.upstream import CT, FakeUpstream
+from tests.fakes.upstream import CT, FakeUpstream, encoded, study
 from tests.unit.relay.scene import ALL, BACKUP, ECHO, ID, PRIMARY, STUDY_FIND, FastClock, Scene, scene
 from tests.unit.relay.test_relay_operations import get
 
@@ -130,6 +130,38 @@ async def test_a_primary_that_accepts_again_gets_the_searches_back(tmp_path: Pat
         await caller.send(ID[ECHO], echo_rq(1))
         assert await caller.receive() is not None
         assert stage.primary.asked == ["C-ECHO"]
+        await caller.release()
+
+
+async def test_what_is_whole_anywhere_waits_for_a_silent_primary_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The opening has waited for it a second; C-ECHO and C-STORE do not wait another one."""
+    monkeypatch.setattr("failover.relay.session._PASSED_OVER_S", 60.0)  # however busy the machine
+    async with scene(tmp_path) as stage:
+        stage.primary.silent_opening = True
+        caller = await stage.open()
+        await caller.send(ID[ECHO], echo_rq(1))
+        assert await caller.receive() is not None
+        await caller.send(ID[CT], store_rq(2, CT, "1.2.3"), b"x" * 1000)
+        answer = await caller.receive()
+        assert answer is not None
+        assert answer.command.status == 0
+        assert len(stage.primary.requests) == 1
+        assert stage.backup.asked == ["C-ECHO", "C-STORE"]
+        await caller.release()
+
+
+async def test_a_search_waits_for_a_silent_primary_again(tmp_path: Path) -> None:
+    """The backup's matches may be fewer: the primary gets its chance while it is not suspect."""
+    async with scene(tmp_path) as stage:
+        stage.primary.silent_opening = True
+        caller = await stage.open()
+        stage.primary.silent_opening = False
+        await caller.send(ID[STUDY_FIND], find_rq(1, STUDY_FIND), encoded(study("")))
+        while (answer := await caller.receive()) is not None and answer.command.status != 0:
+            pass
+        assert stage.primary.asked == ["C-FIND"]
         await caller.release()
 
 
