@@ -44,4 +44,5 @@ def show_numbers(metrics: RouterMetrics, state: State, rules: Rules, now_s: floa
     metrics.pending.set(numbers.pending_to_backup, "to_backup")
     metrics.pending.set(numbers.pending_to_primary, "to_primary")
     metrics.refused.set(numbers.refused)
+    metrics.vanished.set(numbers.vanished)
     metrics.coverage.set(numbers.coverage_ratio)
