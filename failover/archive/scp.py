@@ -230,22 +230,24 @@ class Scp:
         matches = await self._index.search(query)
         # PS3.4 C.4.1.1.4: 0xFF01 where a key had no part in the matching.
         pending = _PENDING_WITH_KEYS_UNSUPPORTED if query.unsupported else Status.PENDING
-        command = response(request, pending, has_data_set=True)
+        window = self._index.window
+        if not matches:
+            if (
+                self._fails_outside_window
+                and association.request.user.implementation_version == RELAY_VERSION
+                and could_match_outside(query, window, self._index)
+            ):
+                return await self._say(association, message, Status.UNABLE_TO_PROCESS, window.sentence())
+            return await self._say(association, message, Status.SUCCESS)
+        command, success = response(request, pending, has_data_set=True), response(request, Status.SUCCESS)
         answers = find.Answers(identifier, query.level, self._ae_title, context.transfer_syntax)
         for at in range(0, len(matches), _ANSWERS_AT_ONCE):
             if association.cancelled(request.message_id):
                 return await self._say(association, message, Status.CANCEL)
             some = [answers.of(match) for match in matches[at : at + _ANSWERS_AT_ONCE]]
-            await association.send_alike(message.context_id, command, some)
-        window = self._index.window
-        if (
-            not matches
-            and self._fails_outside_window
-            and association.request.user.implementation_version == RELAY_VERSION
-            and could_match_outside(query, window, self._index)
-        ):
-            return await self._say(association, message, Status.UNABLE_TO_PROCESS, window.sentence())
-        return await self._say(association, message, Status.SUCCESS)
+            is_last = at + _ANSWERS_AT_ONCE >= len(matches)
+            await association.send_alike(message.context_id, command, some, last=success if is_last else None)
+        return Status.SUCCESS
 
     # -- retrieving ---------------------------------------------------------------------------------
 

@@ -142,14 +142,26 @@ class Association:
                 chunks += self._cut(context_id, data_set, is_command=False, ends=True)
             await self._connection.write_p_data(*chunks)
 
-    async def send_alike(self, context_id: int, command: Command, data_sets: Sequence[p.Buffer]) -> None:
-        """Send a message for each data set, all with this command, in one go: the matches of a C-FIND."""
+    async def send_alike(
+        self,
+        context_id: int,
+        command: Command,
+        data_sets: Sequence[p.Buffer],
+        *,
+        last: Command | None = None,
+    ) -> None:
+        """Send a message for each data set, all with this command, in one go: the matches of a C-FIND.
+
+        `last` follows them, without a data set.
+        """
         async with self._sending:
             head = [*self._cut(context_id, command.encode(), is_command=True, ends=True)]
             chunks: list[p.Buffer] = []
             for data_set in data_sets:
                 chunks += head
                 chunks += self._cut(context_id, data_set, is_command=False, ends=True)
+            if last is not None:
+                chunks += self._cut(context_id, last.encode(), is_command=True, ends=True)
             await self._connection.write_p_data(*chunks)
 
     async def send_parts(self, context_id: int, command: Command, parts: AsyncIterator[p.Buffer]) -> None:
