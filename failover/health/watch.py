@@ -35,8 +35,9 @@ _log = structlog.get_logger(__name__)
 AT_ONCE_S: Final = 0.120  # what an immediate probe is given at least
 AT_ONCE_TIMES: Final = 3  # or so many times the slowest of its kind
 AT_ONCE_PROBES: Final = 2
-# Orthanc with its four DICOM threads busy answers an echo after 0.9 to 1.1 s, and is not dead.
-CROWDED_S: Final = 1.5
+# Orthanc with its four DICOM threads busy answers an echo after 0.9 to 1.1 s, and is not dead. The first of
+# the immediate probes is given so long; it is still awaited while the second one is asked.
+CROWDED_S: Final = 1.1
 # A PACS whose last answers were all slow is slow, not dead, and is given time; one that stalls now and
 # then is not.
 STEADY: Final = 3
@@ -61,6 +62,7 @@ class Scheduled:
     plan: PlannedProbe
     probe: Probe
     began_s: float = _NEVER_S
+    passed_s: float = _NEVER_S
     slowest: RecentSlowest = field(default_factory=RecentSlowest)
     slowest_crowded: RecentSlowest = field(default_factory=RecentSlowest)
     last_took_s: deque[float] = field(default_factory=lambda: deque(maxlen=STEADY))
@@ -232,11 +234,11 @@ class ServiceWatch:
             wanted_s = STEADY_TIMES * min(scheduled.last_took_s) if steady else 0.0
         return min(most_s, max(plan.timeout_s, wanted_s))
 
-    def _limit_at_once_s(self, scheduled: Scheduled) -> float:
+    def _limit_at_once_s(self, scheduled: Scheduled, *, first: bool = True) -> float:
         now_s = self._clock.monotonic()
         limit_s = max(AT_ONCE_S, AT_ONCE_TIMES * (scheduled.slowest.slowest_s(now_s) or 0.0))
         alone = self.sibling is None or self.sibling.health.verdict in (Verdict.UP, None)
-        if scheduled.plan.few_slots and self._traffic.waiting() >= CROWD and alone:
+        if first and scheduled.plan.few_slots and self._traffic.waiting() >= CROWD and alone:
             crowded_s = scheduled.slowest_crowded.slowest_s(now_s)
             limit_s = max(limit_s, CROWDED_S if crowded_s is None else AT_ONCE_TIMES * crowded_s)
         return min(self._limit_s(scheduled), limit_s)
@@ -244,8 +246,11 @@ class ServiceWatch:
     async def _ask_at_once(self, why: str, pacing: _Pacing) -> None:
         scheduled = self._probes[Part.REACH]
         self._trigger = None
-        for _ in range(AT_ONCE_PROBES):
-            if await self._carry_out(scheduled, self._limit_at_once_s(scheduled), at_once=True):
+        began_s = self._clock.monotonic()
+        for number in range(AT_ONCE_PROBES):
+            limit_s = self._limit_at_once_s(scheduled, first=number == 0)
+            passed = await self._carry_out(scheduled, limit_s, at_once=True)
+            if passed or scheduled.passed_s > began_s:  # the first one, late
                 self._trigger = None
                 pacing.wasted(self._clock.monotonic())
                 return
@@ -319,6 +324,7 @@ class ServiceWatch:
     def _passed(self, asked: _Asked, reason: str) -> bool:
         now_s, part = self._clock.monotonic(), asked.part
         took_s = now_s - asked.began_s
+        asked.scheduled.passed_s = now_s
         asked.scheduled.last_took_s.append(took_s)
         asked.scheduled.slowest.learn(took_s, now_s)
         if asked.crowded:

@@ -227,6 +227,26 @@ async def test_a_full_orthanc_with_four_dicom_threads_is_not_suspected() -> None
         assert w.verdicts() == ["None", "up"]
 
 
+async def test_a_full_orthanc_that_answers_in_the_last_moment_is_not_suspected() -> None:
+    """The first of the immediate probes is late, and comes while the second is asked."""
+    async with watched(service=Service.DICOM) as w:
+        await w.passes(20.0)
+        w.reach.takes_s = 1.2
+        for _ in range(4):
+            w.traffic.began(QUERY, "C-FIND")
+        await w.passes(30.0)
+        assert w.verdicts() == ["None", "up"]
+
+
+async def test_a_hung_dicom_side_is_suspect_before_a_caller_has_waited_a_second_and_a_half() -> None:
+    async with watched(service=Service.DICOM) as w:
+        await w.passes(21.0)
+        w.reach.stopped = True
+        for _ in range(4):
+            w.traffic.began(QUERY, "C-FIND")
+        assert await w.until(lambda: w.verdict is Verdict.SUSPECT, 3.0) <= 1.45
+
+
 async def test_a_slow_search_is_no_suspicion() -> None:
     async with watched(query=True) as w:
         w.query.takes_s = 2.0
