@@ -19,6 +19,7 @@ from failover.admin import page
 from failover.admin.guards import actor_of, bearer_token, deny
 from failover.admin.headline import with_headline
 from failover.admin.operations import Operations
+from failover.admin.questions import parse_owed_question, parse_quarantine_question
 from failover.admin.requests import BadRequest, parse_decision_request, parse_route_request
 from failover.config.schema import ListenAdmin
 from failover.credentials.tokens import Tokens, read_tokens
@@ -74,6 +75,8 @@ def admin_app(operations: Operations, listen: ListenAdmin) -> web.Application:
             web.put("/api/route", api.route),
             web.post("/api/decisions", api.decisions),
             web.get("/api/events", api.events),
+            web.get("/api/owed", api.owed),
+            web.get("/api/quarantine", api.quarantine),
             web.get("/api/stream", api.stream),
             web.get("/metrics", api.metrics),
             web.get("/-/healthy", api.healthy),
@@ -105,6 +108,13 @@ class _Api:
 
     async def events(self, request: web.Request) -> web.Response:
         return web.json_response(self._operations.events(_since(request) or 0))
+
+    async def owed(self, request: web.Request) -> web.Response:
+        return web.json_response(await self._operations.owed(parse_owed_question(_query(request))))
+
+    async def quarantine(self, request: web.Request) -> web.Response:
+        question = parse_quarantine_question(_query(request))
+        return web.json_response(await self._operations.quarantine(question))
 
     async def metrics(self, _request: web.Request) -> web.Response:
         return web.Response(body=await self._operations.metrics(), headers={"Content-Type": _METRICS_TYPE})
@@ -219,6 +229,12 @@ async def _set_headers(_request: web.Request, response: web.StreamResponse) -> N
 
 def _error(status: int, message: str) -> web.Response:
     return web.json_response({"error": message}, status=status)
+
+
+def _query(request: web.Request) -> dict[str, str]:
+    if len(request.query) != len(set(request.query)):
+        raise BadRequest("a parameter is given twice")
+    return dict(request.query)
 
 
 def _since(request: web.Request) -> int | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from failover.admin.questions import OwedQuestion, QuarantineQuestion
 from failover.admin.requests import DecisionRequest, Json, RouteRequest
 from failover.aio import Signal
 
@@ -24,6 +25,12 @@ class Operations(Protocol):
 
     async def decide(self, request: DecisionRequest, actor: str) -> Json:
         """The same for what only a person may decide. Raises Refused, Unprocessable."""
+
+    async def owed(self, question: OwedQuestion) -> Json:
+        """Return what GET /api/owed answers. Raises Refused, ControlError."""
+
+    async def quarantine(self, question: QuarantineQuestion) -> Json:
+        """Return what GET /api/quarantine answers. Raises Refused, ControlError."""
 
     def events(self, since: int) -> list[Json]:
         """Return the audit events whose id is greater than `since`, oldest first."""

@@ -9,7 +9,9 @@ from typing import Final
 
 import structlog
 
+from failover.app.debt_lists import DebtLists
 from failover.app.store_totals import StoreSent, StoreTotals, news, totals_of
+from failover.clock import SystemClock
 from failover.control import Json, ask, socket_path
 from failover.errors import ControlError
 from failover.metrics import RouterMetrics
@@ -32,6 +34,7 @@ class Others:
     ) -> None:
         """`sent` is called for what the replicator's stores say of the primary."""
         self._sockets = {name: socket_path(state_dir, name) for name in OTHERS} if present else {}
+        self.lists = DebtLists(state_dir, SystemClock(), present=present)
         self._metrics = metrics
         self._sent = sent
         self._stores: dict[Service, StoreTotals] = {}

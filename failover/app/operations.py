@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from prometheus_client import generate_latest
 
+from failover.admin.questions import OwedQuestion, QuarantineQuestion
 from failover.admin.requests import DecisionRequest, RouteRequest
 from failover.aio import Signal
 from failover.app.numbers import Others
@@ -40,6 +41,7 @@ class RouterOperations:
         self._controller = controller
         self._trail = trail
         self._others = others
+        self._lists = others.lists
         self._metrics = metrics
         self._listening = listening
 
@@ -69,6 +71,12 @@ class RouterOperations:
             Decision(request.decision), request.reason, actor, dry_run=request.dry_run
         )
         return self._answer(would, dry_run=request.dry_run)
+
+    async def owed(self, question: OwedQuestion) -> Json:
+        return await self._lists.owed(question)
+
+    async def quarantine(self, question: QuarantineQuestion) -> Json:
+        return await self._lists.quarantine(question)
 
     def _answer(self, would: list[str], *, dry_run: bool) -> Json:
         return {**self.status(), "would": would} if dry_run else self.status()

@@ -10,6 +10,7 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from datetime import date, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -21,6 +22,7 @@ from failover.archive.instances import Instances
 from failover.archive.janitor import Janitor
 from failover.archive.ledger import Ledger
 from failover.archive.rows import text
+from failover.archive.versions import differences
 from failover.control import Handler, Json
 from failover.errors import ControlError
 from failover.metrics import ArchiveMetrics
@@ -138,8 +140,12 @@ class Handlers:
         return await _in_thread(look)
 
     async def quarantine_list(self, question: Json) -> Json:
-        limit = int(question.get("limit", 100))
-        return {"objects": await _in_thread(lambda: self._index.quarantined(limit=limit))}
+        """What is in quarantine, newest first; with `versions` also what is served, and what differs."""
+        limit, after = int(question.get("limit", 100)), question.get("after")
+        found = await _in_thread(lambda: self._index.quarantined(limit=limit, after=after))
+        if question.get("versions"):
+            found = [await _in_thread(partial(self._versions, one)) for one in found]
+        return {"objects": found}
 
     async def numbers(self, question: Json) -> Json:
         return dict(self._index.numbers())
@@ -170,6 +176,33 @@ class Handlers:
                 "study_date": text(attributes, "00080020"),
             }
         return studies
+
+    def _versions(self, quarantined: dict[str, Any]) -> dict[str, Any]:
+        row = self._index.row(quarantined["uid"])
+        held = None if row is None else self._index.held(row)
+        path = self._index.file(quarantined["path"])
+        served = None
+        if held is not None:
+            served = {
+                "study_instance_uid": held.key.study_instance_uid,
+                "bytes": held.size_bytes,
+                "origin": held.origin.value,
+                "state": held.state.value,
+            }
+        return {
+            "id": quarantined["id"],
+            "sop_instance_uid": quarantined["uid"],
+            "reason": quarantined["reason"],
+            "arrived_at": quarantined["arrived_at"],
+            "served": served,
+            "quarantined": {
+                "study_instance_uid": quarantined["study_uid"],
+                "bytes": quarantined["bytes"],
+                "origin": quarantined["origin"],
+                "caller": quarantined["caller"],
+            },
+            "differs": differences(None if held is None else held.path, path),
+        }
 
     def _evicted(self, uids: list[str]) -> list[str]:
         found = self._index.reader().execute(

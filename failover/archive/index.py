@@ -207,14 +207,18 @@ class Index:
         )
         return found
 
-    def quarantined(self, *, limit: int = 100) -> list[dict[str, Any]]:
-        """Return what is in quarantine, newest first, without names."""
+    def quarantined(self, *, limit: int = 100, after: int | None = None) -> list[dict[str, Any]]:
+        """Return what is in quarantine, newest first, without names; those behind the one with id `after`."""
         found = self._reader().execute(
-            "SELECT uid, study_uid, path, bytes, reason, caller, origin, arrived_at FROM quarantine"
-            " ORDER BY id DESC LIMIT ?",
-            (limit,),
+            "SELECT id, uid, study_uid, path, bytes, reason, caller, origin, arrived_at FROM quarantine"
+            " WHERE id < ? ORDER BY id DESC LIMIT ?",
+            (2**62 if after is None else after, limit),
         )
         return [dict(row) for row in found]
+
+    def file(self, path: str) -> Path:
+        """Return where a path of the index lies."""
+        return self._data_dir / path
 
     # -- numbers and window ---------------------------------------------------------------------------
 

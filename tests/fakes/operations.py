@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 from typing import Any
 
+from failover.admin.questions import OwedQuestion, QuarantineQuestion
 from failover.admin.requests import DecisionRequest, Json, RouteRequest
 from failover.aio import Signal
 from failover.clock import Clock, ManualClock, rfc3339
@@ -65,6 +66,9 @@ class FakeOperations:
         self.warnings: list[str] = []
         self.asked: list[tuple[RouteRequest | DecisionRequest, str]] = []
         self.breaks: Exception | None = None
+        self.questions: list[OwedQuestion | QuarantineQuestion] = []
+        self.owed_pages: dict[str | None, Json] = {}
+        self.quarantined: list[Json] = []
 
     def status(self) -> Json:
         if self.breaks is not None:
@@ -97,6 +101,16 @@ class FakeOperations:
             return {**self.status(), "would": [f"decision {request.decision} would be recorded"]}
         self.happen("decision", code=request.decision.value, reason=request.reason, actor=actor)
         return self.status()
+
+    async def owed(self, question: OwedQuestion) -> Json:
+        self.questions.append(question)
+        if self.breaks is not None:
+            raise self.breaks
+        return self.owed_pages.get(question.after, {"objects": [], "next": None})
+
+    async def quarantine(self, question: QuarantineQuestion) -> Json:
+        self.questions.append(question)
+        return {"objects": self.quarantined, "next": None}
 
     def events(self, since: int) -> list[Json]:
         return [event for event in self.trail if event["id"] > since]

@@ -14,6 +14,7 @@ from aiohttp.test_utils import TestServer
 
 from failover.admin.api import admin_app
 from failover.admin.headline import with_headline
+from failover.admin.questions import OwedQuestion, OwedState, QuarantineQuestion
 from failover.config.schema import ListenAdmin
 from failover.errors import ControlUnreachable
 from tests.fakes.operations import FakeOperations, calm_status
@@ -220,3 +221,50 @@ async def test_watchers_end_when_the_router_does() -> None:
         async with asyncio.timeout(10):
             await server.close()
             await response.content.read()
+
+
+async def test_what_is_owed_is_asked_for_by_state_and_page(door: Door) -> None:
+    entry = {"sop_instance_uid": "1.2.3", "state": "refused"}
+    door.operations.owed_pages["1.2"] = {"objects": [entry], "next": None}
+    assert await door.ask("GET", "/api/owed?state=refused&limit=5&after=1.2") == (
+        200,
+        {"objects": [entry], "next": None},
+    )
+    assert (await door.ask("GET", "/api/owed"))[0] == 200
+    assert (await door.ask("GET", "/api/quarantine?after=7"))[0] == 200
+    assert door.operations.questions == [
+        OwedQuestion(OwedState.REFUSED, 5, "1.2"),
+        OwedQuestion(None, 100, None),
+        QuarantineQuestion(100, 7),
+    ]
+
+
+@pytest.mark.parametrize(
+    "question",
+    [
+        "owed?state=lost",
+        "owed?limit=0",
+        "owed?limit=1001",
+        "owed?limit=-1",
+        "owed?limit=1&limit=2",
+        "owed?after=1.2%27",
+        "owed?after=" + "1" * 65,
+        "owed?sate=owed",
+        "quarantine?after=1.2",
+        "quarantine?limit=101",
+        "quarantine?state=owed",
+    ],
+)
+async def test_a_list_asked_for_wrongly_is_a_sentence(door: Door, question: str) -> None:
+    status, answer = await door.ask("GET", f"/api/{question}")
+    assert status == 400
+    assert answer["error"]
+    assert door.operations.questions == []
+
+
+async def test_lists_want_the_token_and_an_archive_that_answers(locked: Door, door: Door) -> None:
+    for path in ("/api/owed", "/api/quarantine"):
+        assert (await locked.ask("GET", path))[0] == 401
+    assert locked.operations.questions == []
+    door.operations.breaks = ControlUnreachable("the archive does not answer")
+    assert await door.ask("GET", "/api/owed") == (503, {"error": "the archive does not answer"})
