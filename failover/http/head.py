@@ -86,6 +86,8 @@ class AnswerHead(Fields):
     status: int = 0
     reason: bytes = b""
     minor_version: int = 1
+    kept: bool = field(default=False, compare=False)
+    """More answers with this head are expected: what follows from it alone is worth keeping in `derived`."""
 
     @property
     def keep_alive(self) -> bool:
@@ -174,8 +176,36 @@ def _is_plain(head: RequestHead) -> bool:
     )
 
 
+# Heads of answers, byte for byte: a poll, an empty search or a 404 has the same one again and again.
+_answers: dict[bytes, AnswerHead] = {}
+_ANSWERS: Final = 128
+_ANSWER_BYTES: Final = 1024
+# Secrets are not kept, nor what may be written anew for each caller.
+_NOT_IN_KEPT: Final = frozenset(
+    (
+        b"authentication-info", b"content-location", b"location", b"proxy-authenticate", b"set-cookie",
+        b"www-authenticate",
+    )
+)  # fmt: skip
+
+
 def parse_answer(raw: bytes) -> AnswerHead:
-    """Return the head in `raw`, which ends with the empty line. Raises MalformedHead."""
+    """Return the head in `raw`, which ends with the empty line. Raises MalformedHead.
+
+    Equal heads may be one object: nobody changes it but for `derived`.
+    """
+    head = _answers.get(raw)
+    if head is None:
+        head = _parse_answer(raw)
+        if len(raw) <= _ANSWER_BYTES and all(key not in _NOT_IN_KEPT for key, _, _ in head.headers):
+            if len(_answers) >= _ANSWERS:
+                _answers.clear()
+            _answers[raw] = head
+            head.kept = True
+    return head
+
+
+def _parse_answer(raw: bytes) -> AnswerHead:
     match = _STATUS_LINE.fullmatch(raw, 0, raw.index(b"\r\n"))
     if match is None:
         raise MalformedHead("not a status line of HTTP/1.1 or 1.0")

@@ -172,3 +172,30 @@ def test_head_end() -> None:
         head_end(b"x" * 101 + b"\r\n\r\n", 0, 100)
     with pytest.raises(MalformedHead):
         head_end(b"GET / HTTP/1.1\nHost: a\n\n", 0, 100)
+
+
+def test_a_head_that_comes_again_is_read_once() -> None:
+    raw = b'HTTP/1.1 200 OK\r\nContent-Length: 3\r\nETag: "read-once"\r\n\r\n'
+
+    first = parse_answer(raw)
+
+    assert parse_answer(bytes(bytearray(raw))) is first
+    assert first.kept
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"Set-Cookie: session=once",
+        b"WWW-Authenticate: Digest nonce=once",
+        b"Location: /once",
+        b"X-Long: " + b"o" * 1024,
+    ],
+)
+def test_a_head_with_a_secret_or_of_one_answer_is_not_kept(line: bytes) -> None:
+    raw = b"HTTP/1.1 200 OK\r\n" + line + b"\r\n\r\n"
+
+    first = parse_answer(raw)
+
+    assert parse_answer(bytes(bytearray(raw))) is not first
+    assert not first.kept
