@@ -142,6 +142,12 @@ class RouterMetrics:
             ("reason",),
             registry=r,
         )
+        self.http_copies = Counter(
+            "failover_http_copies",
+            "Copies of stores on their way to the primary: copied, dropped (backup too slow or down), failed",
+            ("result",),
+            registry=r,
+        )
         self.http_resumed = Counter(
             "failover_http_resumed",
             "Answers that broke while the caller got them, of which this upstream gave the rest",
@@ -161,6 +167,8 @@ class RouterMetrics:
             registry=r,
         )
         _from_zero(self.http_unprotected, "spool_full", "hold_full")
+        _from_zero(self.http_copies, "copied", "dropped", "failed")
+        _from_zero(self.http_resumed, "primary", "backup")
         # relay
         self.dicom_associations = Counter(
             "failover_dicom_associations",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
@@ -32,6 +32,7 @@ from failover.durable import make_folder
 from failover.health.checker import Checker, traffic_of
 from failover.metrics import RouterMetrics
 from failover.model import DicomPeer, Service, UpstreamName
+from failover.proxy.copies import WebCopies
 from failover.proxy.server import Proxy, WebUpstream
 from failover.relay.copies import Copies
 from failover.relay.server import Relay
@@ -98,6 +99,7 @@ class Router:
             clock,
             self._spool,
             self._identities.of("web"),
+            copies=web_copies_of(configuration, self._metrics),
         )
         self._relay = Relay(
             configuration.listen.dicom,
@@ -248,21 +250,40 @@ def dicom_upstreams(configuration: Configuration) -> dict[UpstreamName, DicomPee
     }
 
 
-def copies_of(configuration: Configuration, metrics: RouterMetrics, clock: Clock) -> Copies | None:
-    """Return what copies stores on their way to the primary; None when the backup has no DICOM side."""
-    peer = dicom_upstreams(configuration).get(BACKUP)
-    if peer is None:
-        return None
+def _expecting(configuration: Configuration) -> Callable[[str, int, float], Awaitable[None]]:
+    """Return how the archive is told what a copy will show."""
     archive = socket_path(configuration.state_dir, "archive")
 
     async def expect(originator_ae: str, message_id: int, for_s: float) -> None:
         told = {"originator_ae": originator_ae, "message_id": message_id, "for_s": for_s}
         await ask(archive, "copy.expect", told)
 
+    return expect
+
+
+def web_copies_of(configuration: Configuration, metrics: RouterMetrics) -> WebCopies | None:
+    """Return what copies STOW on its way to the primary; None when the backup has no DICOMweb."""
+    backup = configuration.backup_upstream
+    if backup.web is None or backup.dicomweb_path is None:
+        return None
+    embedded = configuration.backup == "embedded"
+    return WebCopies(
+        backup.web.url + backup.dicomweb_path.rstrip("/"),
+        _expecting(configuration) if embedded else None,
+        metrics,
+        tee=configuration.replication.tee and embedded,
+    )
+
+
+def copies_of(configuration: Configuration, metrics: RouterMetrics, clock: Clock) -> Copies | None:
+    """Return what copies stores on their way to the primary; None when the backup has no DICOM side."""
+    peer = dicom_upstreams(configuration).get(BACKUP)
+    if peer is None:
+        return None
     embedded = configuration.backup == "embedded"
     return Copies(
         peer,
-        expect if embedded else None,
+        _expecting(configuration) if embedded else None,
         metrics,
         clock,
         tee=configuration.replication.tee and embedded,

@@ -34,7 +34,9 @@ GRACE_S: Final = 2.0
 # A search for a list of UIDs has long request lines; the router lets heads of 64 KiB pass.
 MAX_LINE_BYTES: Final = 65536
 
-WebApp = Callable[[Index, Instances, Ledger, Configuration, ArchiveMetrics, Clock], web.Application]
+WebApp = Callable[
+    [Index, Instances, ExpectedMoves, Ledger, Configuration, ArchiveMetrics, Clock], web.Application
+]
 
 
 class ArchiveService:
@@ -78,7 +80,7 @@ class ArchiveService:
             limits=_limits(configuration),
         )
         self._web = web.AppRunner(
-            web_app(self._index, self._instances, ledger, configuration, self._metrics, clock),
+            web_app(self._index, self._instances, expected, ledger, configuration, self._metrics, clock),
             access_log=None,
             shutdown_timeout=GRACE_S,
             max_line_size=MAX_LINE_BYTES,

@@ -134,6 +134,14 @@ class RequestBody:
         kept = self._kept
         return kept is None or kept.read_now(self._offset, 1) is not None or self._offset < kept.on_disk_bytes
 
+    def hand_over(self) -> KeptBody | None:
+        """Return the whole body, which is now its receiver's to close; None when it was not kept whole."""
+        kept = self._kept
+        if kept is None or not (self.whole and self.kept_whole) or kept.failed:
+            return None
+        self._kept = None
+        return kept
+
     def close(self) -> None:
         if self._reading is not None:
             self._reading.cancel()

@@ -1,7 +1,8 @@
 """One request and its answer: carries out what `retry` says, between one caller and whichever upstream.
 
 Nothing is decided here. The stages: WAITING (for the next round, or for stores to be let go), ASKING (at an
-upstream), ANSWERING (the caller has a byte of the answer), TUNNEL, ENDED.
+upstream), ANSWERING (the caller has a byte of the answer), TUNNEL, COPYING (a store that the primary took
+waits for its copy), ENDED.
 """
 
 from __future__ import annotations
@@ -12,16 +13,18 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
+from failover.aio import spawn
 from failover.errors import ProtocolError
 from failover.health.passive import Outcome
 from failover.http.framing import BodyReader
 from failover.http.head import AnswerHead, RequestHead
-from failover.model import Service, UpstreamName, Verdict
+from failover.model import Phase, Service, UpstreamName, Verdict
 from failover.proxy import hold, rewrite, stow
 from failover.proxy.answer import Answer
 from failover.proxy.attempt import Attempt
 from failover.proxy.body import Keep, RequestBody
 from failover.proxy.classify import classify
+from failover.proxy.copies import ACKNOWLEDGEMENT_WAITS_S, WebCopy
 from failover.proxy.hold import Delivery
 from failover.proxy.response import Response
 from failover.proxy.resume import CannotContinue
@@ -56,7 +59,8 @@ class Stage(IntEnum):
     ASKING = 1
     ANSWERING = 2
     TUNNEL = 3
-    ENDED = 4
+    COPYING = 4
+    ENDED = 5
 
 
 class Exchange:
@@ -356,7 +360,37 @@ class Exchange:
         elif judgement is Judgement.DROP:
             self._forget_answer()
             self._do(self._pursuit.answer_dropped(name, self._proxy.clock.monotonic()))
+        elif (copy := self._copy(name, answer)) is not None:
+            self.stage = Stage.COPYING
+            spawn(self._pass_when_copied(copy, answer), name="store waits for its copy")
         else:
+            self._pass_whole(answer)
+
+    def _copy(self, name: UpstreamName, answer: Answer) -> WebCopy | None:
+        """Hand a store that the primary took to whoever copies it; return what the answer has to wait for."""
+        copies, body, route = self._proxy.copies, self.body, self._proxy.board.current
+        if copies is None or body is None or self.asked.kind is not Kind.STORE:
+            return None
+        if name is not UpstreamName.PRIMARY:
+            return None
+        failing_back = route.services[Service.WEB].phase is Phase.FAILING_BACK
+        if not (copies.tee or failing_back) or not stow.all_stored(answer.head.status, answer.body):
+            return None
+        encoded = self.head.first(b"content-encoding") is not None
+        backup_is_down = route.verdicts.get((BACKUP, Service.WEB)) is Verdict.DOWN
+        kept = None if encoded or backup_is_down else body.hand_over()
+        if kept is None:
+            copies.drop()
+            return None
+        path = (self.asked.below_prefix or b"").partition(b"?")[0].decode("latin-1")
+        copy = copies.offer(kept, path, (self.head.first(b"content-type") or b"").decode("latin-1"))
+        if copy is None:
+            kept.close()
+        return copy if failing_back else None
+
+    async def _pass_when_copied(self, copy: WebCopy, answer: Answer) -> None:
+        await copy.ended.wait_until(lambda: copy.over, timeout_s=ACKNOWLEDGEMENT_WAITS_S)
+        if self.stage is Stage.COPYING:
             self._pass_whole(answer)
 
     def _pass_whole(self, answer: Answer) -> None:

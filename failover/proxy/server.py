@@ -26,6 +26,7 @@ from failover.proxy.access import AccessLog
 from failover.proxy.answer import HeldBytes
 from failover.proxy.caller import CallerConnection, Phase
 from failover.proxy.classify import Asked, WebRoute
+from failover.proxy.copies import WebCopies
 from failover.proxy.exchange import Exchange
 from failover.proxy.pool import Pool
 from failover.proxy.rewrite import Reach
@@ -73,9 +74,11 @@ class Proxy:
         clock: Clock,
         spool: Spool,
         identity: ServerIdentity | None = None,
+        copies: WebCopies | None = None,
     ) -> None:
-        """`identity`: callers must speak TLS, and get this certificate."""
+        """`identity`: callers must speak TLS, and get this certificate. Without `copies`, none is made."""
         self.listen = listen
+        self.copies = copies
         self.upstreams = upstreams
         self.board = board
         self.traffic = traffic
@@ -134,6 +137,8 @@ class Proxy:
         if left:
             _log.warning("requests broken at stop", connections=len(left))
         await self._gone.wait_until(lambda: not self._callers, timeout_s=1.0)
+        if self.copies is not None:
+            await self.copies.stop()
         for pool in self.pools.values():
             pool.close()  # 5. nobody asks any more
         await cancel_and_wait(*self._tasks)

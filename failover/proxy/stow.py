@@ -19,6 +19,9 @@ _XML: Final = re.compile(
     rb"""\btag\s*=\s*["']00081155["'][^>]*>.{0,200}?<Value\b[^>]*>\s*[0-9]""",
     re.DOTALL,
 )
+_XML_FAILED: Final = re.compile(
+    rb"""<DicomAttribute\b[^>]*\btag\s*=\s*["']00081198["'][^>]*>\s*<Item\b""", re.DOTALL
+)
 
 
 def acknowledges_nothing(status: int, body: bytes) -> bool:
@@ -29,6 +32,18 @@ def acknowledges_nothing(status: int, body: bytes) -> bool:
     if stripped.startswith((b"{", b"[")):
         return not _json_names(stripped)
     return _XML.search(stripped) is None
+
+
+def all_stored(status: int, body: bytes) -> bool:
+    """Whether the whole answer to a store says that each object was stored, and not one was refused."""
+    if status != 200 or acknowledges_nothing(status, body):
+        return False
+    stripped = body.lstrip(b"\xef\xbb\xbf \t\r\n")
+    if not stripped.startswith((b"{", b"[")):
+        return _XML_FAILED.search(stripped) is None
+    answer = json.loads(stripped)
+    answers = answer if isinstance(answer, list) else [answer]
+    return not any((one.get(FAILED) or {}).get("Value") for one in answers if isinstance(one, dict))
 
 
 def _json_names(body: bytes) -> bool:

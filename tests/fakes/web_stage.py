@@ -17,6 +17,7 @@ from failover.config.schema import ListenWeb
 from failover.health.passive import LiveTraffic
 from failover.metrics import RouterMetrics
 from failover.model import ClientTls, Mode, Phase, Service, UpstreamName, Verdict
+from failover.proxy.copies import WebCopies
 from failover.proxy.server import Proxy, WebUpstream
 from failover.routing.board import RouteBoard
 from failover.routing.selection import Route, ServiceRoute
@@ -52,6 +53,8 @@ class Stage:
     backup: Backend
     port: int
     admitted: set[str] = field(default_factory=lambda: {"127.0.0.1"})
+    told: list[str] = field(default_factory=list)
+    """Words of copies that the archive was told to expect."""
     metrics: RouterMetrics = field(default_factory=lambda: RouterMetrics(CollectorRegistry()))
 
     async def ask(self, target: str, *lines: str, method: str = "GET", body: bytes | None = None) -> Answered:
@@ -83,6 +86,8 @@ async def web_stage(
     folder: Path,
     *,
     foreign_backup: bool = False,
+    copies: bool = False,
+    tee: bool = True,
     identity: ServerIdentity | None = None,
     primary_tls: tuple[int, ClientTls] | None = None,
     **listen: object,
@@ -107,14 +112,21 @@ async def web_stage(
         ),
     }  # fmt: skip
     traffic = {name: LiveTraffic(clock) for name in UpstreamName}
+    told: list[str] = []
+
+    async def expect(word: str, _number: int, _for_s: float) -> None:
+        told.append(word)
+
+    base = f"http://127.0.0.1:{backup.port}{upstreams[BACKUP].dicomweb_path}"
     proxy = Proxy(
         ListenWeb.model_validate(listen), upstreams, board, traffic,
         admitted.__contains__, metrics, clock, spool, identity,
+        copies=WebCopies(base, expect if ours else None, metrics, tee=tee) if copies else None,
     )  # fmt: skip
     port = sock.getsockname()[1]
     await proxy.start(sock)
     try:
-        yield Stage(proxy, board, primary, backup, port, admitted, metrics)
+        yield Stage(proxy, board, primary, backup, port, admitted, told, metrics)
     finally:
         await proxy.stop(0.2)
         await primary.kill()

@@ -16,6 +16,7 @@ from failover.archive.decoders import Decoders
 from failover.archive.dicomweb import retrieve, search, store
 from failover.archive.dicomweb.accept import NotAcceptable
 from failover.archive.dicomweb.asking import ROOM, Room, is_via_router, prefix
+from failover.archive.expected import ExpectedMoves
 from failover.archive.extents import FrameTables
 from failover.archive.index import Index
 from failover.archive.instances import Instances
@@ -47,6 +48,7 @@ _HEADERS: Final = {
 def web_app(
     index: Index,
     instances: Instances,
+    expected: ExpectedMoves,
     ledger: Ledger,
     configuration: Configuration,
     metrics: ArchiveMetrics,
@@ -64,6 +66,7 @@ def web_app(
     app[ROOM] = Room(
         index=index,
         instances=instances,
+        expected=expected,
         decoders=decoders,
         transcoders=transcoders,
         frame_tables=FrameTables(),

@@ -14,6 +14,7 @@ from aiohttp import web
 
 from failover.archive.decoders import Decoders
 from failover.archive.dicomweb.accept import read_accept
+from failover.archive.expected import ExpectedMoves
 from failover.archive.extents import FrameTables
 from failover.archive.index import Index, Window
 from failover.archive.instances import Instances
@@ -34,6 +35,7 @@ class Room:
 
     index: Index
     instances: Instances
+    expected: ExpectedMoves
     decoders: Decoders
     transcoders: Decoders  # peers that take slowly what is made for them must not hold up pictures
     frame_tables: FrameTables

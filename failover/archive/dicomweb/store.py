@@ -44,6 +44,9 @@ _SOP_INSTANCE: Final = 0x00080018
 _STUDY_UID: Final = 0x0020000D
 # `failover import` says so; what it brings is owed all the same, unless the primary has it.
 _ORIGIN: Final = "X-Failover-Origin"
+# The router's copy of what the primary acknowledged shows a word that the archive was told before.
+_COPY: Final = "X-Failover-Copy"
+_COPY_MESSAGE_ID: Final = 1
 
 
 @dataclass
@@ -135,14 +138,22 @@ async def _parts(request: web.Request, parser: MultipartParser, outcome: _Outcom
         await part.give_up()
 
 
+def _origin(request: web.Request) -> Origin:
+    """Return how the objects came. Who says that it is the router's copy must know the word of the moment."""
+    word = request.headers.get(_COPY)
+    if word is not None:
+        return request.app[ROOM].expected.origin(word, _COPY_MESSAGE_ID)
+    imported = request.headers.get(_ORIGIN) == Origin.IMPORTED.value
+    return Origin.IMPORTED if imported else Origin.CALLER
+
+
 class _Part:
     """The part that is being received. A failure is kept until its end, so that the rest is read past it."""
 
     def __init__(self, request: web.Request, outcome: _Outcome, study: str | None) -> None:
         self._instances = request.app[ROOM].instances
         self._caller = request.remote or ""
-        imported = request.headers.get(_ORIGIN) == Origin.IMPORTED.value
-        self._origin = Origin.IMPORTED if imported else Origin.CALLER
+        self._origin = _origin(request)
         self._outcome = outcome
         self._study = study
         self._incoming: Incoming | None = None

@@ -1,0 +1,143 @@
+"""The copy on the way, on the web: what the primary has acknowledged goes to the backup too.
+
+With `replication.tee` each store is copied behind the caller's back; in `failing_back` the acknowledgement
+waits for the copy, at most 1 s (DESIGN 4.4). A copy is never a debt and never a promise: what is dropped, the
+replicator fetches. How the embedded archive knows a copy from a caller's store: `relay.copies` tells it, for
+both go by the same control method; here the word stands in a header field.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Final
+
+import aiohttp
+import structlog
+
+from failover.aio import Signal, cancel_and_wait, spawn
+from failover.errors import ControlError, SpoolFull
+from failover.metrics import RouterMetrics
+from failover.proxy.stow import all_stored
+from failover.spool import KeptBody
+
+_log = structlog.get_logger(__name__)
+ACKNOWLEDGEMENT_WAITS_S: Final = 1.0  # in failing_back; then the caller gets it without the copy
+COPY_FIELD: Final = "X-Failover-Copy"
+_MESSAGE_ID: Final = 1
+_EXPECTED_S: Final = 600.0  # how long the archive takes what comes under one word
+_LANES: Final = 2  # at once: a STOW has many objects, and the archive's time is the callers'
+_WAITING: Final = 64  # copies beyond this are dropped: the backup is too slow
+_WAITING_BYTES: Final = 512 * 2**20  # the same; they take room in the spool
+_SILENT_S: Final = 30.0  # a copy of which nothing moves for so long is given up
+_PIECE_BYTES: Final = 256 * 1024
+
+Expect = Callable[[str, int, float], Awaitable[None]]
+"""Tell the archive the word that a copy shows (twice: as text and a number), and for how many seconds."""
+
+
+@dataclass(eq=False, slots=True)
+class WebCopy:
+    """One store on its way to the backup."""
+
+    body: KeptBody
+    path: str
+    content_type: str
+    over: bool = False
+    ended: Signal = field(default_factory=Signal)
+
+
+class WebCopies:
+    """Sends copies over a few connections of its own, opened at the first."""
+
+    def __init__(self, base: str, expect: Expect | None, metrics: RouterMetrics, *, tee: bool) -> None:
+        """`base`: the backup's DICOMweb root. `expect` None: a foreign backup, to which it is a store."""
+        self.tee = tee
+        self._base = base
+        self._expect = expect
+        self._metrics = metrics
+        self._waiting: deque[WebCopy] = deque()
+        self._waiting_bytes = 0
+        self._lanes: set[asyncio.Task[None]] = set()
+        self._session: aiohttp.ClientSession | None = None
+
+    def offer(self, body: KeptBody, path: str, content_type: str) -> WebCopy | None:
+        """Take over `body`, a whole store to `path` below the root. None: dropped, it stays the caller's."""
+        full = len(self._waiting) >= _WAITING or (
+            self._waiting and self._waiting_bytes + body.length_bytes > _WAITING_BYTES
+        )
+        if full:
+            self.drop()
+            return None
+        body.on_change = None
+        copy = WebCopy(body, path, content_type)
+        self._waiting.append(copy)
+        self._waiting_bytes += body.length_bytes
+        if len(self._lanes) < _LANES:
+            lane = spawn(self._serve(), name="web copying")
+            self._lanes.add(lane)
+            lane.add_done_callback(self._lanes.discard)
+        return copy
+
+    def drop(self) -> None:
+        """Count a copy that is not made."""
+        self._metrics.http_copies.labels("dropped").inc()
+
+    async def stop(self) -> None:
+        """End at once: what is left the replicator fetches."""
+        await cancel_and_wait(*self._lanes)
+        for copy in self._waiting:
+            copy.body.close()
+            self.drop()
+        self._waiting.clear()
+        if self._session is not None:
+            await self._session.close()
+
+    async def _serve(self) -> None:
+        while self._waiting:
+            copy = self._waiting.popleft()
+            self._waiting_bytes -= copy.body.length_bytes
+            result = "failed"
+            try:
+                if await self._stored(copy):
+                    result = "copied"
+            except (aiohttp.ClientError, OSError, ControlError, SpoolFull) as error:
+                # A time-out is an OSError. What aiohttp's errors say may hold the URL: their name is enough.
+                _log.info("copy not made", why=type(error).__name__)
+            finally:
+                self._metrics.http_copies.labels(result).inc()
+                copy.body.close()
+                copy.over = True
+                copy.ended.fire()
+
+    async def _stored(self, copy: WebCopy) -> bool:
+        """Send it and return whether the backup has all of it now."""
+        headers = {
+            "Content-Type": copy.content_type,
+            "Content-Length": str(copy.body.length_bytes),
+            "Accept": "application/dicom+json",
+        }
+        if self._expect is not None:
+            word = secrets.token_hex(8)
+            await self._expect(word, _MESSAGE_ID, _EXPECTED_S)
+            headers[COPY_FIELD] = word
+        if self._session is None:
+            limits = aiohttp.ClientTimeout(total=None, sock_connect=5.0, sock_read=_SILENT_S)
+            self._session = aiohttp.ClientSession(timeout=limits)
+        url = self._base + copy.path
+        async with self._session.post(url, data=_pieces(copy.body), headers=headers) as answer:
+            return all_stored(answer.status, await answer.read())
+
+
+async def _pieces(body: KeptBody) -> AsyncIterator[bytes]:
+    """Yield what is kept. Raises SpoolFull when it cannot be read back."""
+    at = 0
+    while at < body.length_bytes:
+        piece = await body.read(at, _PIECE_BYTES)
+        if not piece:
+            raise SpoolFull("what was kept cannot be read")
+        at += len(piece)
+        yield piece
