@@ -72,6 +72,7 @@ function valueOf(node) {
     case "DATETIME": return text(node, T.dateTime);
     case "UIDREF": return text(node, T.uid);
     case "IMAGE": case "COMPOSITE": case "WAVEFORM": return `(refers to ${values(node, T.referencedSop).length || 1} object)`;
+    case "SCOORD": case "SCOORD3D": case "TCOORD": return "(coordinates, not shown here)";
     default: return "";
   }
 }
