@@ -11,13 +11,14 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
 
-from docs import audit_page, commands_page, configuration_page, metrics_page
+from docs import audit_page, commands_page, configuration_page, dicom_failures_page, metrics_page
 from failover.routing import drawing
 
 FOLDER: Final = Path(__file__).resolve().parent
 PAGES: Final[Mapping[str, Callable[[], str]]] = {
     "configuration.md": configuration_page.page,
     "commands.md": commands_page.page,
+    "dicom-failures.md": dicom_failures_page.page,
     "metrics.md": metrics_page.page,
     "audit.md": audit_page.page,
     "routing.md": drawing.page,

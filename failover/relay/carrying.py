@@ -6,6 +6,7 @@ How one upstream is asked is `search`, `store`, `retrieve`; which answers count 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import Final
 
 import structlog
@@ -77,7 +78,7 @@ async def _give_up(session: Session, flight: Flight, stuck_s: float) -> bool:
     if session.caller.cancelled(flight.message_id):
         await _finish(session, flight, None, Answer(own_response(flight, Status.CANCEL)))
         return True
-    if flight.hollow and stuck_s < _HOLLOW_S:
+    if flight.hollow and UpstreamName.PRIMARY not in flight.refused and stuck_s < _HOLLOW_S:
         if not session.choice(flight.policy.kind).provisional:
             flight.refused.clear()  # the primary is down now: the backup's answer counts
             flight.hollow = False
@@ -94,8 +95,9 @@ async def _try(session: Session, flight: Flight, leg: Leg, attempt: Attempt) -> 
     flight.token = traffic.began(flight.policy.part, flight.policy.name)
     outcome = Outcome.LEFT
     try:
-        answer = await attempt(leg, flight)
-        outcome = Outcome.FAILED if flight.policy.moves(answer.command.status) else Outcome.ANSWERED
+        answer = _weighed(session, flight, leg, await attempt(leg, flight))
+        failed = answer.upstream_at_fault or flight.policy.moves(answer.command.status)
+        outcome = Outcome.FAILED if failed else Outcome.ANSWERED
     except LegLost as lost:
         outcome = Outcome.LEFT if leg.expelled else lost.outcome
         _log.warning(
@@ -116,9 +118,25 @@ async def _try(session: Session, flight: Flight, leg: Leg, attempt: Attempt) -> 
     return answer
 
 
+def _weighed(session: Session, flight: Flight, leg: Leg, answer: Answer) -> Answer:
+    """Return the answer, with what its status says of the object doubted when others are told the same."""
+    statuses, status = session.around.object_statuses, answer.command.status
+    if not flight.policy.speaks_of_object(status):
+        if flight.policy.kind is Kind.STORE and category(status) in (Category.SUCCESS, Category.WARNING):
+            statuses.accepted(leg.upstream)
+        return answer
+    calling_ae = session.caller.request.calling_ae
+    refused = statuses.refused(leg.upstream, calling_ae, session.around.clock.monotonic())
+    if not refused:
+        return answer
+    for caller in refused:
+        session.around.traffic[leg.upstream].store_result(caller, False)
+    return replace(answer, upstream_at_fault=True)
+
+
 def _tell_store(session: Session, leg: Leg, outcome: Outcome, answer: Answer | None) -> None:
     """Stores have no probe: they are judged from what becomes of those of callers. A permanent status speaks
-    of the object and says nothing."""
+    of the object and says nothing, unless objects of several callers get it (`object_statuses`)."""
     traffic, caller = session.around.traffic[leg.upstream], session.caller.request.calling_ae
     if outcome in (Outcome.FAILED, Outcome.TIMED_OUT):
         traffic.store_result(caller, False)
@@ -135,6 +153,7 @@ def _judge(session: Session, flight: Flight, leg: Leg, choice: Choice, answer: A
         of_backup=leg.upstream is UpstreamName.BACKUP,
         provisional=choice.provisional and now.provisional,
         primary_may=choice.rescue is UpstreamName.PRIMARY and UpstreamName.PRIMARY not in flight.refused,
+        upstream_at_fault=answer.upstream_at_fault,
     )
 
 

@@ -15,6 +15,8 @@ from failover.dicom.dimse import Category, CommandField, Status, category
 from failover.model import Part
 from failover.routing.selection import Kind
 
+Ranges = tuple[tuple[int, int], ...]  # of statuses, both ends included
+
 
 class Keep(StrEnum):
     """How what flows through is kept until it is acknowledged."""
@@ -53,7 +55,8 @@ class Operation:
     on_loss: OnLoss
     lost: int  # status when nobody could answer: transient ones, so that the caller may try again
     silent_s: float = 300.0  # without a byte of the upstream for so long it counts as lost
-    moving: tuple[tuple[int, int], ...] = ()  # final statuses that speak of the upstream, not of the request
+    moving: Ranges = ()  # final statuses that speak of the upstream, not of the request
+    of_object: Ranges = ()  # those that speak of the object, unless `object_statuses`
 
     @property
     def whole_anywhere(self) -> bool:
@@ -64,10 +67,16 @@ class Operation:
         """Return whether a final response with `status` is asked of the other upstream."""
         return any(low <= status <= high for low, high in self.moving)
 
+    def speaks_of_object(self, status: int) -> bool:
+        """Return whether `status` finds fault with the object: passed on, and no fault of the upstream."""
+        return any(low <= status <= high for low, high in self.of_object)
+
 
 _A7: Final = (0xA700, 0xA7FF)
 _C: Final = (0xC000, 0xCFFF)
+_A9: Final = (0xA900, 0xA9FF)
 _0110: Final = (0x0110, 0x0110)
+_0122: Final = (0x0122, 0x0122)
 
 _OPERATIONS: Final[Mapping[int, Operation]] = {
     CommandField.C_ECHO_RQ: Operation(
@@ -86,12 +95,16 @@ _OPERATIONS: Final[Mapping[int, Operation]] = {
         "C-GET", Shape.RETRIEVE, Kind.READ, Part.RETRIEVE, Keep.SPOOL, OnLoss.REPEAT,
         Status.UNABLE_TO_PERFORM, 900.0, (_0110, _A7, _C),
     ),
-    # PS3.4 B.2.3: 0xA9xx, 0xCxxx and 0x0122 speak of that object and are passed on.
     CommandField.C_STORE_RQ: Operation(
         "C-STORE", Shape.STORE, Kind.STORE, Part.STORE, Keep.SPOOL, OnLoss.FINISH,
-        Status.OUT_OF_RESOURCES, 120.0, (_0110, _A7),
+        Status.OUT_OF_RESOURCES, 120.0, (_0110, _A7), (_A9, _C, _0122),  # PS3.4 B.2.3
     ),
 }  # fmt: skip
+
+
+def known_operations() -> tuple[Operation, ...]:
+    """Return the policies of the DIMSE-C services."""
+    return tuple(_OPERATIONS.values())
 
 
 def operation(field: int) -> Operation:
@@ -124,8 +137,10 @@ def judge(
     of_backup: bool,
     provisional: bool,
     primary_may: bool = False,
+    upstream_at_fault: bool = False,
 ) -> Judgement:
-    """Judge a final response. `delivered`: matches or instances that came before it.
+    """Judge a final response. `delivered`: matches or instances that came before it. `upstream_at_fault`:
+    what its status says of the object is no longer believed (`object_statuses`).
 
     What the caller cancelled, and a C-STORE or C-ECHO that succeeded, is whole anywhere. In doubt an empty
     search or retrieve of the backup, or a failure of any kind, goes back to the primary. `primary_may`: in
@@ -140,4 +155,4 @@ def judge(
             return Judgement.HOLLOW
     elif of_backup and primary_may and policy.part is Part.RETRIEVE and delivered == 0:
         return Judgement.MOVE
-    return Judgement.MOVE if policy.moves(status) else Judgement.PASS
+    return Judgement.MOVE if upstream_at_fault or policy.moves(status) else Judgement.PASS

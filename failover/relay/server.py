@@ -35,6 +35,7 @@ from failover.metrics import RouterMetrics
 from failover.model import AeTitle, DicomPeer, Service, UpstreamName
 from failover.relay.copies import Copies
 from failover.relay.legs import Leg, Legs, refusal_of
+from failover.relay.object_statuses import ObjectStatuses
 from failover.relay.offer import (
     AGAIN_EVERY_S,
     NEITHER_S,
@@ -82,6 +83,7 @@ class Relay:
         self.clock = clock
         self.spool = spool or Spool(Path(tempfile.gettempdir()) / "failover-spool")
         self.copies = copies
+        self.object_statuses = ObjectStatuses()
         self.legs = Legs(upstreams, board, self.traffic, clock, listen.max_pdu_bytes)
         self.last_store_on_backup_s: float | None = None  # monotonic
         self._listen = listen
@@ -89,20 +91,12 @@ class Relay:
         self._callers = callers
         self._sessions: set[Session] = set()
         self._acceptor = Acceptor(
-            Limits(
-                artim_s=listen.artim,
-                idle_timeout_s=listen.idle_timeout,
-                max_associations=listen.max_associations,
-                max_per_address=listen.max_per_address,
-                max_per_ae_title=listen.max_per_ae_title,
-                reserve=listen.reserve,
-                max_pdu_bytes=listen.max_pdu_bytes,
-            ),
+            _limits(listen),
             self._admit,
             self._offer,
             self._serve,
             clock,
-            known_ae_titles=list(callers) if isinstance(callers, dict) else (),
+            known_ae_titles=_known(callers),
             name="relay",
         )
         self._watcher: asyncio.Task[None] | None = None
@@ -115,6 +109,11 @@ class Relay:
         if tls_sock is not None:
             assert self._identity is not None, "a TLS port needs a certificate"
             self._acceptor.start_tls(tls_sock, self._identity)
+
+    def change(self, listen: ListenDicom, callers: DicomCallers) -> None:
+        """Go by these limits and callers from the next association on."""
+        self._listen, self._callers = listen, callers
+        self._acceptor.change(_limits(listen), _known(callers))
 
     async def stop(self, grace_s: float) -> None:
         """1. accept nothing new; 2. let associations end for `grace_s`; 3. A-ABORT the rest."""
@@ -228,6 +227,22 @@ class Relay:
             await self.board.changed.wait()
             for session in [*self._sessions]:
                 session.nudge()
+
+
+def _limits(listen: ListenDicom) -> Limits:
+    return Limits(
+        artim_s=listen.artim,
+        idle_timeout_s=listen.idle_timeout,
+        max_associations=listen.max_associations,
+        max_per_address=listen.max_per_address,
+        max_per_ae_title=listen.max_per_ae_title,
+        reserve=listen.reserve,
+        max_pdu_bytes=listen.max_pdu_bytes,
+    )
+
+
+def _known(callers: DicomCallers) -> Sequence[str]:
+    return list(callers) if isinstance(callers, dict) else ()
 
 
 def _is_within(host: str, networks: Sequence[Network]) -> bool:

@@ -32,6 +32,7 @@ from failover.metrics import RouterMetrics
 from failover.model import Service, UpstreamName, Verdict
 from failover.relay.copies import Copies
 from failover.relay.legs import Leg, Legs
+from failover.relay.object_statuses import ObjectStatuses
 from failover.relay.offer import Proposal
 from failover.relay.operations import Operation
 from failover.routing.board import RouteBoard
@@ -64,6 +65,7 @@ class Answer:
     command: Command
     data_set: bytes | None = None
     delivered: int = 0
+    upstream_at_fault: bool = False  # although its status speaks of the object
 
 
 @dataclass(slots=True)
@@ -102,6 +104,7 @@ class Surroundings(Protocol):
     clock: Clock
     spool: Spool
     copies: Copies | None
+    object_statuses: ObjectStatuses
 
     def store_kept(self, upstream: UpstreamName) -> None:
         """A C-STORE was acknowledged by `upstream`."""

@@ -16,6 +16,7 @@ from failover.dicom.pdu import (
 )
 from failover.model import UpstreamName
 from failover.relay.matches import match_key
+from failover.relay.object_statuses import ObjectStatuses
 from failover.relay.offer import (
     PATIENCE_BUSY_S,
     PATIENCE_S,
@@ -136,6 +137,32 @@ def test_which_statuses_move(field: CommandField, status: int, moves: bool) -> N
     expected = Judgement.MOVE if moves else Judgement.PASS
     policy = operation(field)
     assert judge(policy, status, delivered=1, of_backup=False, provisional=True) is expected
+
+
+@pytest.mark.parametrize(
+    ("field", "status", "of_object"),
+    [
+        (CommandField.C_STORE_RQ, 0xA900, True),
+        (CommandField.C_STORE_RQ, 0xC123, True),
+        (CommandField.C_STORE_RQ, 0x0122, True),
+        (CommandField.C_STORE_RQ, 0xA700, False),
+        (CommandField.C_FIND_RQ, 0xC001, False),
+        (CommandField.C_MOVE_RQ, 0xA801, False),
+    ],
+)
+def test_which_statuses_speak_of_the_object(field: CommandField, status: int, of_object: bool) -> None:
+    assert operation(field).speaks_of_object(status) is of_object
+
+
+def test_objects_of_two_callers_refused_and_none_accepted_accuse_the_archive() -> None:
+    statuses = ObjectStatuses()
+    assert statuses.refused(PRIMARY, "CT1", 0.0) == []
+    assert statuses.refused(PRIMARY, "CT1", 1.0) == []  # one caller, however often
+    assert statuses.refused(BACKUP, "MR1", 2.0) == []  # another upstream
+    assert statuses.refused(PRIMARY, "MR1", 3.0) == ["CT1", "MR1"]
+    statuses.accepted(PRIMARY)
+    assert statuses.refused(PRIMARY, "MR1", 4.0) == []
+    assert statuses.refused(PRIMARY, "CT1", 14.5) == []  # more than 10 s apart
 
 
 def test_answers_of_the_backup_in_doubt() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from failover.dicom.dimse import (
     store_rq,
 )
 from failover.dicom.exchange import Association
+from failover.health.passive import StoreFact
 from failover.model import Phase, Verdict
 from failover.spool import Spool
 from tests.fakes.upstream import CT, FakeUpstream, decoded, encoded, study
@@ -198,6 +200,35 @@ async def test_a_permanent_status_of_a_store_is_passed_on(tmp_path: Path) -> Non
         stage.primary.faults["C-STORE"].append(0xC000)
         assert await store(caller, "1.2.3", b"x" * 5000) == 0xC000
         assert stage.backup.stored == {}
+        await caller.release()
+
+
+async def test_objects_of_two_callers_refused_and_none_accepted_move(tmp_path: Path) -> None:
+    """The first is passed on: it speaks of that object. The second caller's shows that it does not."""
+    async with scene(tmp_path) as stage:
+        stage.primary.faults["C-STORE"].extend([0xC000, 0xC000, 0xA900, 0xC000])
+        first, second = await stage.open(calling="CT1"), await stage.open(calling="MR1")
+        assert await store(first, "1.2.1", b"x" * 100) == 0xC000
+        assert await store(first, "1.2.2", b"x" * 100, 2) == 0xC000
+        assert await store(second, "1.2.3", b"x" * 100) == 0
+        assert await store(first, "1.2.4", b"x" * 100, 3) == 0
+        assert set(stage.backup.stored) == {"1.2.3", "1.2.4"}
+        facts = stage.relay.traffic[PRIMARY].take()
+        assert {fact.caller for fact in facts if isinstance(fact, StoreFact)} == {"CT1", "MR1"}
+        assert await store(second, "1.2.5", b"x" * 100, 2) == 0  # the primary takes objects again
+        stage.primary.faults["C-STORE"].append(0xC000)
+        assert await store(first, "1.2.6", b"x" * 100, 4) == 0xC000
+        await first.release()
+        await second.release()
+
+
+async def test_both_refuse_and_nobody_waits_for_a_primary_that_has_answered(tmp_path: Path) -> None:
+    async with scene(tmp_path) as stage:
+        stage.primary.faults["C-STORE"].append(0xA700)
+        stage.backup.faults["C-STORE"].append(0xC000)
+        caller = await stage.open()
+        async with asyncio.timeout(20):  # a backup's answer that does not count is waited out for 30 s
+            assert await store(caller, "1.2.1", b"x" * 100) == 0xA700
         await caller.release()
 
 
