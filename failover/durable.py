@@ -74,16 +74,31 @@ def place(temporary: Path, path: Path) -> None:
 
 
 def append_line(path: Path, line: bytes, *, mode: int = 0o600) -> None:
-    """Append one line and sync it. A crash can leave a last line without its newline: readers skip it."""
+    """Append one line and sync it. A crash can leave a last line without its newline: readers skip it.
+
+    Raises DiskFull or StorageError; then the file is as it was, so that the line can be appended again.
+    """
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, mode)
         try:
-            os.write(descriptor, line.rstrip(b"\n") + b"\n")
-            os.fsync(descriptor)
+            length = os.fstat(descriptor).st_size
+            try:
+                _write_whole(descriptor, line.rstrip(b"\n") + b"\n")
+                os.fsync(descriptor)
+            except OSError:
+                os.ftruncate(descriptor, length)
+                raise
         finally:
             os.close(descriptor)
     except OSError as error:
         raise storage_error(error, path) from error
+
+
+def _write_whole(descriptor: int, content: bytes) -> None:
+    """Write all of it. A disk that has room for a part takes that part and says nothing of the rest."""
+    left = memoryview(content)
+    while left:
+        left = left[os.write(descriptor, left) :]
 
 
 def storage_error(error: OSError, path: Path) -> StorageError:

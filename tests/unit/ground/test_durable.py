@@ -66,6 +66,29 @@ def test_lines_are_appended_whole(tmp_path: Path) -> None:
     assert path.read_bytes() == b"one\ntwo\n"
 
 
+def test_a_line_that_has_room_for_a_part_alone_leaves_no_part(tmp_path: Path) -> None:
+    """The kernel writes up to the limit and says so with a shorter count, as on a disk that fills up."""
+    path = tmp_path / "trail"
+    append_line(path, b"one")
+    script = f"""
+import resource, signal
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (1000, {resource.RLIM_INFINITY}))
+from pathlib import Path
+from failover.durable import append_line
+from failover.errors import StorageError
+try:
+    append_line(Path({str(path)!r}), b"x" * 5000)
+except StorageError as error:
+    print("refused")
+resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, {resource.RLIM_INFINITY}))
+append_line(Path({str(path)!r}), b"x" * 5000)
+"""
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == "refused"
+    assert path.read_bytes() == b"one\n" + b"x" * 5000 + b"\n"
+
+
 def test_folders_and_moves(tmp_path: Path) -> None:
     make_folder(tmp_path / "a" / "b")
     (tmp_path / "temporary").write_bytes(b"content")
