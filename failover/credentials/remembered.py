@@ -35,8 +35,6 @@ _KEY_BYTES: Final = 32
 MOST: Final = 16_384
 # Candidates wait for one probe; what comes beyond is a candidate again at its next request.
 MOST_CANDIDATES: Final = 4_096
-# An accepted one is renewed when it is older than this: not every request asks for a probe.
-RENEW_AFTER_S: Final = 1_800.0
 # A session id is longer; anything shorter could be guessed, or is a language.
 SHORTEST_COOKIE: Final = 16
 _SCHEMES: Final = (b"basic ", b"bearer ")
@@ -59,7 +57,7 @@ def read_key(folder: Path) -> bytes:
 
 
 class Remembered:
-    """The hashes. Belongs to one thread; `content` and `write` part what a thread may do."""
+    """The hashes. Belongs to one thread; `write` alone may be called in another."""
 
     def __init__(self, folder: Path, key: bytes, clock: Clock, *, hold_s: float) -> None:
         """Read what is in `folder`; nothing readable there: nobody is remembered."""
@@ -101,14 +99,16 @@ class Remembered:
     # -- what the primary said
 
     def accepted(self, digest: bytes, asked_s: float) -> bool:
-        """The primary accepted it for a request of `asked_s`. Returns whether a probe is wanted now."""
+        """The primary accepted it for a request of `asked_s`. Returns whether a probe is wanted for it."""
         now_s = self._clock.monotonic()
         at_s = self._accepted.get(digest)
-        if at_s is not None and now_s - at_s < min(RENEW_AFTER_S, self._hold_s / 2):
+        if at_s is not None and now_s - at_s < self._hold_s / 2:
             return False
         if self._refused.get(digest, -1.0) >= asked_s:
             return False  # an answer that was long on its way: it was refused since
-        if len(self._candidates) >= MOST_CANDIDATES and digest not in self._candidates:
+        if digest in self._candidates:
+            return False
+        if len(self._candidates) >= MOST_CANDIDATES:
             return False
         self._candidates[digest] = now_s
         return True
@@ -123,14 +123,14 @@ class Remembered:
         if self._accepted.pop(digest, None) is not None:
             self.changed = True
 
-    @property
-    def wants_probe(self) -> bool:
-        return bool(self._candidates)
+    def probed(self, digests: Iterable[bytes], *, refuses: bool, began_s: float) -> None:
+        """A probe that began at `began_s` found whether the primary refuses who asks alike and shows nothing.
 
-    def probed(self, *, refuses: bool, began_s: float) -> None:
-        """A probe that began at `began_s` found whether the primary refuses who shows nothing."""
-        ready = [digest for digest, at_s in self._candidates.items() if at_s <= began_s]
-        for digest in ready:
+        `digests` are the candidates for which it was asked.
+        """
+        for digest in digests:
+            if self._candidates.get(digest, began_s + 1) > began_s:
+                continue
             at_s = self._candidates.pop(digest)
             if refuses:
                 self._accepted[digest] = at_s

@@ -12,6 +12,7 @@ from failover.http.framing import LAST_CHUNK, answer_has_body
 from failover.http.head import AnswerHead, RequestHead
 from failover.proxy import rewrite
 from failover.proxy.hold import HOLD_TOTAL_BYTES, Plan
+from failover.proxy.leads import JsonUrls, Place
 from failover.proxy.resume import Passage
 from failover.proxy.retry import Judgement
 from failover.proxy.upstreams import WebUpstream
@@ -36,7 +37,7 @@ class HeldBytes:
 class Answer:
     __slots__ = (
         "_chunked", "_held", "_held_bytes", "_room", "begun", "body_bytes", "close", "head", "judgement",
-        "passage", "plan", "received_bytes", "upstream",
+        "passage", "plan", "received_bytes", "upstream", "urls",
     )  # fmt: skip
 
     def __init__(
@@ -54,6 +55,8 @@ class Answer:
         self.received_bytes = 0
         self.passage: Passage | None = None
         """How its parts are known again; None: it goes on as it comes."""
+        self.urls: JsonUrls | None = None
+        """What leads the URLs in its body back to us; None: they stay as they are."""
         self._chunked = False
         self._room = room
         self._held: list[bytes] = []
@@ -91,7 +94,10 @@ class Answer:
         held = self._held.copy()
         self.body_bytes = self._held_bytes
         self.forget()
-        head = self._caller_head(request, self.body_bytes, keep=keep)
+        if self.urls is not None and held:
+            held = [self.urls.whole(b"".join(held))]
+            self.body_bytes = len(held[0])
+        head = self._caller_head(request, caller.place, self.body_bytes, keep=keep)
         self.begun = True
         if self.body_bytes < _JOINED_BYTES:
             caller.write(b"".join((head, *held)))
@@ -102,7 +108,7 @@ class Answer:
         """Write the head, and what was held; the rest follows by `data` and `end`."""
         held = self.body
         self.forget()
-        head = self._caller_head(request, None, keep=keep)
+        head = self._caller_head(request, caller.place, None, keep=keep)
         self.begun = True
         caller.write(head)
         if held:
@@ -120,10 +126,20 @@ class Answer:
         """Raises like `data`."""
         if self.passage is not None:
             self._write(caller, *self.passage.end())
+        if self.urls is not None:
+            urls, self.urls = self.urls, None
+            self._write(caller, urls.end())
         if self._chunked:
             caller.write(LAST_CHUNK)
 
+    @property
+    def _reframed(self) -> bool:
+        """Its length on the way to the caller is not yet known."""
+        return self.urls is not None or (self.passage is not None and self.passage.framed)
+
     def _write(self, caller: CallerConnection, *pieces: bytes) -> None:
+        if self.urls is not None:
+            pieces = (self.urls.feed(b"".join(pieces)),)
         length = sum(map(len, pieces))
         if not length:
             return
@@ -135,7 +151,7 @@ class Answer:
         else:
             caller.write_pieces(pieces)
 
-    def _caller_head(self, request: RequestHead, whole: int | None, *, keep: bool) -> bytes:
+    def _caller_head(self, request: RequestHead, place: Place, whole: int | None, *, keep: bool) -> bytes:
         head = self.head
         framing = b""
         if not answer_has_body(head, request.method):
@@ -143,7 +159,7 @@ class Answer:
                 framing = b"Content-Length: %d\r\n" % head.content_length
         elif whole is not None:
             framing = b"Content-Length: %d\r\n" % whole
-        elif head.content_length is not None and not (self.passage is not None and self.passage.framed):
+        elif head.content_length is not None and not self._reframed:
             framing = b"Content-Length: %d\r\n" % head.content_length
         elif request.minor_version == 1:
             self._chunked = True
@@ -153,4 +169,4 @@ class Answer:
         self.close = not keep
         if not keep:
             framing += b"Connection: close\r\n"
-        return rewrite.answer_head(head, self.upstream, framing)
+        return rewrite.answer_head(head, self.upstream, place, framing)

@@ -17,8 +17,10 @@ from failover.http.forwarded import forwarded_fields, is_trusted, origin
 from failover.http.framing import BodyReader, request_body
 from failover.http.head import RequestHead, head_end, parse_again, parse_request
 from failover.model import UpstreamName
-from failover.proxy import rewrite
+from failover.proxy import login, rewrite
 from failover.proxy.exchange import Exchange, Stage
+from failover.proxy.leads import Place
+from failover.proxy.login import LoginExchange
 from failover.proxy.upstream import READ_BUFFER, WRITE_HIGH_BYTES, WRITE_LOW_BYTES, UpstreamConnection
 
 if TYPE_CHECKING:
@@ -44,8 +46,8 @@ class CallerConnection(asyncio.BufferedProtocol):
     __slots__ = (
         "_admitted", "_buffer", "_forwarded", "_forwarded_host", "_known",
         "_known_fields", "_proxy", "_reader", "_searched", "_since_s",
-        "_trusted", "address", "bound", "closed", "ended", "exchange", "phase", "reading_paused", "stirred",
-        "tls", "transport", "write_paused",
+        "_trusted", "address", "bound", "closed", "ended", "exchange", "phase", "place",
+        "reading_paused", "stirred", "tls", "transport", "write_paused",
     )  # fmt: skip
 
     def __init__(self, proxy: Proxy) -> None:
@@ -55,7 +57,9 @@ class CallerConnection(asyncio.BufferedProtocol):
         """Of the caller of the present request; behind a trusted proxy not that of the connection."""
         self.bound: dict[UpstreamName, UpstreamConnection] = {}
         """Connections to upstreams that carried this caller's NTLM or Negotiate."""
-        self.exchange: Exchange | None = None
+        self.exchange: Exchange | LoginExchange | None = None
+        self.place = Place(proxy.scheme, None, proxy.prefix)
+        """Where the caller of the present request sees us."""
         self.phase = Phase.HEAD
         self.closed = False
         self.ended = False
@@ -202,9 +206,7 @@ class CallerConnection(asyncio.BufferedProtocol):
         forwarded = self._who(head)
         if self._admitted is None:
             self._admitted = proxy.admits(self.address)
-        exchange = Exchange(
-            proxy, self, head, reader, forwarded, admitted=self._admitted, started_s=now_s
-        )  # fmt: skip
+        exchange = self._exchange(head, reader, forwarded, now_s)
         self.exchange = exchange
         if reader.ended:
             self._reader = None
@@ -215,23 +217,38 @@ class CallerConnection(asyncio.BufferedProtocol):
         if rest and self._reader is reader and self.exchange is exchange and not self.closed:
             self._read_body(exchange, reader, rest)
 
+    def _exchange(
+        self, head: RequestHead, reader: BodyReader, forwarded: bytes, now_s: float
+    ) -> Exchange | LoginExchange:
+        proxy = self._proxy
+        admission, admitted = proxy.admission, self._admitted
+        if admission is not None:
+            path = login.own(head.target) if admission.logins else None
+            if path is not None:
+                return LoginExchange(proxy, admission, self, head, path, whole=reader.ended, started_s=now_s)
+            if not admitted:
+                admitted = admission.knows(head, secure=self.place.scheme == b"https")
+        return Exchange(proxy, self, head, reader, forwarded, admitted=admitted, started_s=now_s)
+
     def _who(self, head: RequestHead) -> bytes:
         """Return the lines that tell the upstream who the caller is; the same ones for the same Host."""
         if self._trusted:
             source = origin(head, self._peer(), self._proxy.scheme, self._proxy.listen.trusted_proxies)
             self.address = source.address
             self._admitted = None
+            self.place = Place(source.scheme, source.host, self._proxy.prefix)
             return forwarded_fields(source)
         if head.host != self._forwarded_host or not self._forwarded:
             self._forwarded_host = head.host
             self._forwarded = forwarded_fields(origin(head, self.address, self._proxy.scheme, ()))
+            self.place = Place(self._proxy.scheme, head.host, self._proxy.prefix)
         return self._forwarded
 
     def _peer(self) -> str:
         peer = self.transport.get_extra_info("peername")
         return str(peer[0]) if isinstance(peer, tuple) else "unknown"
 
-    def _read_body(self, exchange: Exchange, reader: BodyReader, data: bytes) -> None:
+    def _read_body(self, exchange: Exchange | LoginExchange, reader: BodyReader, data: bytes) -> None:
         try:
             payload = reader.feed(data)
         except ProtocolError as error:
@@ -336,6 +353,10 @@ class CallerConnection(asyncio.BufferedProtocol):
         self.phase, self._since_s = Phase.CLOSING, self._proxy.clock.monotonic()
         if not self.closed:
             self.transport.close()
+
+    def forget_admission(self) -> None:
+        """Whom the backup may answer has changed: ask again at the next request."""
+        self._admitted = None
 
     def sweep(self, now_s: float) -> None:
         """Time-outs, looked at four times a second."""

@@ -19,7 +19,7 @@ from failover.health.passive import Outcome
 from failover.http.framing import BodyReader
 from failover.http.head import AnswerHead, RequestHead
 from failover.model import Phase, Service, UpstreamName, Verdict
-from failover.proxy import hold, rewrite, stow
+from failover.proxy import challenge, hold, leads, rewrite, stow
 from failover.proxy.answer import Answer
 from failover.proxy.attempt import Attempt
 from failover.proxy.body import Keep, RequestBody
@@ -31,6 +31,7 @@ from failover.proxy.resume import CannotContinue
 from failover.proxy.retry import (
     BACKUP,
     FAILING,
+    PRIMARY,
     RETRY_EVERY_S,
     Action,
     Failure,
@@ -65,13 +66,13 @@ class Stage(IntEnum):
 
 class Exchange:
     __slots__ = (
-        "_attempt", "_first_asked", "_holding_stores", "_proxy", "_pursuit", "_response", "_timer", "_tunnel",
-        "asked", "body", "caller", "forwarded", "head", "stage", "started_s",
+        "_attempt", "_checking", "_first_asked", "_holding_stores", "_proxy", "_pursuit", "_response",
+        "_timer", "_tunnel", "asked", "body", "caller", "forwarded", "head", "stage", "started_s",
     )  # fmt: skip
 
     def __init__(
         self, proxy: Proxy, caller: CallerConnection, head: RequestHead, reader: BodyReader, forwarded: bytes,
-        *, admitted: bool, started_s: float,
+        *, admitted: bool | None, started_s: float,
     ) -> None:  # fmt: skip
         self._proxy = proxy
         self.caller = caller
@@ -84,7 +85,11 @@ class Exchange:
         if not reader.ended:
             keep = Keep.NONE if asked.kind is Kind.OTHER else Keep.SPOOL
             self.body = RequestBody(keep, proxy.spool, self._body_moved)
-        self._pursuit = Pursuit(asked, proxy.reach(asked), admitted=admitted)
+        self._pursuit = Pursuit(
+            asked, proxy.reach(asked), admitted=admitted,
+            logins=proxy.admission is not None and proxy.admission.logins,
+        )  # fmt: skip
+        self._checking = False
         self._attempt: Attempt | None = None
         self._response = Response(caller)
         self._tunnel: Tunnel | None = None
@@ -105,6 +110,19 @@ class Exchange:
     def _see(self) -> None:
         sight = self._proxy.sight(self.asked.kind)
         self._pursuit.see(sight.choice, sight.primary, forced=sight.forced)
+        if self._pursuit.unsure and not self._checking:
+            in_doubt = sight.primary is not Verdict.UP or sight.choice.first is not UpstreamName.PRIMARY
+            if in_doubt or self.asked.ours:
+                self._checking = True
+                spawn(self._check(), name="check caller")
+
+    async def _check(self) -> None:
+        """Whether the backup may answer this caller takes a while to tell."""
+        admission = self._proxy.admission
+        assert admission is not None
+        admitted = await admission.check(self.head, self.caller.address)
+        self._pursuit.settle(admitted=admitted)
+        self.route_changed()
 
     def _again(self) -> None:
         """A wait is over: a new round."""
@@ -257,6 +275,9 @@ class Exchange:
         if self._response.lost is not None:
             self._resume(head)
             return
+        if name is PRIMARY and proxy.learns:
+            assert proxy.admission is not None
+            proxy.admission.heard(self.asked, self.head, head, self.forwarded, self.started_s)
         judgement = self._pursuit.judge(name, head.status)
         if judgement is Judgement.DROP:
             self._note_store(name, head.status, lies=False)
@@ -264,7 +285,8 @@ class Exchange:
             self._do(self._pursuit.answer_dropped(name, proxy.clock.monotonic()))
             return
         plan = hold.plan(self.asked, head, judged=judgement is not Judgement.PASS)
-        self._response.answer = Answer(head, proxy.upstreams[name], judgement, plan, proxy.held)
+        self._response.answer = answer = Answer(head, proxy.upstreams[name], judgement, plan, proxy.held)
+        answer.urls = leads.rewriter(self.asked, head, answer.upstream, self.caller.place)
         if plan.delivery is Delivery.STREAM:
             self._stream()
 
@@ -523,7 +545,8 @@ class Exchange:
         attempt.learn(Outcome.ANSWERED)
         self.stage = Stage.TUNNEL
         framing = b"Connection: Upgrade\r\nUpgrade: websocket\r\n"
-        self.caller.write(rewrite.answer_head(head, self._proxy.upstreams[attempt.name], framing))
+        upstream = self._proxy.upstreams[attempt.name]
+        self.caller.write(rewrite.answer_head(head, upstream, self.caller.place, framing))
         self._tunnel = Tunnel(self.caller, connection, self._tunnel_ended)
         connection.asker, connection.tunnel = None, self._tunnel
         if rest:
@@ -556,9 +579,11 @@ class Exchange:
             return
         keep = self._keeps()
         head_only = self.head.method == b"HEAD"
-        self.caller.write(
-            rewrite.own_answer(status, sentence, close=not keep, head_only=head_only, location=location)
-        )
+        fields, page = (b"", None) if location is None else (b"Location: %b\r\n" % location, None)
+        if status == 401:
+            fields, page = challenge.of(self.head, self.asked)
+        body = page or f"{sentence}\n".encode()
+        self.caller.write(rewrite.own_page(status, body, fields, close=not keep, head_only=head_only))
         self._finish(None, status, None, close=not keep)
 
     def _finish(

@@ -5,7 +5,7 @@ What an upstream can have at all is `rewrite.reach`, where the route points is `
 
 Rules, in the order in which they are asked:
 1. Ours (`/.failover/`) is the archive's affair alone.
-2. A caller whom `access.web` does not admit is never answered by the backup.
+2. A caller whom `access.web` does not admit is never answered by the backup: 401 where a login would help.
 3. An upstream that failed in this round is not asked again before the next; rounds are 200 ms apart.
 4. What may not be repeated is never sent a second time once a byte of it was sent.
 5. While the primary is not down, an answer of the backup that is not whole does not count.
@@ -86,12 +86,22 @@ class Pursuit:
     """What was tried for one request, and what follows."""
 
     __slots__ = (
-        "_admitted", "_choice", "_down", "_kept_lies", "_not_counted", "_not_held", "_reach",
-        "_stuck_since_s", "_suspect", "_timed_out", "_tried", "asked", "body_kept", "cause", "kept",
+        "_admitted", "_choice", "_down", "_kept_lies", "_logins", "_not_counted", "_not_held", "_reach",
+        "_stuck_since_s", "_suspect", "_timed_out", "_tried", "asked", "body_kept", "cause", "kept", "unsure",
     )  # fmt: skip
 
-    def __init__(self, asked: Asked, reach: Mapping[UpstreamName, Reach], *, admitted: bool) -> None:
+    def __init__(
+        self,
+        asked: Asked,
+        reach: Mapping[UpstreamName, Reach],
+        *,
+        admitted: bool | None,
+        logins: bool = False,
+    ) -> None:
+        """`admitted` None: what the caller shows must still be checked. `logins`: a stranger could log in."""
         self.asked = asked
+        self.unsure = admitted is None
+        """Not admitted yet: it waits for what `settle` says, and is not refused before."""
         self.body_kept = True
         """A store: whether its whole body can be sent again."""
         self.kept: UpstreamName | None = None
@@ -99,7 +109,8 @@ class Pursuit:
         self.cause: str | None = None
         """Why it was moved last: the label in `failover_http_moved_total`."""
         self._reach = reach
-        self._admitted = admitted
+        self._admitted = bool(admitted)
+        self._logins = logins
         self._choice: Choice | None = None
         self._down = False
         self._suspect = False
@@ -141,7 +152,7 @@ class Pursuit:
         if self.kept is not None:
             return self._give_kept()
         if not order:
-            return self._refuse()
+            return _WAIT if self.unsure else self._refuse()
         if self._not_held:
             return _say(503, "neither archive can give this now")
         if self._timed_out:
@@ -151,6 +162,11 @@ class Pursuit:
         if now_s - self._stuck_since_s >= (PATIENCE_S if self._suspect else GIVE_UP_S):
             return _say(503, "no archive could take this request")
         return _WAIT
+
+    def settle(self, *, admitted: bool) -> None:
+        """What the caller shows has been checked."""
+        self.unsure = False
+        self._admitted = admitted
 
     def new_round(self) -> None:
         """The wait is over: who failed may be asked again; what did not count would not count again."""
@@ -180,10 +196,20 @@ class Pursuit:
         if self.asked.ours:
             if self._reach.get(BACKUP) is not Reach.ASK:
                 return _say(404, "there is no viewer here")
+            if self._logins:
+                return _say(401, "the archive wants a login")
             return _say(403, "the archive does not answer this address (access.web)")
         if not self._admitted:
+            if self._logins and self._a_login_would_help():
+                return _say(401, "the primary is down, and the archive wants a login")
             return _say(503, "the primary is down, and the archive does not answer this address (access.web)")
         return _say(503, "only the primary can answer this, and it is not available")
+
+    def _a_login_would_help(self) -> bool:
+        choice = self._choice
+        assert choice is not None
+        reach = self._reach.get(BACKUP, Reach.NEVER)
+        return BACKUP in (choice.first, choice.rescue) and reach is not Reach.NEVER
 
     def _give_kept(self) -> Step:
         if self._kept_lies:

@@ -9,9 +9,11 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Final
 
+from failover.http import cookies
 from failover.http.head import AnswerHead, Header, RequestHead
 from failover.model import UpstreamName
 from failover.proxy.classify import Asked
+from failover.proxy.leads import Place, cookie_paths, lead_back
 from failover.proxy.upstreams import WebUpstream
 from failover.routing.selection import Kind
 
@@ -62,7 +64,6 @@ _NOT_TO_UPSTREAM: Final = _HOP_BY_HOP | {b"expect", b"forwarded", b"x-real-ip"}
 _OF_THE_PRIMARY: Final = frozenset(
     (b"range", b"if-range", b"if-match", b"if-none-match", b"if-modified-since", b"if-unmodified-since")
 )
-_SECRETS: Final = frozenset((b"cookie", b"authorization"))
 _CRLF: Final = b"\r\n"
 
 
@@ -101,14 +102,19 @@ def _request_fields(
     dropped = _NOT_TO_UPSTREAM
     if upstream.name is not UpstreamName.PRIMARY and not asked.ours:
         dropped = dropped | _OF_THE_PRIMARY
-        if not upstream.is_archive and not upstream.pass_credentials:
-            dropped = dropped | _SECRETS
+    if upstream.name is not UpstreamName.PRIMARY and not upstream.pass_credentials:
+        dropped = dropped | {b"authorization"}
     lines = []
     connection = head.connection
     for key, name, value in head.headers:
         if key in dropped or key in connection or key.startswith((b"x-forwarded-", b"x-failover-")):
             continue
         if b"_" in key and _is_twin(key):
+            continue
+        if key == b"cookie":
+            own = _cookies_for(upstream, value)
+            if own:
+                lines.append(b"%b: %b\r\n" % (name, own))
             continue
         lines.append(b"%b: %b\r\n" % (name, value))
     if head.host is None:
@@ -120,6 +126,12 @@ def _request_fields(
         if prefix is not None:
             lines.append(b"X-Failover-Prefix: %b\r\n" % (prefix or b"/"))
     return b"".join(lines)
+
+
+def _cookies_for(upstream: WebUpstream, value: bytes) -> bytes:
+    if upstream.name is UpstreamName.PRIMARY:
+        return cookies.of_the_primary(value)
+    return cookies.of_the_backup(value, others=upstream.pass_credentials)
 
 
 def _is_twin(key: bytes) -> bool:
@@ -153,24 +165,24 @@ def binds_connection(head: RequestHead | AnswerHead) -> bool:
 # Alt-Svc would lead callers past the router.
 _NOT_TO_CALLER: Final = (_HOP_BY_HOP - {b"proxy-authenticate"}) | {b"alt-svc"}
 _NAMES_NO_FIELD: Final = frozenset((b"close", b"keep-alive"))
-_OF_ONE_ANSWER: Final = frozenset((b"etag", b"last-modified", b"set-cookie"))
+_OF_ONE_ANSWER: Final = frozenset((b"etag", b"last-modified"))
+# What leads somewhere, or is somebody's: never the same line for both upstreams.
+_LEADING: Final = frozenset((b"set-cookie", b"location", b"content-location", b"www-authenticate"))
 _UPSTREAM_LINES: Final = {name: b"X-Failover-Upstream: %b\r\n" % name.encode() for name in UpstreamName}
 
 
-def answer_head(answer: AnswerHead, upstream: WebUpstream, framing: bytes) -> bytes:
+def answer_head(answer: AnswerHead, upstream: WebUpstream, place: Place, framing: bytes) -> bytes:
     """Return the whole head for the caller; `framing` as in `request_head`, with Connection."""
     lines = [b"HTTP/1.1 %d %b\r\n" % (answer.status, answer.reason)]
     connection = answer.connection
-    foreign = upstream.name is not UpstreamName.PRIMARY and not upstream.is_archive
-    hides_cookies = foreign and not upstream.pass_credentials
-    if hides_cookies or (connection and not connection <= _NAMES_NO_FIELD):
+    if connection and not connection <= _NAMES_NO_FIELD:
         for header in answer.headers:
-            if header[0] not in connection and not (hides_cookies and header[0] == b"set-cookie"):
-                lines.append(_caller_line(header))
+            if header[0] not in connection:
+                lines.append(_caller_line(header, upstream, place))
     else:
         for header in answer.headers:
             line = _caller_lines.get(header)
-            lines.append(_caller_line(header) if line is None else line)
+            lines.append(_caller_line(header, upstream, place) if line is None else line)
     lines.append(_UPSTREAM_LINES[upstream.name])
     lines.append(framing)
     lines.append(_CRLF)
@@ -183,9 +195,12 @@ _CALLER_LINES: Final = 512
 _CALLER_LINE_BYTES: Final = 160
 
 
-def _caller_line(header: Header) -> bytes:
+def _caller_line(header: Header, upstream: WebUpstream, place: Place) -> bytes:
     """Return the line of a field for callers, b"" when it is not passed on."""
     key, name, value = header
+    if key in _LEADING:
+        own = _leading(key, value, upstream, place)
+        return b"" if own is None else b"%b: %b\r\n" % (name, own)
     passes = key not in _NOT_TO_CALLER and not key.startswith(b"x-failover-")
     line = b"%b: %b\r\n" % (name, value) if passes else b""
     if len(value) <= _CALLER_LINE_BYTES and key not in _OF_ONE_ANSWER:
@@ -195,9 +210,20 @@ def _caller_line(header: Header) -> bytes:
     return line
 
 
+def _leading(key: bytes, value: bytes, upstream: WebUpstream, place: Place) -> bytes | None:
+    backup = upstream.name is not UpstreamName.PRIMARY
+    if key == b"set-cookie":
+        return cookies.set_cookie(value, place.host, backup=backup, paths=cookie_paths(upstream, place))
+    if key == b"www-authenticate":
+        # What is typed in there would go to the primary at the next request, and never reach the backup.
+        return None if backup and not upstream.pass_credentials else value
+    return lead_back(value, upstream, place)
+
+
 _REASONS: Final = {
-    302: b"Found", 400: b"Bad Request", 403: b"Forbidden", 404: b"Not Found", 405: b"Method Not Allowed",
-    408: b"Request Timeout", 413: b"Content Too Large", 417: b"Expectation Failed",
+    200: b"OK", 302: b"Found", 303: b"See Other", 400: b"Bad Request", 401: b"Unauthorized",
+    403: b"Forbidden", 404: b"Not Found", 405: b"Method Not Allowed", 408: b"Request Timeout",
+    413: b"Content Too Large", 417: b"Expectation Failed", 429: b"Too Many Requests",
     431: b"Request Header Fields Too Large", 501: b"Not Implemented", 502: b"Bad Gateway",
     503: b"Service Unavailable", 504: b"Gateway Timeout", 505: b"HTTP Version Not Supported",
 }  # fmt: skip
@@ -207,16 +233,21 @@ _RETRY_AFTER_S: Final = 5
 
 def own_answer(status: int, sentence: str, *, close: bool, head_only: bool, location: bytes | None) -> bytes:
     """Return an answer of the router itself, whole. `sentence` goes to the caller: no patient data."""
-    body = f"{sentence}\n".encode()
+    fields = b"" if location is None else b"Location: %b\r\n" % location
+    return own_page(status, f"{sentence}\n".encode(), fields, close=close, head_only=head_only)
+
+
+def own_page(status: int, body: bytes, fields: bytes, *, close: bool, head_only: bool) -> bytes:
+    """As `own_answer`, with a body of HTML (it begins with `<`) or text, and further finished `fields`."""
     lines = [
         b"HTTP/1.1 %d %b\r\n" % (status, _REASONS[status]),
         b"X-Failover-Upstream: none\r\nCache-Control: no-store\r\n",
-        b"Content-Type: text/plain; charset=utf-8\r\nContent-Length: %d\r\n" % len(body),
+        b"Content-Type: text/%b; charset=utf-8\r\n" % (b"html" if body.startswith(b"<") else b"plain"),
+        b"Content-Length: %d\r\n" % len(body),
+        fields,
     ]
     if status == 503:
         lines.append(b"Retry-After: %d\r\n" % _RETRY_AFTER_S)
-    if location is not None:
-        lines.append(b"Location: %b\r\n" % location)
     if close:
         lines.append(b"Connection: close\r\n")
     lines.append(_CRLF)

@@ -23,11 +23,13 @@ from failover.metrics import RouterMetrics
 from failover.model import Service, UpstreamName, Verdict
 from failover.proxy import rewrite
 from failover.proxy.access import AccessLog
+from failover.proxy.admission import Admission
 from failover.proxy.answer import HeldBytes
 from failover.proxy.caller import CallerConnection, Phase
 from failover.proxy.classify import Asked, WebRoute
 from failover.proxy.copies import WebCopies
 from failover.proxy.exchange import Exchange
+from failover.proxy.login import LoginExchange
 from failover.proxy.pool import Pool
 from failover.proxy.rewrite import Reach
 from failover.proxy.upstreams import WebUpstream
@@ -75,14 +77,20 @@ class Proxy:
         spool: Spool,
         identity: ServerIdentity | None = None,
         copies: WebCopies | None = None,
+        admission: Admission | None = None,
     ) -> None:
-        """`identity`: callers must speak TLS, and get this certificate. Without `copies`, none is made."""
+        """`identity`: callers must speak TLS, and get this certificate. Without `copies`, none is made.
+
+        `admits` tells of an address, `admission` of what a caller shows, whether the backup may answer it.
+        """
         self.listen = listen
         self.copies = copies
         self.upstreams = upstreams
         self.board = board
         self.traffic = traffic
         self.admits = admits
+        self.admission = admission
+        self.learns = admission is not None and admission.remembered is not None
         self.metrics = metrics
         self.clock = clock
         self.spool = spool
@@ -120,6 +128,8 @@ class Proxy:
             spawn(self._watch_route(), name="proxy route"),
             spawn(self._sweep(), name="proxy sweep"),
         ]
+        if self.admission is not None:
+            self.admission.start()
         self._accept_on()
 
     async def stop(self, grace_s: float) -> None:
@@ -144,10 +154,18 @@ class Proxy:
         await cancel_and_wait(*self._tasks)
         if self._handshakes is not None:
             await self._handshakes.stop()
+        if self.admission is not None:
+            await self.admission.stop()
         self.access.close()
         if self._sock is not None:
             self._sock.close()
             self._sock = None
+
+    def change(self, listen: ListenWeb, admits: Callable[[str], bool]) -> None:
+        """Go by these limits and addresses from the next request on, also of callers who are connected."""
+        self.listen, self.admits = listen, admits
+        for caller in self._callers:
+            caller.forget_admission()
 
     def in_flight(self, upstream: UpstreamName) -> int:
         """How many requests, answers and tunnels are at `upstream` now."""
@@ -279,7 +297,13 @@ class Proxy:
         return found
 
     def count(
-        self, exchange: Exchange, at: UpstreamName | None, status: int, body_bytes: int, *, broken: bool
+        self,
+        exchange: Exchange | LoginExchange,
+        at: UpstreamName | None,
+        status: int,
+        body_bytes: int,
+        *,
+        broken: bool,
     ) -> None:
         """One request has ended. No path and no query in the log: they hold UIDs and names."""
         now_s = self.clock.monotonic()

@@ -25,4 +25,6 @@ class WebUpstream:
     is_archive: bool = False
     """Whether it is our archive: it is told the callers' prefix, and gets DICOMweb and its pages alone."""
     pass_credentials: bool = False
-    """Whether a foreign backup gets the callers' Cookie and Authorization, and may set cookies."""
+    """Whether a foreign backup gets the Cookie and Authorization that callers show the primary."""
+    names: tuple[str, ...] = ()
+    """Other names (`host` or `host:port`, lower case) that stand in URLs which it builds."""

@@ -17,6 +17,7 @@ from failover.config.schema import ListenWeb
 from failover.health.passive import LiveTraffic
 from failover.metrics import RouterMetrics
 from failover.model import ClientTls, Mode, Phase, Service, UpstreamName, Verdict
+from failover.proxy.admission import Admission
 from failover.proxy.copies import WebCopies
 from failover.proxy.server import Proxy, WebUpstream
 from failover.routing.board import RouteBoard
@@ -90,6 +91,7 @@ async def web_stage(
     tee: bool = True,
     identity: ServerIdentity | None = None,
     primary_tls: tuple[int, ClientTls] | None = None,
+    admission: Admission | None = None,
     **listen: object,
 ) -> AsyncIterator[Stage]:
     """Proxy, primary and backup (our archive unless `foreign_backup`) on free ports.
@@ -122,6 +124,7 @@ async def web_stage(
         ListenWeb.model_validate(listen), upstreams, board, traffic,
         admitted.__contains__, metrics, clock, spool, identity,
         copies=WebCopies(base, expect if ours else None, metrics, tee=tee) if copies else None,
+        admission=admission,
     )  # fmt: skip
     port = sock.getsockname()[1]
     await proxy.start(sock)

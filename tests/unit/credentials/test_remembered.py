@@ -28,7 +28,7 @@ def assert_no_secret(folder: Path) -> None:
 def accept(one: Remembered, digest: bytes, clock: ManualClock) -> None:
     now_s = clock.monotonic()
     assert one.accepted(digest, now_s)
-    one.probed(refuses=True, began_s=now_s)
+    one.probed([digest], refuses=True, began_s=now_s)
 
 
 def shown(one: Remembered, *cookies: tuple[bytes, bytes], authorization: bytes | None = None) -> bytes:
@@ -43,9 +43,9 @@ async def test_it_counts_only_when_a_later_probe_was_refused(tmp_path: Path) -> 
     digest = shown(one, *SESSION)
     assert one.accepted(digest, 0.0)
     assert not one.holds(digest)
-    one.probed(refuses=True, began_s=-1.0)  # it began before: the door may have been opened since
+    one.probed([digest], refuses=True, began_s=-1.0)  # it began before: the door may have been opened since
     assert not one.holds(digest)
-    one.probed(refuses=True, began_s=0.0)
+    one.probed([digest], refuses=True, began_s=0.0)
     assert one.holds(digest)
 
 
@@ -53,8 +53,8 @@ async def test_an_open_primary_is_remembered_by_nobody(tmp_path: Path) -> None:
     one = memory(tmp_path, ManualClock())
     digest = shown(one, *SESSION)
     one.accepted(digest, 0.0)
-    one.probed(refuses=False, began_s=1.0)
-    one.probed(refuses=True, began_s=2.0)
+    one.probed([digest], refuses=False, began_s=1.0)
+    one.probed([digest], refuses=True, began_s=2.0)
     assert not one.holds(digest)
 
 
@@ -64,7 +64,7 @@ async def test_it_ends_after_its_time_and_is_renewed(tmp_path: Path) -> None:
     digest = shown(one, *SESSION)
     accept(one, digest, clock)
     assert not one.accepted(digest, 0.0)  # fresh enough: no probe
-    await clock.advance(6 * HOURS)
+    await clock.advance(6 * HOURS)  # half its time: renewed
     accept(one, digest, clock)
     await clock.advance(12 * HOURS - 1)
     assert one.holds(digest)
@@ -81,7 +81,7 @@ async def test_a_refusal_forgets_it_and_a_late_answer_brings_it_not_back(tmp_pat
     one.refused(digest)
     assert not one.holds(digest)
     assert not one.accepted(digest, asked_s=5.0)  # asked before, answered after
-    one.probed(refuses=True, began_s=20.0)
+    one.probed([digest], refuses=True, began_s=20.0)
     assert not one.holds(digest)
     assert one.accepted(digest, asked_s=11.0)  # logged in again
 

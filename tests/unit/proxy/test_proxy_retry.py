@@ -206,6 +206,35 @@ def test_retrieve_that_neither_can_give_now_is_503() -> None:
     assert pursuit(QIDO, BACKUP_ALONE, Verdict.DOWN).judge(BACKUP, 404) is Judgement.PASS
 
 
+@pytest.mark.parametrize(("asked", "choice", "verdict", "step"), [
+    (QIDO, CALM, Verdict.UP, "send primary"),
+    (QIDO, SUSPECT, Verdict.SUSPECT, "send primary"),  # no login page while the primary may still answer
+    (QIDO, DOWN, Verdict.DOWN, "say 401"),
+    (STOW, DOWN, Verdict.DOWN, "say 401"),
+    (PAGE, BACKUP_ALONE, Verdict.DOWN, "say 401"),
+    (QIDO, BACKUP_MODE, Verdict.UP, "send primary"),
+    (POST, DOWN, Verdict.DOWN, "say 503"),  # the archive could not take it
+    (QIDO, Choice(None, None, False, ""), Verdict.DOWN, "say 503"),
+])  # fmt: skip
+def test_a_stranger_may_log_in_where_that_would_help(
+    asked: Asked, choice: Choice, verdict: Verdict, step: str
+) -> None:
+    primary, backup = REACH[asked]
+    one = Pursuit(asked, {PRIMARY: primary, BACKUP: backup}, admitted=False, logins=True)
+    one.see(choice, verdict)
+    assert said(one.next(0.0)) == step
+
+
+def test_who_is_being_checked_waits_for_the_result() -> None:
+    for admitted, step in ((True, "send backup"), (False, "say 503")):
+        primary, backup = REACH[QIDO]
+        one = Pursuit(QIDO, {PRIMARY: primary, BACKUP: backup}, admitted=None)
+        one.see(DOWN, Verdict.DOWN)
+        assert said(one.next(0.0)) == "wait"
+        one.settle(admitted=admitted)
+        assert said(one.next(0.2)) == step
+
+
 def test_ours_is_the_archives_alone() -> None:
     ours = Asked(WebRoute.PAGE, Kind.READ, b"", ours=True)
     for reach, admitted, step in (

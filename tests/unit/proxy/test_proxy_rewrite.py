@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from failover.http.head import parse_answer, parse_request
 from failover.model import UpstreamName
 from failover.proxy import rewrite
 from failover.proxy.classify import classify
+from failover.proxy.leads import Place
 from failover.proxy.rewrite import Reach
 from failover.proxy.upstreams import WebUpstream
 
@@ -22,6 +25,7 @@ ARCHIVE = WebUpstream(
     is_archive=True,
 )
 FOREIGN = WebUpstream(UpstreamName.BACKUP, "10.0.0.2", 80, dicomweb_path="/pacs/rs")
+PLACE = Place(b"https", b"pacs.example", b"/dicom-web")
 FORWARDED = b"Forwarded: for=1.2.3.4\r\n"
 
 
@@ -85,13 +89,48 @@ def test_ranges_and_validators_of_one_system_never_reach_the_other() -> None:
     lines = sent(
         ARCHIVE, "GET", "/dicom-web/studies/1", "Range: bytes=0-1", "If-None-Match: x", "Cookie: a=b"
     )
-    assert lines[1:] == [b"Host: pacs", b"Cookie: a=b", b"Forwarded: for=1.2.3.4", b"X-Failover-Via: router",
+    assert lines[1:] == [b"Host: pacs", b"Forwarded: for=1.2.3.4", b"X-Failover-Via: router",
                          b"X-Failover-Prefix: /dicom-web"]  # fmt: skip
 
 
-def test_a_foreign_backup_gets_no_secrets() -> None:
-    lines = sent(FOREIGN, "GET", "/x", "Cookie: a=b", "Authorization: Basic x")
-    assert lines[1:] == [b"Host: pacs", b"Forwarded: for=1.2.3.4"]
+SECRETS = (
+    "Cookie: a=b; failover-backup-a=c; failover-session=t; __Host-failover-session=t",
+    "Authorization: Basic x",
+)
+
+
+@pytest.mark.parametrize(("upstream", "cookie", "authorization"), [
+    (PRIMARY, b"Cookie: a=b", True),
+    (FOREIGN, b"Cookie: a=c", False),
+    (ARCHIVE, b"Cookie: a=c", False),
+    (replace(FOREIGN, pass_credentials=True), b"Cookie: a=c", True),
+])  # fmt: skip
+def test_secrets_stay_apart(upstream: WebUpstream, cookie: bytes, authorization: bool) -> None:
+    lines = sent(upstream, "GET", "/dicom-web/studies", *SECRETS)
+    assert [line for line in lines if line.startswith(b"Cookie")] == [cookie]
+    assert (b"Authorization: Basic x" in lines) is authorization
+    assert not [line for line in lines if b"session" in line]
+
+
+def test_with_pass_credentials_the_primarys_cookies_go_too() -> None:
+    trusted = replace(FOREIGN, pass_credentials=True)
+    assert b"Cookie: a=c; p=1" in sent(trusted, "GET", "/x", "Cookie: p=1; failover-backup-a=c; a=b")
+    assert not [line for line in sent(FOREIGN, "GET", "/x", "Cookie: p=1") if line.startswith(b"Cookie")]
+
+
+def test_cookies_of_the_backup_are_renamed_and_its_challenge_is_not_shown() -> None:
+    head = parse_answer(
+        b"HTTP/1.1 401 No\r\nSet-Cookie: a=b; Path=/pacs/rs\r\nWWW-Authenticate: Basic\r\n\r\n"
+    )
+    lines = rewrite.answer_head(head, FOREIGN, PLACE, b"").split(b"\r\n")
+    assert lines[1:-2] == [
+        b"Set-Cookie: failover-backup-a=b; Path=/dicom-web",
+        b"X-Failover-Upstream: backup",
+    ]
+    lines = rewrite.answer_head(head, replace(FOREIGN, pass_credentials=True), PLACE, b"").split(b"\r\n")
+    assert b"WWW-Authenticate: Basic" in lines
+    lines = rewrite.answer_head(head, PRIMARY, PLACE, b"").split(b"\r\n")
+    assert lines[1:3] == [b"Set-Cookie: a=b; Path=/pacs/rs", b"WWW-Authenticate: Basic"]
 
 
 def test_answers() -> None:
@@ -100,11 +139,10 @@ def test_answers() -> None:
         b"Transfer-Encoding: chunked\r\n"
         b"X-Failover-Upstream: forged\r\nSet-Cookie: a=b\r\nSet-Cookie: c=d\r\nAlt-Svc: h3\r\n\r\n"
     )
-    assert rewrite.answer_head(head, PRIMARY, b"Content-Length: 1\r\n") == (
+    assert rewrite.answer_head(head, PRIMARY, PLACE, b"Content-Length: 1\r\n") == (
         b"HTTP/1.1 200 Fine\r\nContent-Type: x\r\nSet-Cookie: a=b\r\nSet-Cookie: c=d\r\n"
         b"X-Failover-Upstream: primary\r\nContent-Length: 1\r\n\r\n"
     )
-    assert b"Set-Cookie" not in rewrite.answer_head(head, FOREIGN, b"")
 
 
 @pytest.mark.parametrize(("line", "binds"), [

@@ -1,0 +1,329 @@
+"""Whom the backup may answer, apart from addresses (`access.web`, DESIGN 4.5): what a caller shows.
+
+`knows` is asked for each request of an address that is not admitted: our own session, remembered credentials,
+a checked `Authorization: Basic`. A password that was not checked yet takes a fifth of a second: `knows` says
+None, and `check` does it in a thread. `heard` learns from the answers of the primary.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import hashlib
+import os
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Final
+
+import structlog
+
+from failover.aio import Signal, cancel_and_wait, spawn
+from failover.clock import Clock
+from failover.credentials.attempts import Attempts
+from failover.credentials.password_file import PasswordFile
+from failover.credentials.remembered import SHORTEST_COOKIE, Remembered
+from failover.credentials.sessions import Sessions
+from failover.errors import UpstreamError
+from failover.http import cookies
+from failover.http.head import AnswerHead, RequestHead
+from failover.proxy.classify import Asked, WebRoute
+
+_log = structlog.get_logger(__name__)
+
+Ask = Callable[[str, Mapping[str, str]], Awaitable[int]]
+"""Ask the primary for a path with these fields and nothing else; return the status. Raises UpstreamError."""
+
+# A checked Basic is believed for so long; a wrong one is not tried again for so long.
+_BELIEVED_S: Final = 600.0
+_MOST_CHECKED: Final = 4096
+# One thread: passwords must not take more than one processor. What waits beyond this is refused.
+_MOST_WAITING: Final = 32
+# The probe for credentials that were accepted: soon after, and never more than so many a second.
+_PROBE_EVERY_S: Final = 0.5
+_AFTER_TROUBLE_S: Final = 10.0
+_WRITE_EVERY_S: Final = 10.0
+# Like a session id, and nobody's: a primary that lets in who shows any cookie lets in everyone.
+_MEANINGLESS: Final = "failover-probe=0000000000000000"
+
+
+class Busy(Exception):
+    """More passwords wait to be checked than the limit: try again."""
+
+
+class Passwords:
+    """Checks users of the password file; one at a time, in a thread."""
+
+    def __init__(self, users: PasswordFile, clock: Clock) -> None:
+        self._users = users
+        self._clock = clock
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="passwords")
+        self._waiting = 0
+        self.by_form = Attempts()
+        self.by_basic = Attempts()
+
+    def kept_of(self, user: str) -> str | None:
+        kept = self._users.hash_of(user)
+        return None if kept is None else str(kept)
+
+    async def fits(self, user: str, password: str, address: str, attempts: Attempts) -> bool:
+        """Whether `password` is that of `user`. Raises Busy; False also for an address that must wait."""
+        if attempts.wait_s(address, self._clock.monotonic()) > 0:
+            return False
+        if self._waiting >= _MOST_WAITING:
+            raise Busy
+        self._users.hash_of(user)  # reads the file again when it has changed
+        self._waiting += 1
+        try:
+            loop = asyncio.get_running_loop()
+            fits = await loop.run_in_executor(self._thread, self._users.fits, user, password)
+        finally:
+            self._waiting -= 1
+        if not fits:
+            attempts.failed(address, self._clock.monotonic())
+        return fits
+
+    def close(self) -> None:
+        self._thread.shutdown(wait=False, cancel_futures=True)
+
+
+class Admission:
+    """What a caller may show instead of an address."""
+
+    def __init__(
+        self,
+        clock: Clock,
+        *,
+        passwords: Passwords | None = None,
+        sessions: Sessions | None = None,
+        remembered: Remembered | None = None,
+        paths: Sequence[str] = (),
+        prefix: str | None = None,
+        ask: Ask | None = None,
+    ) -> None:
+        """`paths`: on which the primary's 2xx counts; the DICOMweb `prefix` among them means its searches."""
+        self.passwords = passwords
+        self.sessions = sessions
+        self.remembered = remembered
+        self._clock = clock
+        self._ask = ask
+        self._searches = prefix is not None and prefix in paths
+        self._paths = frozenset(path.encode() for path in paths if path != prefix)
+        self._probe_paths = [path if path != prefix else f"{path}/studies?limit=1" for path in paths]
+        self._secret = os.urandom(32)
+        self._checked: OrderedDict[bytes, tuple[float, str | None, str]] = OrderedDict()
+        self._checking: dict[bytes, asyncio.Task[bool]] = {}
+        self._to_probe: dict[tuple[bytes, bytes], list[bytes]] = {}
+        self._wanted = Signal()
+        self._open_said = False
+        self._tasks: list[asyncio.Task[None]] = []
+
+    # -- life
+
+    def start(self) -> None:
+        if self.remembered is not None:
+            self._tasks = [
+                spawn(self._probe_on(), name="remembered probe"),
+                spawn(self._write_on(), name="remembered write"),
+            ]
+
+    async def stop(self) -> None:
+        await cancel_and_wait(*self._tasks)
+        if self.remembered is not None and self.remembered.changed:
+            self.remembered.write(self.remembered.content())
+        if self.passwords is not None:
+            self.passwords.close()
+
+    # -- who is it
+
+    @property
+    def logins(self) -> bool:
+        """Whether a login would help."""
+        return self.passwords is not None
+
+    def knows(self, head: RequestHead, *, secure: bool) -> bool | None:
+        """Whether what `head` shows lets it in; None: its password must be checked first."""
+        if self.sessions is not None and self._session_of(head, secure=secure) is not None:
+            return True
+        if self.remembered is not None:
+            digest = self._digest(head)
+            if digest is not None and self.remembered.holds(digest):
+                return True
+        if self.passwords is None:
+            return False
+        authorization = head.first(b"authorization")
+        if authorization is None or _basic(authorization) is None:
+            return False
+        shown = self._hashed(authorization)
+        known = self._checked.get(shown)
+        if known is None:
+            return None
+        at_s, kept, user = known
+        if self._clock.monotonic() - at_s > _BELIEVED_S or (kept or None) != self.passwords.kept_of(user):
+            del self._checked[shown]
+            return None
+        return kept is not None
+
+    def _session_of(self, head: RequestHead, *, secure: bool) -> str | None:
+        assert self.sessions is not None
+        wanted = cookies.SECURE_SESSION if secure else cookies.SESSION
+        for name, token in cookies.pairs(head.every(b"cookie")):
+            if name == wanted:
+                return self.sessions.user_of(token)
+        return None
+
+    async def check(self, head: RequestHead, address: str) -> bool:
+        """Check the password that `head` shows, once for all who show it at the same time."""
+        authorization = head.first(b"authorization")
+        shown = _basic(authorization) if authorization is not None else None
+        if self.passwords is None or authorization is None or shown is None:
+            return False
+        key = self._hashed(authorization)
+        task = self._checking.get(key)
+        if task is None:
+            task = spawn(self._check(key, shown, address), name="check password")
+            self._checking[key] = task
+            task.add_done_callback(lambda _: self._checking.pop(key, None))
+        return await asyncio.shield(task)
+
+    def _hashed(self, authorization: bytes) -> bytes:
+        """A dump of our memory shows no password."""
+        return hashlib.blake2b(authorization, key=self._secret, digest_size=16).digest()
+
+    async def _check(self, key: bytes, shown: tuple[str, str], address: str) -> bool:
+        assert self.passwords is not None
+        user, password = shown
+        try:
+            fits = await self.passwords.fits(user, password, address, self.passwords.by_basic)
+        except Busy:
+            return False
+        kept = self.passwords.kept_of(user)
+        self._checked[key] = (self._clock.monotonic(), kept if fits else None, user)
+        if len(self._checked) > _MOST_CHECKED:
+            self._checked.popitem(last=False)
+        return fits
+
+    # -- what the primary says
+
+    def heard(
+        self, asked: Asked, head: RequestHead, answer: AnswerHead, forwarded: bytes, asked_s: float
+    ) -> None:
+        """The primary answered `head` with `answer`."""
+        remembered, status = self.remembered, answer.status
+        if remembered is None:
+            return
+        if status in (401, 403):
+            digest = self._digest(head)
+            if digest is not None:
+                remembered.refused(digest)
+            return
+        if not 200 <= status < 300:
+            return
+        digest = self._digest(head)
+        if digest is None:
+            return
+        if _takes_back(head, answer):
+            remembered.refused(digest)
+        elif self._counts(asked, head, answer) and remembered.accepted(digest, asked_s):
+            self._to_probe.setdefault((head.host or b"", forwarded), []).append(digest)
+            self._wanted.fire()
+
+    def _counts(self, asked: Asked, head: RequestHead, answer: AnswerHead) -> bool:
+        if head.method != b"GET":
+            return False
+        if asked.path in self._paths:
+            return True
+        # A login page that comes as 200 is no search.
+        is_page = (answer.first(b"content-type") or b"").lower().startswith(b"text/html")
+        return self._searches and asked.route is WebRoute.QIDO and not is_page
+
+    def _digest(self, head: RequestHead) -> bytes | None:
+        """The hash of what `head` shows to the primary; heads with the same fields share it."""
+        assert self.remembered is not None
+        if "shown" not in head.derived:
+            given = [cookies.of_the_primary(value) for value in head.every(b"cookie")]
+            authorizations = head.every(b"authorization")
+            head.derived["shown"] = (
+                self.remembered.digest(cookies.pairs(given), authorizations[0] if authorizations else None)
+                if len(authorizations) < 2
+                else None
+            )
+        found: bytes | None = head.derived["shown"]
+        return found
+
+    # -- the probe
+
+    async def _probe_on(self) -> None:
+        while True:
+            while not self._to_probe:
+                await self._wanted.wait()
+            clear = await self.probe_once()
+            await self._clock.sleep(_PROBE_EVERY_S if clear else _AFTER_TROUBLE_S)
+
+    async def probe_once(self) -> bool:
+        """Ask for one group of candidates whether the primary refuses who shows nothing. False: unclear."""
+        assert self.remembered is not None
+        (host, forwarded), digests = next(iter(self._to_probe.items()))
+        began_s = self._clock.monotonic()
+        try:
+            refuses = await self._refuses(host, forwarded)
+        except UpstreamError as error:
+            _log.info("unclear whether the primary refuses strangers", reason=str(error))
+            return False
+        del self._to_probe[host, forwarded]
+        self.remembered.probed(digests, refuses=refuses, began_s=began_s)
+        if refuses is self._open_said:
+            self._open_said = not refuses
+            if not refuses:
+                _log.warning("the primary lets strangers in: its logins are not remembered (access.web)")
+        return True
+
+    async def _refuses(self, host: bytes, forwarded: bytes) -> bool:
+        """As the same caller, at the same name, who shows nothing, and then a cookie without a meaning."""
+        assert self._ask is not None
+        fields = {"Accept": "application/dicom+json, application/json, */*;q=0.1"}
+        if host:
+            fields["Host"] = host.decode("latin-1")
+        for line in forwarded.decode("latin-1").split("\r\n"):
+            name, colon, value = line.partition(": ")
+            if colon:
+                fields[name] = value
+        for path in self._probe_paths:
+            for more in ({}, {"Cookie": _MEANINGLESS}):
+                status = await self._ask(path, {**fields, **more})
+                if status >= 500:
+                    raise UpstreamError(f"the primary answers {status}")
+                if status not in (401, 403):
+                    return False
+        return True
+
+    async def _write_on(self) -> None:
+        assert self.remembered is not None
+        while True:
+            await self._clock.sleep(_WRITE_EVERY_S)
+            if self.remembered.changed:
+                content = self.remembered.content()
+                if not await asyncio.to_thread(self.remembered.write, content):
+                    self.remembered.changed = True
+
+
+def _takes_back(head: RequestHead, answer: AnswerHead) -> bool:
+    """Whether the answer ends a cookie that the caller showed and that may be its session: a logout."""
+    ended = [value for value in answer.every(b"set-cookie") if cookies.ends(value)]
+    if not ended:
+        return False
+    shown = {name for name, value in cookies.pairs(head.every(b"cookie")) if len(value) >= SHORTEST_COOKIE}
+    return any(value.partition(b"=")[0].strip(b" \t") in shown for value in ended)
+
+
+def _basic(authorization: bytes) -> tuple[str, str] | None:
+    """Return user and password of `Authorization: Basic` (RFC 7617), None when it is none."""
+    scheme, _, encoded = authorization.strip().partition(b" ")
+    if scheme.lower() != b"basic":
+        return None
+    try:
+        user, colon, password = base64.b64decode(encoded.strip(), validate=True).decode().partition(":")
+    except (ValueError, binascii.Error):
+        return None
+    return (user, password) if colon else None
