@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 import warnings
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from dataclasses import dataclass, field
 from io import BytesIO
 from typing import Any, Final
@@ -17,6 +17,7 @@ from aiohttp import web
 from pydicom.dataelem import DataElement
 from pydicom.filereader import read_partial
 
+from failover.aio import spawn
 from failover.archive.dicomweb.asking import ROOM, base_url, uid
 from failover.archive.instances import Incoming, Stored
 from failover.errors import (
@@ -37,6 +38,8 @@ _CANNOT_UNDERSTAND: Final = 0xC000
 _DUPLICATE: Final = 0x0111
 _PROCESSING_FAILURE: Final = 0x0110
 _OTHER_STUDY: Final = 0xA900  # data set does not match: the path names another study
+# Parts of one request that are synced at the same time: they share the disk's syncs.
+_AT_ONCE: Final = 16
 # What an object says of itself stands well before its pixels; in these first bytes it is looked for.
 _LOOKED_AT_BYTES: Final = 65536
 _SOP_CLASS: Final = 0x00080016
@@ -49,10 +52,37 @@ _COPY: Final = "X-Failover-Copy"
 _COPY_MESSAGE_ID: Final = 1
 
 
+Failed = tuple[str, str, int]  # SOP class, SOP instance, reason
+
+
 @dataclass
 class _Outcome:
+    """What became of the parts, in their order. Up to _AT_ONCE of them are made durable at the same time."""
+
     stored: list[Stored] = field(default_factory=list)
-    failed: list[tuple[str, str, int]] = field(default_factory=list)  # SOP class, SOP instance, reason
+    failed: list[Failed] = field(default_factory=list)
+    _kept: list[asyncio.Task[Stored | Failed]] = field(default_factory=list)
+    _free: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_AT_ONCE))
+
+    async def has_room(self) -> None:
+        """Return when one more may be begun; `keep` must follow at once."""
+        await self._free.acquire()
+
+    def keep(self, work: Coroutine[Any, Any, Stored | Failed]) -> None:
+        """Begin `work`, for which there is room."""
+        task = spawn(work, name="store")
+        task.add_done_callback(lambda _: self._free.release())
+        self._kept.append(task)
+
+    async def ended(self) -> None:
+        """Wait for all that was begun. Raises what is no answer: a fault of ours."""
+        for result in await asyncio.gather(*self._kept, return_exceptions=True):
+            if isinstance(result, BaseException):
+                raise result
+            if isinstance(result, Stored):
+                self.stored.append(result)
+            else:
+                self.failed.append(result)
 
     @property
     def status(self) -> int:
@@ -71,10 +101,13 @@ async def store(request: web.Request) -> web.Response:
     if (request.content_length or 0) > most:
         raise web.HTTPRequestEntityTooLarge(most, request.content_length or 0)
     outcome = _Outcome()
-    if media.essence == "application/dicom":
-        await _single(request, outcome, study)
-    else:
-        await _parts(request, MultipartParser(media.parameters["boundary"]), outcome, study)
+    try:
+        if media.essence == "application/dicom":
+            await _single(request, outcome, study)
+        else:
+            await _parts(request, MultipartParser(media.parameters["boundary"]), outcome, study)
+    finally:
+        await outcome.ended()
     if not outcome.stored and not outcome.failed:
         raise web.HTTPBadRequest(text="the body holds no object")
     answer = json.dumps(_answer(outcome, base_url(request), study), separators=(",", ":"))
@@ -179,29 +212,35 @@ class _Part:
             self._reason = _reason(error)
 
     async def end(self) -> None:
+        await self._outcome.has_room()
         incoming, self._incoming = self._incoming, None
+        self._outcome.keep(self._finished(incoming, self._reason, bytes(self._first)))
+
+    async def _finished(self, incoming: Incoming | None, reason: int | None, first: bytes) -> Stored | Failed:
+        """Store what is whole. `reason`: why it already failed."""
         try:
-            reason = self._reason or await self._keep(incoming)
+            if incoming is None or reason is not None:
+                kept: Stored | int = reason or _PROCESSING_FAILURE
+            else:
+                kept = await self._keep(incoming, first)
         finally:
             if incoming is not None:
                 await incoming.discard()
-        if reason is not None:
-            said = await asyncio.to_thread(_says_of_itself, bytes(self._first))
-            self._outcome.failed.append((said.sop_class_uid, said.sop_instance_uid, reason))
+        if isinstance(kept, Stored):
+            return kept
+        said = await asyncio.to_thread(_says_of_itself, first)
+        return said.sop_class_uid, said.sop_instance_uid, kept
 
-    async def _keep(self, incoming: Incoming | None) -> int | None:
-        """Store what is whole; return the failure reason, None: it is durable."""
-        if incoming is None:
-            return _PROCESSING_FAILURE
+    async def _keep(self, incoming: Incoming, first: bytes) -> Stored | int:
+        """Store what is whole; return the failure reason where it cannot be."""
         if self._study is not None:
-            said = await asyncio.to_thread(_says_of_itself, bytes(self._first))
+            said = await asyncio.to_thread(_says_of_itself, first)
             if said.study_instance_uid not in ("", self._study):
                 return _OTHER_STUDY
         try:
-            self._outcome.stored.append(await incoming.keep(self._origin, self._caller))
+            return await incoming.keep(self._origin, self._caller)
         except StorageError as error:
             return _reason(error)
-        return None
 
     async def give_up(self) -> None:
         """The body ended within a part: leave nothing of it."""
