@@ -76,6 +76,7 @@ class FakeUpstream:
         self.syntaxes: dict[str, Sequence[str]] = {}  # of an abstract syntax; default both little endian
         self.responses_to_events: list[int] = []
         self.cancelled = 0
+        self.delivered = 0  # instances of C-GETs that the requestor took
         self.changed = Signal()  # at each A-ASSOCIATE-RQ and each operation
         self._port = port
         self._acceptor: Acceptor | None = None
@@ -186,6 +187,8 @@ class FakeUpstream:
         for number, (uid, raw) in enumerate(self.instances.items(), start=1):
             if fault == "die_after_one" and completed == 1:
                 self._break(association, "die")
+            if fault == "hang_after_one" and completed == 1:
+                await asyncio.Event().wait()
             if isinstance(fault, int):
                 break
             await association.send(contexts[CT], _announced(number, uid), raw)
@@ -194,6 +197,8 @@ class FakeUpstream:
                 failed += 1
             else:
                 completed += 1
+                self.delivered += 1
+                self.changed.fire()
             left = len(self.instances) - completed - failed
             counters: dict[Tag, int | str | None] = {
                 Tag.REMAINING: left, Tag.COMPLETED: completed, Tag.FAILED: failed, Tag.WARNING: 0,

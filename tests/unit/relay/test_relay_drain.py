@@ -7,11 +7,24 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 from failover.aio import spawn
-from failover.dicom.dimse import find_rq, store_rq
+from failover.dicom.dimse import Command, CommandField, Tag, echo_rq, find_rq, store_rq
 from failover.model import Phase
 from tests.fakes.upstream import CT, FakeUpstream, encoded, study
-from tests.unit.relay.scene import BACKUP, ID, PRIMARY, STUDY_FIND, scene
-from tests.unit.relay.test_relay_operations import STUDIES, commit, echo
+from tests.unit.relay.scene import BACKUP, ECHO, ID, PRIMARY, STUDY_FIND, STUDY_MOVE, scene
+from tests.unit.relay.test_relay_operations import STUDIES, commit, echo, get
+
+
+def move_rq(message_id: int) -> Command:
+    return Command.make(
+        CommandField.C_MOVE_RQ,
+        {
+            Tag.AFFECTED_SOP_CLASS_UID: STUDY_MOVE,
+            Tag.MESSAGE_ID: message_id,
+            Tag.PRIORITY: 0,
+            Tag.MOVE_DESTINATION: "WORKSTATION",
+            Tag.DATA_SET_TYPE: 1,
+        },
+    )
 
 
 async def test_after_the_grace_of_a_drain_an_idle_leg_is_released(tmp_path: Path) -> None:
@@ -87,4 +100,42 @@ async def test_after_the_grace_of_a_drain_a_half_sent_instance_goes_on(tmp_path:
         assert message is not None
         assert message.command.status == 0
         assert stage.backup.stored == {"1.2.3": b"ab" * 1000 + b"cd" * 1000 + b"ef" * 1000}
+        await caller.release()
+
+
+async def test_after_the_grace_of_a_drain_an_echo_and_a_move_are_asked_of_the_backup(tmp_path: Path) -> None:
+    async with scene(tmp_path) as stage:
+        stage.primary.faults["C-ECHO"].append("hang")
+        stage.primary.faults["C-MOVE"].append("hang")
+        monitor, workstation = await stage.open(), await stage.open()
+        await monitor.send(ID[ECHO], echo_rq(1))
+        await workstation.send(ID[STUDY_MOVE], move_rq(1), encoded(study("1.2.3")))
+        await stage.primary.changed.wait_until(lambda: len(stage.primary.asked) == 2, timeout_s=10)
+        stage.publish(forced=BACKUP, phase=Phase.ON_BACKUP)
+        assert stage.relay.end_work(PRIMARY) == 2
+        for caller in (monitor, workstation):
+            message = await caller.receive()
+            assert message is not None
+            assert message.command.status == 0
+        assert sorted(stage.backup.asked) == ["C-ECHO", "C-MOVE"]
+        await monitor.release()
+        await workstation.release()
+
+
+async def test_after_the_grace_of_a_drain_a_get_goes_on_without_an_instance_twice(tmp_path: Path) -> None:
+    instances = {f"1.9.{number}": bytes([number]) * 50_000 for number in range(4)}
+    async with scene(tmp_path) as stage:
+        stage.primary.instances = stage.backup.instances = instances
+        stage.primary.faults["C-GET"].append("hang_after_one")
+        caller = await stage.open()
+        getting = spawn(get(caller), name="workstation")
+        delivered = stage.primary.changed
+        await delivered.wait_until(lambda: stage.primary.delivered == 1, timeout_s=10)
+        stage.publish(forced=BACKUP, phase=Phase.ON_BACKUP)
+        assert stage.relay.end_work(PRIMARY) == 1
+        uids, final = await getting
+        assert uids == list(instances)
+        assert final.status == 0
+        assert final.number(Tag.COMPLETED) == 4
+        assert stage.backup.asked == ["C-GET"]
         await caller.release()
