@@ -1,6 +1,6 @@
 """The replicator's SQLite file: its tables, how it is opened and written. What stands in it is for others.
 
-Losing it costs a new inventory and nothing else: the debt is in the archive's ledger.
+Losing it costs a new inventory and a new recheck, not the debt: that is in the archive's ledger.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Any, Final
 import structlog
 
 from failover.durable import make_folder
+from failover.errors import StorageError
 
 _log = structlog.get_logger(__name__)
 _VERSION: Final = 3
@@ -61,18 +62,43 @@ ALTER TABLE gone ADD COLUMN of_objects INTEGER NOT NULL DEFAULT 1;
 ALTER TABLE gone ADD COLUMN since REAL NOT NULL DEFAULT 0;
 """,
 }
+# Full, failing, read-only, in another's hands: nothing that a new file would mend.
+_NOT_OF_THE_FILE: Final = (
+    sqlite3.SQLITE_FULL,
+    sqlite3.SQLITE_IOERR,
+    sqlite3.SQLITE_READONLY,
+    sqlite3.SQLITE_CANTOPEN,
+    sqlite3.SQLITE_PERM,
+    sqlite3.SQLITE_BUSY,
+    sqlite3.SQLITE_LOCKED,
+    sqlite3.SQLITE_NOMEM,
+)
 
 
 def open_inventory_file(path: Path) -> sqlite3.Connection:
-    """Open the file, or begin a new one where it cannot be read."""
-    make_folder(path.parent)
+    """Open the file, or begin a new one where it holds something else.
+
+    Raises StorageError when the disk is at fault, or another process has it: what is in it stays.
+    """
     try:
-        return _open(path)
+        make_folder(path.parent)
+        try:
+            return _open(path)
+        except sqlite3.DatabaseError as error:
+            if _of_the_disk(error):
+                raise
+            _log.warning("inventory cannot be read, a new one begins", error=str(error))
+            for suffix in ("", "-wal", "-shm"):
+                path.with_name(path.name + suffix).unlink(missing_ok=True)
+            return _open(path)
+    except OSError as error:
+        raise StorageError(f"{path}: cannot be opened: {error.strerror}") from error
     except sqlite3.DatabaseError as error:
-        _log.warning("inventory cannot be read, a new one begins", error=str(error))
-        for suffix in ("", "-wal", "-shm"):
-            path.with_name(path.name + suffix).unlink(missing_ok=True)
-        return _open(path)
+        raise StorageError(f"{path}: cannot be opened: {error}") from error
+
+
+def _of_the_disk(error: sqlite3.DatabaseError) -> bool:
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF in _NOT_OF_THE_FILE
 
 
 def _open(path: Path) -> sqlite3.Connection:
@@ -105,7 +131,13 @@ class Transaction:
         self._db.execute("BEGIN IMMEDIATE")
 
     def __exit__(self, kind: object, error: object, trace: object) -> None:
-        self._db.execute("COMMIT" if kind is None else "ROLLBACK")
+        try:
+            if kind is None:
+                self._db.execute("COMMIT")
+        finally:
+            # A full disk: SQLite has rolled back by itself, or has left that to us; the next one must begin.
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK")
 
 
 def marks(items: Sequence[Any]) -> str:

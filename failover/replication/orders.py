@@ -41,7 +41,7 @@ class Orders:
         while True:
             with suppress(ControlError):  # it is restarting: its last word counts for a while
                 await self.hear_now()
-            self._tell_change()  # also when nothing was heard: a word counts for 10 s only
+            self._tell_change()  # also when nothing was heard: a word does not count for long
             await self._clock.sleep(_HEAR_EVERY_S)
 
     async def hear_now(self) -> None:

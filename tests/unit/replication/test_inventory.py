@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import closing
 from datetime import date, timedelta
@@ -170,3 +172,62 @@ def test_a_file_of_the_version_before_is_upgraded_with_what_it_knows(tmp_path: P
     assert upgraded.reckoning.vanished() == [Gone("1.1.1", "1.1", True, 1)], "it counts as a whole study"
     assert upgraded.reckoning.vanished_page(1, "")[0]["since"] is None, "nobody knows"
     upgraded.close()
+
+
+def in_a_full_disk(script: str, limit_bytes: int) -> str:
+    """Run `script` where no file may grow beyond `limit_bytes` (the kernel sees to it); return its words."""
+    head = f"""
+import resource, signal
+from pathlib import Path
+from failover.errors import StorageError
+from failover.replication.inventory_file import Transaction, open_inventory_file
+def limit(bytes_):
+    resource.setrlimit(resource.RLIMIT_FSIZE, (bytes_, resource.RLIM_INFINITY))
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+limit({limit_bytes})
+"""
+    run = subprocess.run([sys.executable, "-c", head + script], capture_output=True, text=True, check=True)
+    return run.stdout.strip()
+
+
+def test_a_full_disk_throws_no_inventory_away(tmp_path: Path) -> None:
+    path = tmp_path / "inventory.sqlite"
+    known = Inventory(path)
+    record(known, study("1.2.3"), 0, 10, Need.MISSING)
+    known.close()
+    said = in_a_full_disk(
+        f"""
+try:
+    open_inventory_file(Path({str(path)!r}))
+except StorageError as error:
+    print(error)
+""",
+        limit_bytes=1000,
+    )
+    assert said.startswith(f"{path}: cannot be opened: ")
+    again = Inventory(path)
+    assert again.studies() == 1
+    again.close()
+
+
+def test_a_transaction_for_which_there_was_no_room_does_not_stop_the_next(tmp_path: Path) -> None:
+    said = in_a_full_disk(
+        f"""
+import sqlite3
+db = open_inventory_file(Path({str(tmp_path / "inventory.sqlite")!r}))
+def write(value):
+    with Transaction(db):
+        db.execute("INSERT OR REPLACE INTO progress VALUES ('word', ?)", (value,))
+write("before")
+limit(200_000)
+try:
+    write("x" * 1_000_000)
+except sqlite3.Error:
+    print("no room")
+limit(100_000_000)
+write("after")
+print(*db.execute("SELECT value FROM progress").fetchone())
+""",
+        limit_bytes=100_000_000,
+    )
+    assert said.split() == ["no", "room", "after"]
