@@ -128,7 +128,11 @@ async def _read_frame(reader: asyncio.StreamReader) -> Json:
     (length,) = _LENGTH.unpack(await reader.readexactly(_LENGTH.size))
     if length > _MAX_FRAME_BYTES:
         raise ControlError(f"a frame of {length} bytes")
-    content = json.loads(await reader.readexactly(length))
+    frame = await reader.readexactly(length)
+    try:
+        content = json.loads(frame)
+    except ValueError as error:
+        raise ControlError("a frame that is no JSON") from error
     if not isinstance(content, dict):
         raise ControlError("a frame that is no object")
     return content

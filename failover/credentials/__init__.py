@@ -1,1 +1,1 @@
-"""Who may do what: `tokens` for the admin door. Used by admin, proxy and archive."""
+"""Who is it, and may they: tokens, passwords, sessions, whom the primary let in. Used by admin and proxy."""

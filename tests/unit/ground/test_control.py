@@ -65,7 +65,7 @@ async def test_hostile_bytes_end_the_connection_and_nothing_else(tmp_path: Path)
     path = socket_path(tmp_path, "archive")
     server = ControlServer(path, HANDLERS)
     await server.start()
-    for hostile in (b"\xff\xff\xff\xff", b"\x00\x00\x00\x02[]", b"\x00"):
+    for hostile in (b"\xff\xff\xff\xff", b"\x00\x00\x00\x02[]", b"\x00\x00\x00\x02{]", b"\x00"):
         reader, writer = await asyncio.open_unix_connection(str(path))
         writer.write(hostile)
         writer.write_eof()
