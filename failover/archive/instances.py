@@ -73,7 +73,7 @@ class Instances:
         self._metrics = metrics
         self._clock = clock
         self._owes = owes
-        self._min_free_bytes = min_free_bytes
+        self.min_free_bytes = min_free_bytes
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="archive-store")
         self._numbers = count()
         self._held_bytes = 0
@@ -125,7 +125,7 @@ class Instances:
     def check_room(self, more_bytes: int) -> None:
         """Raise DiskFull when `more_bytes` would leave less than min_free_bytes on the disk."""
         space = os.statvfs(self._data_dir)
-        if space.f_bavail * space.f_frsize - more_bytes < self._min_free_bytes:
+        if space.f_bavail * space.f_frsize - more_bytes < self.min_free_bytes:
             raise DiskFull("no room: archive.retention.min_free_bytes is reached")
 
     # -- inside, for Incoming ---------------------------------------------------------------------------

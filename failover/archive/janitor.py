@@ -71,6 +71,10 @@ class Janitor:
         self._clock = clock
         self._next_folder = 0
 
+    def change(self, policy: Policy) -> None:
+        """Go by this policy from the next turn on."""
+        self._policy = policy
+
     def at_start(self) -> None:
         """Remove what a kill has left: half-received objects, files whose rows are gone. Blocks."""
         left = 0

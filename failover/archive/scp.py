@@ -127,6 +127,10 @@ class Scp:
     async def start(self, sock: socket.socket) -> None:
         await self._acceptor.start(sock)
 
+    def change(self, callers: DicomCallers, destinations: Mapping[AeTitle, MoveDestination]) -> None:
+        """Go by these callers and destinations from the next association or C-MOVE on."""
+        self._callers, self._destinations = callers, destinations
+
     async def stop(self, grace_s: float) -> None:
         await self._acceptor.stop(grace_s)
         await self._decoders.close()

@@ -24,7 +24,7 @@ from failover.archive.ledger import Ledger
 from failover.archive.retention import Policy
 from failover.archive.scp import Scp
 from failover.clock import Clock
-from failover.config.schema import Configuration
+from failover.config.schema import Configuration, DicomCallers
 from failover.control import ControlServer, socket_path
 from failover.dicom.acceptor import Limits
 from failover.metrics import ArchiveMetrics
@@ -58,17 +58,11 @@ class ArchiveService:
         )
         ledger = Ledger(self._index, clock)
         expected = ExpectedMoves(clock)
-        policy = Policy(
-            days=archive.retention.days,
-            max_bytes=archive.retention.max_bytes,
-            min_free_bytes=archive.retention.min_free_bytes,
-            needs_proof=owes,
-        )
-        self._janitor = Janitor(archive.data_dir, self._index, policy, self._metrics, clock)
+        self._janitor = Janitor(archive.data_dir, self._index, _policy(configuration), self._metrics, clock)
         handlers = Handlers(self._index, self._instances, ledger, expected, self._janitor, self._metrics)
         self._scp = Scp(
             archive.dicom,
-            (archive.access.dicom if archive.access is not None else None) or "any",
+            _callers(configuration),
             archive.move_destinations,
             self._index,
             self._instances,
@@ -101,6 +95,13 @@ class ArchiveService:
         await self._scp.start(dicom)
         self._turns = spawn(self._janitor.run(), name="janitor")
 
+    def change(self, configuration: Configuration) -> list[str]:
+        """Take over retention, C-MOVE destinations and DICOM callers; return what could not be: nothing."""
+        self._janitor.change(_policy(configuration))
+        self._instances.min_free_bytes = configuration.archive.retention.min_free_bytes
+        self._scp.change(_callers(configuration), configuration.archive.move_destinations)
+        return []
+
     async def stop(self) -> None:
         """End in order: those who store first, what is stored last."""
         await asyncio.gather(  # 1. no new work; what is under way ends, and is durable or was never there
@@ -113,6 +114,21 @@ class ArchiveService:
     def _close(self) -> None:
         self._instances.close()
         self._index.close()
+
+
+def _policy(configuration: Configuration) -> Policy:
+    retention = configuration.archive.retention
+    return Policy(
+        days=retention.days,
+        max_bytes=retention.max_bytes,
+        min_free_bytes=retention.min_free_bytes,
+        needs_proof=configuration.primary is not None,
+    )
+
+
+def _callers(configuration: Configuration) -> DicomCallers:
+    access = configuration.archive.access
+    return (None if access is None else access.dicom) or "any"  # left out: then we listen on loopback alone
 
 
 def _limits(configuration: Configuration) -> Limits:

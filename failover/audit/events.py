@@ -20,6 +20,7 @@ class EventKind(StrEnum):
     DRAIN = "drain"
     ALARM = "alarm"
     STATE = "state"
+    CONFIGURATION = "configuration"
 
 
 # For the manual; tests/test_docs.py checks that each is in it.
@@ -32,6 +33,7 @@ KINDS: Final[Mapping[EventKind, str]] = {
     EventKind.DRAIN: "a drained upstream became empty, or its grace ended with work left",
     EventKind.ALARM: "an upstream that should serve is down and nothing moves, and why",
     EventKind.STATE: "the routing state could not be written in time, or could be again",
+    EventKind.CONFIGURATION: "the configuration was read again: which keys are in force from now on",
 }
 
 

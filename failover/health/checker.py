@@ -98,6 +98,14 @@ class Checker:
             if name is upstream:
                 self._in_own(watch.nothing_to_prove)
 
+    def change(self, configuration: Configuration) -> None:
+        """Probe in the rhythm of `health` and judge by the limits of `health` and `policy` from now on.
+
+        Which probes there are, and whom they ask, stays as it was at the start.
+        """
+        self._configuration = configuration
+        self._in_own(self._change)
+
     # -- the thread ---------------------------------------------------------------------------------
 
     def _run(self) -> None:
@@ -135,8 +143,7 @@ class Checker:
                     _log.exception("look failed", upstream=key[0], service=key[1])
 
     def _make(self, still: LoopWatch, sides: list[WebSide]) -> list[ServiceWatch]:
-        health, policy = self._configuration.health, self._configuration.policy
-        rules = VerdictPolicy(health.rise, health.fall, policy.fail_after)
+        health, rules = self._configuration.health, _rules(self._configuration)
         deeper = bool(
             health.web.body_pattern or health.web.json_pointer or health.web.slower_than is not None
         )
@@ -162,6 +169,13 @@ class Checker:
             watch.sibling = watches.get((name, other))
         self._watches = watches
         return list(watches.values())
+
+    def _change(self) -> None:
+        health = self._configuration.health
+        plans = planned(self._configuration)
+        for (name, service), watch in self._watches.items():
+            mine = {plan.part: plan for plan in plans if plan.upstream is name and plan.service is service}
+            watch.change(mine, _rules(self._configuration), fast_interval_s=health.fast_interval)
 
     def _probes(
         self, upstream: Upstream, service: Service, plans: list[PlannedProbe], sides: list[WebSide]
@@ -202,6 +216,11 @@ class Checker:
             loop.call_soon_threadsafe(call)
         except RuntimeError:
             _log.debug("checker has ended already")
+
+
+def _rules(configuration: Configuration) -> VerdictPolicy:
+    health = configuration.health
+    return VerdictPolicy(health.rise, health.fall, configuration.policy.fail_after)
 
 
 def upstream_timeout(plans: list[PlannedProbe]) -> float:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -167,6 +167,20 @@ class ServiceWatch:
         """The replicator sent one object to this service; `proven`: it was shown afterwards."""
         now_s = self._clock.monotonic()
         self._set(rule.stored_by_replicator(self.health, accepted, proven, now_s, self._policy))
+
+    def change(
+        self, plans: Mapping[Part, PlannedProbe], policy: VerdictPolicy, *, fast_interval_s: float
+    ) -> None:
+        """Go by this rhythm and these limits from now on. The probes stay, and so does what is known."""
+        for part, scheduled in self._probes.items():
+            scheduled.plan = plans.get(part, scheduled.plan)
+        self._policy = policy
+        self._fast_s = self._after_silence.first_s = self._after_failure.first_s = fast_interval_s
+        if Part.REACH in self._probes:
+            calm_s = self._probes[Part.REACH].plan.interval_s
+            self._after_silence.longest_s = calm_s
+            self._after_failure.longest_s = min(calm_s, _FAILURE_PAUSE_S)
+        self._woken.set()  # the pause of now was measured by the old rhythm
 
     def nothing_to_prove(self) -> None:
         """Nothing is owed any more: `store` need not stay down for want of a proof."""

@@ -72,6 +72,10 @@ class Lookout:
         self._swept_at_s: float | None = None
         self._told_window: tuple[str | None, dict[str, int]] | None = None
 
+    def change(self, *, poll_every_s: float, window_length: int) -> None:
+        """Go by these from the next comparison on."""
+        self._poll_every_s, self._window_length = poll_every_s, window_length
+
     async def look(self) -> None:
         """Compare both sides, for ever."""
         while True:

@@ -44,7 +44,7 @@ class Recheck:
     ) -> None:
         self._orders, self._archive, self._inventory = orders, archive, inventory
         self._reckoning = inventory.reckoning
-        self._clock, self._recheck_s = clock, recheck_s
+        self._clock, self.recheck_s = clock, recheck_s
         self._done_for: int | None = None  # the interruption after which it was done; None: since our start
         self._done_at_s = 0.0
         self._lately: deque[tuple[float, Extent]] = deque()
@@ -78,9 +78,9 @@ class Recheck:
 
     async def _ask_again(self, way: Way) -> None:
         asked_for = self._orders.interruptions
-        expected = await self._archive.recent_studies(self._recheck_s)
+        expected = await self._archive.recent_studies(self.recheck_s)
         today = self._clock.wall().date()
-        days = (today - timedelta(seconds=self._recheck_s), today + timedelta(days=1))
+        days = (today - timedelta(seconds=self.recheck_s), today + timedelta(days=1))
         shown = {study.study_instance_uid: study.instances for study in await way.studies(*days)}
         others = [uid for uid in expected if uid not in shown]
         shown |= {study.study_instance_uid: study.instances for study in await way.named(others)}

@@ -47,6 +47,8 @@ class ReplicationService:
         self._inventory: Inventory | None = None
         self._orders: Orders | None = None
         self._worker: Worker | None = None
+        self._recheck: Recheck | None = None
+        self._lookout: Lookout | None = None
         self._control = ControlServer(socket_path(configuration.state_dir, "replicator"), self.handlers())
 
     async def start(self) -> None:
@@ -63,14 +65,14 @@ class ReplicationService:
         fetcher = Fetcher(archive, handover, self._metrics, self._clock)
         fetcher.clear()
         self._orders = orders = Orders(self._ways(archive), ask_route, self._clock)
-        recheck = Recheck(
+        self._recheck = recheck = Recheck(
             orders,
             archive,
             self._inventory,
             self._clock,
             recheck_s=self._configuration.replication.recheck,
         )
-        lookout = Lookout(
+        self._lookout = lookout = Lookout(
             orders,
             archive,
             self._inventory,
@@ -103,6 +105,15 @@ class ReplicationService:
             spawn(worker.renew(), name="renew proofs"),
             *(spawn(worker.fetch(), name=f"fetch {n}") for n in range(_FETCHERS)),
         ]
+
+    def change(self, configuration: Configuration) -> list[str]:
+        """Take over rhythm, window and recheck; return what could not be: nothing."""
+        assert self._recheck is not None
+        assert self._lookout is not None
+        replication = configuration.replication
+        self._recheck.recheck_s = replication.recheck
+        self._lookout.change(poll_every_s=replication.poll_every, window_length=configuration.window_days)
+        return []
 
     async def stop(self) -> None:
         """1. no more questions, 2. no more work, 3. close what was open. What was half done is done again."""
