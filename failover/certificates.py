@@ -76,6 +76,14 @@ def read_certificates(path: Path, *, chain: bool = True) -> Certificates:
     return Certificates(found)
 
 
+def first_pem(path: Path) -> str:
+    """Return the first certificate of a PEM file as it stands there. Raises TlsUnusable."""
+    found = _PEM.search(_text(path))
+    if found is None:
+        raise TlsUnusable(path, "holds no certificate in PEM (-----BEGIN CERTIFICATE-----)")
+    return found[0]
+
+
 def read_key(path: Path) -> None:
     """Look whether `path` can be a key that we can use by ourselves. Raises TlsUnusable."""
     text = _text(path)

@@ -14,17 +14,23 @@ from dataclasses import dataclass
 from functools import wraps
 from inspect import Parameter, Signature, signature
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote, urlsplit
 
 from failover.cli.exits import Exit, leave
 from failover.cli.options import AdminOption, ConfigOption, TokenFileOption, config_path
+
+if TYPE_CHECKING:
+    import ssl
+
+    from failover.config.schema import ListenTls
 
 DEFAULT_ADMIN: Final = "http://127.0.0.1:9470"
 # The router answers in milliseconds; a change waits for the disk. Beyond this it is not reachable.
 TIMEOUT_S: Final = 10.0
 # The stream has a line each second.
 STREAM_TIMEOUT_S: Final = 5.0
+_NO_CHECK_TIME: Final = 0x200000  # X509_V_FLAG_NO_CHECK_TIME, for which the ssl module has no name
 _WILDCARDS: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 
 
@@ -46,6 +52,8 @@ class RouterClient:
 
     url: str
     token: str | None = None
+    tls: ListenTls | None = None
+    """listen.admin.tls of the configuration that named the router: its very certificate is wanted then."""
 
     def stream(self, since: int | None = None) -> Iterator[dict[str, Any]]:
         """Yield `{"status", "events"}` at each change and each second. Raises Unreachable when it ends."""
@@ -82,8 +90,12 @@ class RouterClient:
 
     def _connect(self, timeout_s: float) -> http.client.HTTPConnection:
         parts = urlsplit(self.url)
-        kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
-        return kind(parts.hostname or "", parts.port, timeout=timeout_s)
+        if parts.scheme != "https":
+            return http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=timeout_s)
+        context = None if self.tls is None else _pinned(self.tls)
+        return http.client.HTTPSConnection(
+            parts.hostname or "", parts.port, timeout=timeout_s, context=context
+        )
 
     def _send(
         self,
@@ -108,7 +120,8 @@ def find_router(admin: str | None, config: Path | None, token_file: Path | None)
 
     Ends with exit code 2 and a line for each problem when one of them cannot be used.
     """
-    return RouterClient(_admin_url(admin, config), _token(token_file))
+    url, tls = _admin_url(admin, config)
+    return RouterClient(url, _token(token_file), tls)
 
 
 def finds_router(command: Callable[..., None]) -> Callable[..., None]:
@@ -129,13 +142,13 @@ def finds_router(command: Callable[..., None]) -> Callable[..., None]:
     return found
 
 
-def _admin_url(admin: str | None, config: Path | None) -> str:
+def _admin_url(admin: str | None, config: Path | None) -> tuple[str, ListenTls | None]:
     url = admin or os.environ.get("FAILOVER_ADMIN")
     if url:
-        return _checked_url(url)
+        return _checked_url(url), None
     path = config_path(config)
     if config is None and not os.environ.get("FAILOVER_CONFIG") and not path.exists():
-        return DEFAULT_ADMIN
+        return DEFAULT_ADMIN, None
     from failover.config.load import load_listen_admin
     from failover.errors import ConfigurationError
 
@@ -144,7 +157,31 @@ def _admin_url(admin: str | None, config: Path | None) -> str:
     except ConfigurationError as error:
         leave(Exit.USAGE, *error.problems)
     host = _WILDCARDS.get(listen.host, listen.host)
-    return f"http://[{host}]:{listen.port}" if ":" in host else f"http://{host}:{listen.port}"
+    scheme = "http" if listen.tls is None else "https"
+    shown = f"[{host}]" if ":" in host else host
+    return f"{scheme}://{shown}:{listen.port}", listen.tls
+
+
+def _pinned(tls: ListenTls) -> ssl.SSLContext:
+    """Return a context that believes the router's own certificate alone, whatever name and date are in it.
+
+    The file tells more than an issuer could, and an expired certificate must not keep an operator out.
+    Where callers need a certificate we show the router's: who may read its key may use it.
+    """
+    import ssl
+
+    from failover.certificates import first_pem
+    from failover.errors import TlsUnusable
+
+    try:
+        context = ssl.create_default_context(cadata=first_pem(tls.cert_file))
+        if tls.client_ca_file is not None:
+            context.load_cert_chain(tls.cert_file, tls.key_file)
+    except (TlsUnusable, OSError) as error:
+        leave(Exit.USAGE, f"listen.admin.tls: {error}")
+    context.check_hostname = False
+    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN | _NO_CHECK_TIME
+    return context
 
 
 def _checked_url(url: str) -> str:
