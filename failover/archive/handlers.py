@@ -211,14 +211,22 @@ class Handlers:
         )
         return [row["study_uid"] for row in found]
 
-    def _study(self, study_instance_uid: str) -> list[dict[str, str]]:
+    def _study(self, study_instance_uid: str) -> list[dict[str, Any]]:
+        """What is held of a study. Rejected objects too: they are not to be fetched again."""
+        found = self._index.reader().execute(
+            "SELECT i.uid, s.uid AS series_uid, i.state, i.hidden FROM instances i"
+            " JOIN studies t ON t.id = i.study JOIN series s ON s.id = i.series WHERE t.uid = ?"
+            " AND (i.hidden = 0 OR (i.state <> 'deleted' AND i.uid IN (SELECT uid FROM rejected)))",
+            (study_instance_uid,),
+        )
         return [
             {
-                "sop_instance_uid": held.key.sop_instance_uid,
-                "series_instance_uid": held.key.series_instance_uid,
-                "state": held.state.value,
+                "sop_instance_uid": row["uid"],
+                "series_instance_uid": row["series_uid"],
+                "state": row["state"],
+                "rejected": bool(row["hidden"]),
             }
-            for held in self._index.instances(study=study_instance_uid)
+            for row in found
         ]
 
 

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from failover.archive import rows
+from failover.archive import rejection
 from failover.archive.index import Index
 from failover.archive.writer import Transaction
 from failover.clock import Clock
@@ -155,32 +155,44 @@ class Ledger:
         """
         if state not in _MARK:
             raise StorageError(f"{state} cannot be marked")
-        assignment, condition = _MARK[state]
-        parameters = {"uids": json.dumps(list(sop_instance_uids)), "now": self._now(), "status": status}
 
         def work(transaction: Transaction) -> int:
-            if state in (DebtState.DELETED, DebtState.OWED):
-                self._show_or_hide(transaction, parameters, state)
-            cursor = transaction.connection.execute(
-                f"UPDATE instances SET {assignment}"
-                f" WHERE uid IN (SELECT value FROM json_each(:uids)) AND {condition}",
-                parameters,
-            )
-            return cursor.rowcount
+            wanted = list(sop_instance_uids)
+            there = _hidden_there(transaction, wanted) if state is DebtState.OWED else set()
+            if there:
+                self._update(transaction, sorted(there), DebtState.PROVEN)
+                wanted = [uid for uid in wanted if uid not in there]
+            return len(there) + self._update(transaction, wanted, state, status)
 
         return await self._index.write(work)
 
-    @staticmethod
-    def _show_or_hide(transaction: Transaction, parameters: dict[str, Any], state: DebtState) -> None:
-        """What was deleted on the primary is shown no more, unless it turns out to be owed."""
-        hide = state is DebtState.DELETED
-        condition = "state IN ('none', 'proven')" if hide else "state = 'deleted'"
-        found = transaction.connection.execute(
-            f"SELECT * FROM instances WHERE uid IN (SELECT value FROM json_each(:uids)) AND {condition}",
-            {"uids": parameters["uids"]},
-        ).fetchall()
-        for row in found:
-            rows.hide_instance(transaction, row, hidden=hide)
+    def _update(
+        self,
+        transaction: Transaction,
+        sop_instance_uids: Sequence[str],
+        state: DebtState,
+        status: int | None = None,
+    ) -> int:
+        assignment, condition = _MARK[state]
+        parameters = {"uids": json.dumps(list(sop_instance_uids)), "now": self._now(), "status": status}
+        connection = transaction.connection
+        # What was deleted on the primary is shown no more, unless it turns out to be owed.
+        shown_anew = {DebtState.DELETED: "state IN ('none', 'proven')", DebtState.OWED: "state = 'deleted'"}
+        changing = []
+        if state in shown_anew:
+            changing = connection.execute(
+                "SELECT uid FROM instances WHERE uid IN (SELECT value FROM json_each(:uids))"
+                f" AND {shown_anew[state]}",
+                parameters,
+            ).fetchall()
+        changed = connection.execute(
+            f"UPDATE instances SET {assignment}"
+            f" WHERE uid IN (SELECT value FROM json_each(:uids)) AND {condition}",
+            parameters,
+        ).rowcount
+        for row in changing:
+            rejection.show_or_hide(transaction, row["uid"])
+        return changed
 
     # -- inside -------------------------------------------------------------------------------------
 
@@ -241,6 +253,20 @@ class Ledger:
             "attempts": row["attempts"],
             "refused_status": row["refused_status"],
         }
+
+
+def _hidden_there(transaction: Transaction, sop_instance_uids: Sequence[str]) -> set[str]:
+    """Return which of these were sent, are named by a rejection note, and the primary has that note.
+
+    A primary that hides what is rejected never shows them: they are not sent again.
+    """
+    found = transaction.connection.execute(
+        "SELECT i.uid FROM instances i JOIN rejected r ON r.uid = i.uid JOIN instances n ON n.uid = r.note"
+        " WHERE i.uid IN (SELECT value FROM json_each(?)) AND i.state = 'sent' AND n.hidden = 0"
+        " AND n.state IN ('none', 'proven')",
+        (json.dumps(list(sop_instance_uids)),),
+    )
+    return {row["uid"] for row in found}
 
 
 def _since(row: sqlite3.Row) -> float | None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from failover.archive import paths, rows
+from failover.archive import paths, rejection, rows
 from failover.archive.writer import Transaction
 from failover.durable import make_folder, place, storage_error
 from failover.errors import Conflict
@@ -40,12 +40,12 @@ class Placement:
         ).fetchone()
         if held is None:
             self._into_place(transaction, self.new.path)
-            rows.add_instance(transaction, self.new)
+            self._add(transaction)
             return Result.KEPT
         if held["digest"] == self.new.digest:
             if not (self.data_dir / held["path"]).exists():
                 self._into_place(transaction, held["path"])
-                rows.hide_instance(transaction, held, hidden=False)
+                rejection.show_or_hide(transaction, held["uid"])
             return self._known(transaction, held)
         if held["digest"] != self.compared_with:
             return None
@@ -55,14 +55,22 @@ class Placement:
             return self._replace(transaction, held)
         return self._quarantine(transaction, held)
 
+    def _add(self, transaction: Transaction) -> None:
+        rows.add_instance(transaction, self.new)
+        uid = self.new.described.key.sop_instance_uid
+        rejection.show_or_hide(transaction, uid)
+        if self.new.described.sop_class_uid == rejection.KEY_OBJECT_SELECTION:
+            named = rejection.named_by(self.data_dir / self.new.path)
+            rejection.apply_note(transaction, uid, named or {})
+
     def _known(self, transaction: Transaction, held: sqlite3.Row) -> Result:
         if held["state"] == DebtState.DELETED and self.new.origin is not Origin.COPIED:
             # It is on the primary again, or a caller brings it anew: then it is owed like any other.
-            rows.hide_instance(transaction, held, hidden=False)
             transaction.connection.execute(
                 "UPDATE instances SET state = ?, arrived_at = ?, state_since = NULL WHERE id = ?",
                 (self.new.state.value, self.new.arrived_at, held["id"]),
             )
+            rejection.show_or_hide(transaction, held["uid"])
         # Its days count from its last arrival; the age of a debt, from its first.
         transaction.connection.execute(
             "UPDATE instances SET arrived_at = max(arrived_at, ?)"
@@ -99,7 +107,7 @@ class Placement:
         rows.remove_instance(transaction, held)
         self._into_place(transaction, self.new.path)
         connection.execute("DELETE FROM history WHERE path = ?", (self.new.path,))
-        rows.add_instance(transaction, self.new)
+        self._add(transaction)
         return Result.REPLACED
 
     def _quarantine(self, transaction: Transaction, held: sqlite3.Row) -> Conflict:

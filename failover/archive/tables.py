@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Final
 
-VERSION: Final = 2
+VERSION: Final = 3
 
 TABLES: Final = """
 CREATE TABLE studies (
@@ -99,6 +99,14 @@ CREATE TABLE evicted (                  -- studies of which something went for s
   evicted_at REAL NOT NULL
 ) STRICT;
 
+CREATE TABLE rejected (                 -- objects that a rejection note names: hidden while the note stands
+  uid TEXT NOT NULL,
+  note TEXT NOT NULL,                   -- SOP instance UID of the note
+  study_uid TEXT NOT NULL,
+  PRIMARY KEY (uid, note)
+) STRICT;
+CREATE INDEX rejected_by_note ON rejected(note);
+
 CREATE TABLE doomed (path TEXT PRIMARY KEY) STRICT;  -- files whose row is gone, until they are unlinked
 
 CREATE TABLE totals (                   -- one row: what the archive holds
@@ -115,5 +123,14 @@ UPGRADES: Final = {
     1: """
 ALTER TABLE instances ADD COLUMN state_since REAL;
 CREATE INDEX instances_paid_off ON instances(state, arrived_at) WHERE state IN ('proven', 'deleted');
+""",
+    2: """
+CREATE TABLE rejected (                 -- objects that a rejection note names: hidden while the note stands
+  uid TEXT NOT NULL,
+  note TEXT NOT NULL,                   -- SOP instance UID of the note
+  study_uid TEXT NOT NULL,
+  PRIMARY KEY (uid, note)
+) STRICT;
+CREATE INDEX rejected_by_note ON rejected(note);
 """,
 }

@@ -93,10 +93,17 @@ class ArchiveSide:
         return {str(instance["sop_instance_uid"]) for instance in answer["instances"]}
 
     async def paid(self, study_instance_uid: str) -> list[str]:
-        """Return the SOP instance UIDs held of a study that the primary must have: they are not owed."""
+        """Return the SOP instance UIDs held of a study that the primary must have: they are not owed.
+
+        A rejected object it may hide, or not.
+        """
         answer = await self._ask("study.instances", {"study_instance_uid": study_instance_uid})
         paid = (DebtState.NONE, DebtState.PROVEN)
-        return [str(one["sop_instance_uid"]) for one in answer["instances"] if one["state"] in paid]
+        return [
+            str(one["sop_instance_uid"])
+            for one in answer["instances"]
+            if one["state"] in paid and not one.get("rejected")
+        ]
 
     async def recent_studies(self, for_s: float) -> dict[str, int]:
         """Return the studies of which something came in the last `for_s` seconds, with what is not owed."""

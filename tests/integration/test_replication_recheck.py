@@ -15,8 +15,19 @@ from tests.integration.test_replication_archive import Site, a_site, until
 from tests.integration.test_replication_space import chosen
 from tests.peers.orthanc import Orthanc
 from tests.peers.process import free_port
+from tests.unit.archive.notes import a_note
 
 pytestmark = pytest.mark.integration
+# What a note must have as the study that it speaks of.
+_SAME = (
+    "PatientName",
+    "PatientID",
+    "PatientBirthDate",
+    "PatientSex",
+    "StudyDate",
+    "StudyTime",
+    "AccessionNumber",
+)
 
 
 @asynccontextmanager
@@ -129,3 +140,40 @@ async def test_when_much_has_vanished_nothing_happens_until_an_operator_decides(
             assert await shown(site, uids) == set(uids[3:])
             assert await site.lag() == 0
             assert primary.instance_count() == count - 6
+
+
+async def test_a_rejection_note_of_the_primary_hides_and_brings_no_endless_fetching(tmp_path: Path) -> None:
+    async with a_full_site(tmp_path, 3) as (site, primary, uids):
+        count = primary.instance_count()
+        (found,) = primary.lookup(uids[0])
+        first = primary.json(f"{found['Path']}/instances")[0]
+        series_uid = primary.json(f"/series/{first['ParentSeries']}")["MainDicomTags"]["SeriesInstanceUID"]
+        bad = first["MainDicomTags"]["SOPInstanceUID"]
+        note_uid = "2.25.4711001"
+        tags = primary.json(f"/instances/{first['ID']}/simplified-tags")
+        note = a_note(
+            [(uids[0], series_uid, bad, "1.2.840.10008.5.1.4.1.1.2")],
+            "113037",
+            study=uids[0],
+            sop_instance_uid=note_uid,
+            **{keyword: value for keyword, value in tags.items() if keyword in _SAME},
+        )
+        primary.upload(note)
+
+        async def hidden() -> bool:
+            answer = await site.ask("archive", "study.instances", {"study_instance_uid": uids[0]})
+            rejected = {one["sop_instance_uid"]: one["rejected"] for one in answer["instances"]}
+            return rejected.get(note_uid) is False and rejected.get(bad) is True
+
+        await until(hidden, "the note is here and hides what it names")
+        await until(site.covered, "nothing counts as missing")
+        async with an_outage(site):
+            pass
+        await until(lambda: rechecked(site), "asked again")
+        assert await site.lag() == 0, "nor as lost: this primary goes on showing it"
+        primary.request("DELETE", f"/instances/{first['ID']}")  # as a primary does that hides it
+        async with an_outage(site):
+            pass
+        await until(lambda: rechecked(site), "asked once more")
+        assert await site.lag() == 0, "a primary that hides what is rejected is not sent it"
+        assert primary.instance_count() == count

@@ -197,7 +197,7 @@ async def test_an_index_of_the_version_before_is_upgraded_with_its_debt(make_roo
     room.close()
     with closing(sqlite3.connect(room.data_dir / "index.sqlite")) as connection:
         connection.executescript(
-            "DROP INDEX instances_paid_off; ALTER TABLE instances DROP COLUMN state_since;"
+            "DROP TABLE rejected; DROP INDEX instances_paid_off; ALTER TABLE instances DROP COLUMN state_since;"
             " PRAGMA user_version = 1;"
         )
     upgraded = make_room()
