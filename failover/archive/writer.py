@@ -96,7 +96,10 @@ class Writer:
                     ended = True
                     break
                 group.append(job)
-            self._do(group)
+            # Who gave up before its turn is left out; who gives up later cannot take back what is done.
+            wanted = [job for job in group if job.future.set_running_or_notify_cancel()]
+            if wanted:
+                self._do(wanted)
 
     def _do(self, group: list[_Job]) -> None:
         transaction = Transaction(self._connection)
