@@ -8,6 +8,7 @@ connections are accepted is in `doors`; what the files hold is in `certificates`
 from __future__ import annotations
 
 import os
+import socket
 import ssl
 import threading
 from collections.abc import Iterator
@@ -214,6 +215,8 @@ def failure(error: OSError) -> str:
         return f"certificate verify failed: {error.verify_message.lower()}"
     if isinstance(error, ssl.SSLError):
         return f"TLS: {(error.reason or 'handshake failed').replace('_', ' ').lower()}"
+    if isinstance(error, socket.gaierror):
+        return "its name cannot be resolved"
     return os.strerror(error.errno).lower() if error.errno else "no connection"
 
 

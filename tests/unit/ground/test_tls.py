@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import ssl
 from datetime import timedelta
 from pathlib import Path
@@ -12,7 +13,7 @@ from failover.certificates import key_warning, parse_certificate, read_certifica
 from failover.clock import ManualClock, SystemClock
 from failover.errors import TlsUnusable
 from failover.model import ClientTls, ServerTls
-from failover.tls import FRESH_S, ServerIdentity, client_context, server_context
+from failover.tls import FRESH_S, ServerIdentity, client_context, failure, server_context
 from tests.peers.authority import Authority
 
 
@@ -222,3 +223,9 @@ def test_a_client_takes_a_new_ca_and_keeps_the_old_one_when_the_new_is_bad(tmp_p
 def test_a_client_whose_files_never_served_is_refused(tmp_path: Path) -> None:
     with pytest.raises(TlsUnusable):
         client_context(ClientTls(ca_file=tmp_path / "gone.pem"))
+
+
+def test_a_name_that_cannot_be_resolved_is_told_in_words() -> None:
+    with pytest.raises(socket.gaierror) as told:
+        socket.getaddrinfo("no-such-pacs.invalid", 104)
+    assert failure(told.value) == "its name cannot be resolved"
