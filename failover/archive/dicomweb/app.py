@@ -15,7 +15,7 @@ from aiohttp.typedefs import Handler, Middleware
 from failover.archive.decoders import Decoders
 from failover.archive.dicomweb import retrieve, search, store
 from failover.archive.dicomweb.accept import NotAcceptable
-from failover.archive.dicomweb.asking import ROOM, Room, is_via_router, prefix
+from failover.archive.dicomweb.asking import ROOM, Described, Room, is_via_router, prefix
 from failover.archive.expected import ExpectedMoves
 from failover.archive.extents import FrameTables
 from failover.archive.index import Index
@@ -70,6 +70,7 @@ def web_app(
         decoders=decoders,
         transcoders=transcoders,
         frame_tables=FrameTables(),
+        described=Described(),
         kept=kept,
         clock=clock,
         dicomweb_path=archive.web.dicomweb_path,

@@ -29,6 +29,13 @@ _PREFIX: Final = re.compile(r"/[A-Za-z0-9._~/-]*")
 RETRY_AFTER_S: Final = 10
 
 
+@dataclass(slots=True)
+class Described:
+    """Bytes of metadata and bulk data that all requests hold together, until their objects are made."""
+
+    held_bytes: int = 0
+
+
 @dataclass(frozen=True, slots=True)
 class Room:
     """What the handlers of DICOMweb work with."""
@@ -39,6 +46,7 @@ class Room:
     decoders: Decoders
     transcoders: Decoders  # peers that take slowly what is made for them must not hold up pictures
     frame_tables: FrameTables
+    described: Described
     kept: KeptMetadata
     clock: Clock
     dicomweb_path: str

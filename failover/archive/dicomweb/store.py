@@ -18,7 +18,9 @@ from pydicom.dataelem import DataElement
 from pydicom.filereader import read_partial
 
 from failover.aio import spawn
+from failover.archive.dicomweb import composed
 from failover.archive.dicomweb.asking import ROOM, base_url, uid
+from failover.archive.dicomweb.collecting import METADATA, Holding, collected
 from failover.archive.instances import Incoming, Stored
 from failover.errors import (
     Conflict,
@@ -32,6 +34,7 @@ from failover.http.media_types import MediaType, parse_media_type
 from failover.http.multipart import MultipartParser, PartBegan, PartBytes, PartEnded
 from failover.model import Origin, parse_uid
 
+_DICOM: Final = "application/dicom"
 # PS3.18 I.2.2: Failure Reason.
 _OUT_OF_RESOURCES: Final = 0xA700
 _CANNOT_UNDERSTAND: Final = 0xC000
@@ -102,8 +105,10 @@ async def store(request: web.Request) -> web.Response:
         raise web.HTTPRequestEntityTooLarge(most, request.content_length or 0)
     outcome = _Outcome()
     try:
-        if media.essence == "application/dicom":
+        if media.essence == _DICOM:
             await _single(request, outcome, study)
+        elif media.parameters.get("type", _DICOM).lower() == METADATA:
+            await _described(request, MultipartParser(media.parameters["boundary"]), outcome, study)
         else:
             await _parts(request, MultipartParser(media.parameters["boundary"]), outcome, study)
     finally:
@@ -121,11 +126,13 @@ def _media_type(request: web.Request) -> MediaType:
         media = parse_media_type(request.headers.get("Content-Type", ""))
     except ValueError as error:
         raise web.HTTPUnsupportedMediaType(text=f"Content-Type: {error}") from None
-    if media.essence == "application/dicom":
+    if media.essence == _DICOM:
         return media
-    kind = media.parameters.get("type", "application/dicom").lower()
-    if media.essence != "multipart/related" or kind != "application/dicom":
-        raise web.HTTPUnsupportedMediaType(text='multipart/related; type="application/dicom" is taken')
+    kind = media.parameters.get("type", _DICOM).lower()
+    if media.essence != "multipart/related" or kind not in (_DICOM, METADATA):
+        raise web.HTTPUnsupportedMediaType(
+            text=f'multipart/related with type="{_DICOM}" or type="{METADATA}" is taken'
+        )
     if "boundary" not in media.parameters:
         raise web.HTTPBadRequest(text="Content-Type names no boundary")
     return media
@@ -178,6 +185,29 @@ def _origin(request: web.Request) -> Origin:
         return request.app[ROOM].expected.origin(word, _COPY_MESSAGE_ID)
     imported = request.headers.get(_ORIGIN) == Origin.IMPORTED.value
     return Origin.IMPORTED if imported else Origin.CALLER
+
+
+async def _described(
+    request: web.Request, parser: MultipartParser, outcome: _Outcome, study: str | None
+) -> None:
+    """Take metadata and bulk data, and store the objects that they make."""
+    base, held = str(request.url), Holding(request.app[ROOM])
+    try:
+        described, bulk = await collected(_body(request), parser, base, held)
+        for metadata in described:
+            made = await asyncio.to_thread(composed.compose, metadata, bulk, base)
+            if isinstance(made, composed.Refused):
+                outcome.failed.append((made.sop_class_uid, made.sop_instance_uid, _CANNOT_UNDERSTAND))
+                continue
+            part = _Part(request, outcome, study)
+            try:
+                await part.begin()
+                await part.write(made)
+                await part.end()
+            finally:
+                await part.give_up()
+    finally:
+        held.release()
 
 
 class _Part:
