@@ -19,6 +19,7 @@ from failover.aio import cancel_and_wait, spawn
 from failover.clock import Clock
 from failover.config.schema import Configuration, Upstream
 from failover.health.dicom_probes import FindSearcher, echo_probe
+from failover.health.memory import KnownFile
 from failover.health.passive import LiveTraffic
 from failover.health.plan import PlannedProbe, existing, planned, upstreams
 from failover.health.probes import Probe, TcpProbe
@@ -34,6 +35,7 @@ from failover.model import Address, Part, Service, UpstreamName
 _log = structlog.get_logger(__name__)
 
 TICK_S: Final = 0.025  # how often live traffic is looked at
+KNOWN_FILE: Final = "known-studies.json"
 _STOP_S: Final = 3.0  # how long the thread may take to end; it is a daemon and dies with the process
 
 Key = tuple[UpstreamName, Service]
@@ -66,6 +68,7 @@ class Checker:
         self._ending: asyncio.Event | None = None
         self._stopped = False
         self._watches: dict[Key, ServiceWatch] = {}
+        self._known = KnownFile(configuration.state_dir / KNOWN_FILE, clock)
         self._thread = Thread(target=self._run, name="checker", daemon=True)
 
     def start(self) -> None:
@@ -123,9 +126,11 @@ class Checker:
         try:
             tasks = [spawn(watch.run(), name="watch") for watch in self._make(still, sides)]
             tasks.append(spawn(self._look(still), name="look"))
+            tasks.append(spawn(self._known.keep(), name="known studies"))
             if not self._stopped:
                 await self._ending.wait()
             await cancel_and_wait(*tasks)
+            await self._known.save()
         finally:
             self._own = None
             for side in sides:
@@ -154,7 +159,7 @@ class Checker:
             watches[name, service] = ServiceWatch(
                 name,
                 service,
-                self._probes(upstreams(self._configuration)[name], service, mine, sides),
+                self._probes(name, service, mine, sides),
                 rules,
                 fast_interval_s=health.fast_interval,
                 live_counts=not (deeper and service is Service.WEB),
@@ -178,10 +183,11 @@ class Checker:
             watch.change(mine, _rules(self._configuration), fast_interval_s=health.fast_interval)
 
     def _probes(
-        self, upstream: Upstream, service: Service, plans: list[PlannedProbe], sides: list[WebSide]
+        self, name: UpstreamName, service: Service, plans: list[PlannedProbe], sides: list[WebSide]
     ) -> list[Scheduled]:
+        upstream = upstreams(self._configuration)[name]
         made: dict[Part, Probe] = {}
-        known = KnownStudies()
+        known = self._known_studies(name, upstream, service)
         if service is Service.WEB and upstream.web is not None:
             wanted, prefix = self._configuration.health.web, upstream.dicomweb_path or ""
             side = WebSide(upstream.web.url, upstream.web.client_tls)
@@ -198,6 +204,16 @@ class Checker:
             searcher = FindSearcher(upstream.dicom.peer, calling_ae, last_resort_s)
             made[Part.QUERY] = SearchProbe(searcher, known, self._clock)
         return [Scheduled(plan, made[plan.part]) for plan in plans]
+
+    def _known_studies(self, name: UpstreamName, upstream: Upstream, service: Service) -> KnownStudies:
+        if name is UpstreamName.BACKUP and self._configuration.backup == "embedded":
+            return KnownStudies()
+        if service is Service.WEB and upstream.web is not None:
+            return self._known.known(f"{upstream.web.url}{upstream.dicomweb_path or ''}")
+        if service is Service.DICOM and upstream.dicom is not None:
+            peer = upstream.dicom.peer
+            return self._known.known(f"{peer.ae_title}@{peer.address.host}:{peer.address.port}")
+        return KnownStudies()
 
     def _tell_theirs(self, report: Report) -> None:
         if self._theirs is None or self._stopped or self._theirs.is_closed():

@@ -7,7 +7,8 @@ found is a failure only when two other known ones are not found either: it may h
 from __future__ import annotations
 
 from collections import deque
-from datetime import timedelta
+from collections.abc import Iterable
+from datetime import datetime, timedelta
 from typing import Final, Protocol
 
 from failover.clock import Clock
@@ -34,13 +35,18 @@ class Searcher(Protocol):
 
 
 class KnownStudies:
-    """Studies that this side has shown."""
+    """Studies that this side has shown. `seen` is the wall time at which it last showed one."""
 
-    def __init__(self) -> None:
-        self._uids: deque[str] = deque()
+    def __init__(self, uids: Iterable[str] = (), seen: datetime | None = None) -> None:
+        self._uids: deque[str] = deque(uids)
+        self.seen = seen
 
     def __len__(self) -> int:
         return len(self._uids)
+
+    @property
+    def uids(self) -> list[str]:
+        return list(self._uids)
 
     def learn(self, uids: list[str]) -> None:
         for uid in uids:
@@ -81,11 +87,13 @@ class SearchProbe:
         if uid is None:
             return await self._learn()
         if await self._searcher.holds(uid):
+            self._known.seen = self._clock.wall()
             return f"{self.name} finds a known study"
         others = self._known.others(uid)
         for other in others:
             if await self._searcher.holds(other):
                 self._known.forget(uid)
+                self._known.seen = self._clock.wall()
                 return f"{self.name} finds a known study"
         if len(others) < _OTHERS:
             # Too few are known to tell a deleted study from an empty database: begin anew.
@@ -102,4 +110,6 @@ class SearchProbe:
             if len(self._known) > _OTHERS:
                 break
         self._empty_before = not self._known
+        if self._known:
+            self._known.seen = self._clock.wall()
         return f"{self.name} is answered" + ("" if self._known else ", no study is known")

@@ -45,7 +45,7 @@ def orthanc() -> Iterator[Orthanc]:
 class Checked:
     """A checker and the last report on each service."""
 
-    def __init__(self, orthanc: Orthanc, extra: str) -> None:
+    def __init__(self, orthanc: Orthanc, extra: str, folder: Path = Path("/nowhere")) -> None:
         clock = SystemClock()
         configuration = parse(
             f"""
@@ -57,7 +57,7 @@ backup:
 {extra}
 """,
             name="failover.yaml",
-            folder=Path("/nowhere"),
+            folder=folder,
         )
         self.traffic = traffic_of(configuration, clock)
         self.registry = CollectorRegistry()
@@ -144,6 +144,26 @@ async def test_an_emptied_database_is_seen(orthanc: Orthanc) -> None:
         await checking.both(Verdict.DOWN)
         assert "finds none of 3 known studies" in checking.reports[Service.WEB].reason
         assert "finds none of 3 known studies" in checking.reports[Service.DICOM].reason
+
+
+async def test_a_database_emptied_while_nobody_looked_is_seen_at_the_start(
+    orthanc: Orthanc, tmp_path: Path
+) -> None:
+    extra = f"state_dir: {tmp_path}\nhealth: {{search_interval: 200ms}}"
+    before = Checked(orthanc, extra, tmp_path)
+    before.checker.start()
+    await before.both(Verdict.UP)
+    await before.checker.stop()
+    for study in orthanc.json("/studies"):
+        orthanc.request("DELETE", f"/studies/{study}")
+    after = Checked(orthanc, extra, tmp_path)
+    after.checker.start()
+    try:
+        await after.both(Verdict.DOWN)
+        assert all("finds none of 3 known studies" in after.reports[service].reason for service in Service)
+        assert not any(verdict is Verdict.UP for _, verdict in after.row)
+    finally:
+        await after.checker.stop()
 
 
 async def test_stopped_under_traffic_is_suspect_and_bridged(orthanc: Orthanc) -> None:
