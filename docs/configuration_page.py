@@ -35,6 +35,8 @@ primary:
 - Durations carry their unit: `200ms`, `5s`, `10m`, `2h`, `7d`. So do sizes: `512B`, `64MiB`, `1.2TB`.
 - Relative paths are relative to the file. A secret is never in the file: `token_file` names the file it is in.
 - A service of an upstream that is left out does not exist: it has no probe and no verdict, and it moves nothing.
+- `backup` as a block has the keys of `primary`, and `pass_credentials` (true, false; default: `false`): whether it
+  gets the `Cookie` and `Authorization` that callers show the primary. [access.md](access.md) says who may see what.
 
 Refused at the start, with exit code 2, because they would leave a door open:
 
@@ -46,7 +48,7 @@ Refused at the start, with exit code 2, because they would leave a door open:
 | `archive.web` or `archive.dicom` beyond loopback | `archive.access` |
 
 Refused too: two of our own listeners on one port, an upstream that is one of our own listeners, primary and backup
-that are one system, a token file that cannot be used, a certificate, key or CA file that cannot serve. Certificates
+that are one system, a token or password file that cannot be used, a certificate, key or CA file that cannot serve. Certificates
 about to expire and keys that others can read are advice of `failover check`; [tls.md](tls.md) has the whole of it.
 """
 
@@ -61,6 +63,7 @@ _KINDS: Final = {
     scalars.parse_url: "URL",
     scalars.parse_url_path: "URL path",
     scalars.parse_host: "host",
+    scalars.parse_authority: "host:port",
     scalars.parse_text: "text",
     scalars.parse_pattern: "regular expression",
 }

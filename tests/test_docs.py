@@ -18,6 +18,7 @@ from failover.admin.requests import Decision, RouteRequest
 from failover.audit.events import EventKind
 from failover.config.load import parse
 from failover.config.schema import ListenAdmin
+from failover.credentials.password_file import set_password
 from failover.routing.states import TRANSITIONS
 from tests.fakes.operations import FakeOperations, calm_status
 from tests.peers.authority import Authority
@@ -124,6 +125,7 @@ def test_links_lead_somewhere() -> None:
 
 def test_every_example_of_a_configuration_is_one(tmp_path: Path) -> None:
     (tmp_path / "tokens").write_text("alice 0123456789abcdef\n")
+    set_password(tmp_path / "passwords", "alice", "correct horse")
     Authority(tmp_path / "tls", "hospital-ca").issue("router", file="router")
     primary = "primary: {web: {url: http://pacs.example.org}}\n"
     for path in [ROOT / "README.md", *DOCS.rglob("*.md")]:

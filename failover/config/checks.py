@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 from urllib.parse import urlsplit
 
 from failover.config.problems import KeyPath
-from failover.config.schema import Access, Configuration, Upstream, UpstreamTls
+from failover.config.schema import Access, ArchiveAccess, Configuration, Upstream, UpstreamTls
 
 _WILDCARDS: Final = ("0.0.0.0", "::")
 Finding = tuple[KeyPath, str]
@@ -70,6 +70,7 @@ def advice(configuration: Configuration) -> list[Finding]:
             (("replication", "window_days"), "is longer than archive.retention.days: fetched to be evicted")
         )
     found += _tls_advice(configuration)
+    found += _door_advice(configuration)
     return found
 
 
@@ -137,6 +138,17 @@ def _upstream_tls(upstream: Upstream) -> Iterator[tuple[str, UpstreamTls]]:
             yield key, side.tls
 
 
+def _door_advice(configuration: Configuration) -> Iterator[Finding]:
+    listen, access = configuration.listen.web, configuration.access.web
+    if access is None or access.password_file is None or is_loopback(listen.host):
+        return
+    if listen.tls is None and not listen.trusted_proxies:
+        yield (
+            ("access", "web", "password_file"),
+            "without listen.web.tls passwords cross the network in the clear",
+        )
+
+
 def _tls_advice(configuration: Configuration) -> Iterator[Finding]:
     dicom = configuration.listen.dicom.tls
     if dicom is not None and dicom.client_ca_file is None:
@@ -161,6 +173,12 @@ def _router_doors(configuration: Configuration) -> Iterator[Finding]:
     if not is_loopback(listen.dicom.host) and access.dicom is None:
         yield ("listen", "dicom", "host"), "beyond loopback needs access.dicom (`any` must be written out)"
     yield from _empty_access(access, ("access",))
+    if access.web is not None and access.web.remembered is not None:
+        path = ("access", "web", "remembered")
+        if configuration.primary is None or configuration.primary.web is None:
+            yield path, "needs primary.web: it is its logins that are remembered"
+        elif not access.web.remembered.paths and configuration.primary.dicomweb_path is None:
+            yield path, "needs paths: the primary has no DICOMweb"
 
 
 def _archive_doors(configuration: Configuration) -> Iterator[Finding]:
@@ -172,7 +190,7 @@ def _archive_doors(configuration: Configuration) -> Iterator[Finding]:
         yield from _empty_access(archive.access, ("archive", "access"))
 
 
-def _empty_access(access: Access, path: KeyPath) -> Iterator[Finding]:
+def _empty_access(access: Access | ArchiveAccess, path: KeyPath) -> Iterator[Finding]:
     if access.dicom == {}:
         yield (*path, "dicom"), "names no AE title, so nobody could connect (`any` must be written out)"
     elif isinstance(access.dicom, dict):

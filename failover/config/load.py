@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 from pydantic import ValidationError
 
 from failover.config import checks
 from failover.config.problems import KeyPath, Problem, problem_of
-from failover.config.schema import Configuration, ListenAdmin
+from failover.config.schema import AccessWeb, Block, Configuration, ListenAdmin
 from failover.config.tls_files import tls_findings
 from failover.config.tree import Tree, read_tree, without
+from failover.credentials.password_file import password_file_problems
 from failover.credentials.tokens import token_file_problems
 from failover.errors import ConfigurationError
 
@@ -33,15 +34,30 @@ def load_listen_admin(path: Path) -> ListenAdmin:
 
     So an operator reaches the router while someone edits its configuration. Raises ConfigurationError.
     """
+    return _load_block(path, ("listen", "admin"), ListenAdmin)
+
+
+def load_access_web(path: Path) -> AccessWeb:
+    """Return `access.web` of the file at `path`, whatever else is wrong there.
+
+    So a password file that does not exist yet can be made. Raises ConfigurationError.
+    """
+    return _load_block(path, ("access", "web"), AccessWeb)
+
+
+_B = TypeVar("_B", bound=Block)
+
+
+def _load_block(path: Path, key: tuple[str, str], block: type[_B]) -> _B:
     tree = read_tree(_text(path))
     if tree.plain is None:
         raise _configuration_error(tree.problems, path.name)
-    listen = tree.plain.get("listen")
-    admin = listen.get("admin") if isinstance(listen, dict) else None
+    above = tree.plain.get(key[0])
+    found = above.get(key[1]) if isinstance(above, dict) else None
     try:
-        return ListenAdmin.model_validate(admin or {}, context={"folder": path.absolute().parent})
+        return block.model_validate(found or {}, context={"folder": path.absolute().parent})
     except ValidationError as error:
-        located = [{**e, "loc": ("listen", "admin", *e["loc"])} for e in error.errors()]
+        located = [{**e, "loc": (*key, *e["loc"])} for e in error.errors()]
         raise _configuration_error([problem_of(tree, e) for e in located], path.name) from None
 
 
@@ -102,6 +118,10 @@ def file_findings(configuration: Configuration, *, archive_alone: bool = False) 
         if token_file is not None:
             path = ("listen", "admin", "token_file")
             found += [(path, f"{token_file}: {sentence}") for sentence in token_file_problems(token_file)]
+        web = configuration.access.web
+        if web is not None and web.password_file is not None:
+            path, named = ("access", "web", "password_file"), web.password_file
+            found += [(path, f"{named}: {sentence}") for sentence in password_file_problems(named)]
         found += tls_findings(configuration)
     for key, folder in folders:
         if folder.exists() and not folder.is_dir():

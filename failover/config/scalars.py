@@ -23,6 +23,7 @@ _BYTES: Final[Mapping[str, int]] = {
 }  # fmt: skip
 _DURATION: Final = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*(ms|s|m|h|d)")
 _HOST: Final = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.-]{0,252})")
+_AUTHORITY: Final = re.compile(r"(?:\[[0-9a-f:.]+\]|[a-z0-9_][a-z0-9_.-]{0,252})(?::([0-9]{1,5}))?")
 _NUMBERS: Final = re.compile(r"[0-9.]+")  # such a name is an address with an error
 _SIZE: Final = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*([A-Za-z]+)")
 
@@ -123,6 +124,14 @@ def parse_host(value: object) -> str:
     return text
 
 
+def parse_authority(value: object) -> str:
+    """Return a host with or without a port, in lower case."""
+    match = _AUTHORITY.fullmatch(str(value).strip().lower())
+    if isinstance(value, dict | list) or match is None or int(match[1] or 1) not in range(1, 65536):
+        raise ValueError(f"must be a name with or without a port, is {shown(value)}")
+    return match[0]
+
+
 def parse_pattern(value: object) -> str:
     """Return a regular expression that compiles."""
     try:
@@ -174,6 +183,7 @@ def _ae_title(value: object) -> AeTitle:
 
 Text = Annotated[str, BeforeValidator(parse_text)]
 Host = Annotated[str, BeforeValidator(parse_host)]
+Authority = Annotated[str, BeforeValidator(parse_authority)]
 Pattern = Annotated[str, BeforeValidator(parse_pattern)]
 Duration = Annotated[float, BeforeValidator(parse_duration)]
 Size = Annotated[int, BeforeValidator(parse_size)]

@@ -15,6 +15,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Fiel
 
 from failover.config.scalars import (
     Ae,
+    Authority,
     Duration,
     FilePath,
     Host,
@@ -179,10 +180,31 @@ class Listen(Block):
 # -- access -----------------------------------------------------------------------------------------
 
 
-class AccessWeb(Block):
+class Addresses(Block):
     addresses: list[Net] = Field(
         default_factory=lambda: list(LOOPBACK),
-        description="callers whom the archive answers through the router: addresses and networks",
+        description="callers whom the archive answers: addresses and networks",
+    )
+
+
+class Remembered(Block):
+    """Who showed a cookie or `Authorization` that the primary accepted (kept as a keyed hash)."""
+
+    paths: list[UrlPath] | None = Field(
+        None,
+        description="where a 2xx of the primary counts: searches below its DICOMweb prefix, exactly this "
+        "path for any other; default: its DICOMweb prefix. It must refuse strangers there with 401 or 403",
+    )
+    hold: Duration = Field(43200.0, gt=0, le=86400, description="how long after the primary last accepted it")
+
+
+class AccessWeb(Addresses):
+    password_file: FilePath | None = Field(
+        None,
+        description="users who may log in below /.failover/login or by Basic; `failover password` writes it",
+    )
+    remembered: Remembered | None = Field(
+        None, description="also those whom the primary let in; `{}`: with the defaults; default: nobody"
     )
 
 
@@ -203,9 +225,17 @@ DicomCallers = Annotated[
 ]
 
 
+class ArchiveAccess(Block):
+    web: Addresses | None = Field(None, description="callers of its web port; default: loopback")
+    dicom: DicomCallers | None = Field(
+        None,
+        description="any, or calling AE titles with the networks they may come from; default: any (loopback)",
+    )
+
+
 class Access(Block):
     web: AccessWeb | None = Field(
-        None, description="whom the archive answers through the router; default: loopback"
+        None, description="whom the backup answers through the router; default: loopback"
     )
     dicom: DicomCallers | None = Field(
         None,
@@ -218,6 +248,10 @@ class Access(Block):
 
 class UpstreamWeb(Block):
     url: Url = Field(description="scheme, host and port; its URL space is the callers' URL space")
+    names: list[Authority] = Field(
+        default_factory=list,
+        description="other names, with port where it is not the usual one, that stand in URLs it builds",
+    )
     tls: UpstreamTls | None = Field(
         None, description="how an https URL is verified; default: by the system's issuers and the URL's host"
     )
@@ -259,6 +293,14 @@ class Upstream(Block):
     def dicomweb_path(self) -> str | None:
         """The DICOMweb prefix, None when there is no DICOMweb or no web side at all."""
         return self.dicomweb.path if self.web is not None else None
+
+
+class Backup(Upstream):
+    """Any other PACS as backup."""
+
+    pass_credentials: Truth = Field(
+        False, description="whether it gets the Cookie and Authorization that callers show the primary"
+    )
 
 
 def _backup(value: object) -> object:
@@ -316,7 +358,7 @@ class Archive(Block):
     )
     web: ArchiveWeb = Field(default_factory=ArchiveWeb, description="its own web listener")
     dicom: ArchiveDicom = Field(default_factory=ArchiveDicom, description="its own DICOM listener")
-    access: Access | None = Field(None, description="who may use its own two ports; default: loopback")
+    access: ArchiveAccess | None = Field(None, description="who may use its own two ports; default: loopback")
     retention: Retention = Field(default_factory=Retention, description="how long, and how much")
     compression: Literal["none", "jpeg-lossless", "jpeg-ls", "htj2k"] = Field(
         "jpeg-lossless", description="how proven instances are compressed in the background (.70, .80, .201)"
@@ -421,7 +463,7 @@ class Configuration(Block):
         None, description="the hospital's PACS; only `failover archive` can do without"
     )
     backup: Annotated[
-        Annotated[Literal["embedded"], Tag("text")] | Annotated[Upstream, Tag("block")],
+        Annotated[Literal["embedded"], Tag("text")] | Annotated[Backup, Tag("block")],
         Discriminator(_text_or_block),
         BeforeValidator(_backup),
     ] = Field("embedded", description="embedded, or a block like primary: any other PACS")

@@ -10,9 +10,11 @@ import pytest
 
 from failover.clock import SystemClock
 from failover.config import checks
+from failover.config.checks import advice
 from failover.config.load import parse
-from failover.config.schema import Configuration
+from failover.config.schema import Backup, Configuration
 from failover.config.tls_files import tls_advice
+from failover.credentials.password_file import set_password
 from failover.errors import ConfigurationError
 from tests.peers.authority import Authority
 
@@ -191,3 +193,44 @@ listen: {{web: {{tls: {{cert_file: {issued.cert}, key_file: {issued.key}}}}}}}
     assert "every user of this machine" in told["listen.web.tls.key_file"]
     assert tls_advice(configuration, SystemClock().wall())[0][0][-1] == "key_file"
     assert ("primary", "web", "tls", "verify") in [key for key, _ in checks.advice(configuration)]
+
+
+REMEMBERED = "access: {web: {remembered: {}}}\n"
+
+
+@pytest.mark.parametrize(("text", "problem"), [
+    ("primary: {dicom: {host: a, port: 104, ae_title: A}}\n" + REMEMBERED,
+     "access.web.remembered: needs primary.web: it is its logins that are remembered"),
+    ("primary: {web: {url: http://a.example}, dicomweb: {path: null}}\n" + REMEMBERED,
+     "access.web.remembered: needs paths: the primary has no DICOMweb"),
+    ("primary: {web: {url: http://a.example, names: [a b]}}\n",
+     "primary.web.names.0: must be a name with or without a port, is a b"),
+    ("primary: {web: {url: http://a.example, pass_credentials: true}}\n", "pass_credentials: "),
+    ("primary: {web: {url: http://a.example}}\naccess: {web: {password_file: none}}\n",
+     "none: cannot be read: No such file or directory"),
+    ("primary: {web: {url: http://a.example}}\narchive: {access: {web: {remembered: {}}}}\n",
+     "archive.access.web.remembered: "),
+])  # fmt: skip
+def test_doors_that_cannot_work(tmp_path: Path, text: str, problem: str) -> None:
+    with pytest.raises(ConfigurationError) as error:
+        parse(text, name="f.yaml", folder=tmp_path)
+    assert problem in "\n".join(error.value.problems)
+
+
+def test_doors_that_work(tmp_path: Path) -> None:
+    set_password(tmp_path / "passwords", "anna", "correct horse")
+    text = (
+        "primary: {web: {url: http://a.example, names: ['PACS.internal:8443', '[fd00::1]']}}\n"
+        "backup: {web: {url: http://b.example}, pass_credentials: true}\n"
+        "listen: {web: {host: 0.0.0.0}}\n"
+        "access: {web: {password_file: passwords, remembered: {paths: [/api/me], hold: 8h}}}\n"
+    )
+    configuration = parse(text, name="f.yaml", folder=tmp_path)
+    assert configuration.primary is not None
+    assert configuration.primary.web is not None
+    assert configuration.primary.web.names == ["pacs.internal:8443", "[fd00::1]"]
+    assert isinstance(configuration.backup, Backup)
+    assert configuration.backup.pass_credentials
+    assert "without listen.web.tls passwords cross the network in the clear" in [
+        sentence for _, sentence in advice(configuration)
+    ]

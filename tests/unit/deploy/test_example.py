@@ -11,6 +11,7 @@ import yaml
 from docs import configuration_page
 from failover.config.load import parse
 from failover.config.schema import Configuration
+from failover.credentials.password_file import set_password
 from tests.peers.authority import Authority
 from tests.unit.deploy.units import ROOT
 
@@ -36,6 +37,7 @@ def uncommented() -> str:
 
 def loaded(text: str, folder: Path) -> Configuration:
     (folder / "tokens").write_text("alice 0123456789abcdef\n")
+    set_password(folder / "passwords", "alice", "correct horse")
     if "cert_file" in text:
         authority = Authority(folder / "tls", "hospital-ca")
         authority.issue("router", file="router")
