@@ -134,12 +134,20 @@ def make_query(
             if text.strip("\0 ") not in ("", "*"):
                 unsupported.add(tag)
             continue
-        if fuzzy and vr == "PN" and text.strip("* "):
-            text = text if "*" in text else f"{text}*"
-        key = parse_key(vr, text)
+        is_fuzzy = fuzzy and vr == "PN" and text.strip("* ") != ""
+        key = parse_key(vr, f"{text}*" if is_fuzzy and "*" not in text else text)
+        if is_fuzzy and "^" not in text:
+            key = _any_component(key)
         if not isinstance(key, Universal):
             wanted[tag] = key
     return Query(level, wanted, frozenset(unsupported), limit, offset)
+
+
+def _any_component(key: Wanted) -> Wanted:
+    """Return the key of a name as one of any of its components: the given name may be all that is known."""
+    if isinstance(key, Name) and len(key.groups) == 1 and isinstance(wild := key.groups[0], Wild):
+        return Name((AnyWild((wild, Wild(f"*^{wild.pattern}"))),))
+    return key
 
 
 def vr_of(tag: int) -> str | None:
