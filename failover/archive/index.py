@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from failover.archive import rows, tables
-from failover.archive.paths import INDEX
+from failover.archive.paths import INDEX, OBJECTS
 from failover.archive.queries import Level, Match, Query, dump, is_left_over, to_sql
 from failover.archive.writer import Transaction, Writer
 from failover.durable import make_folder
@@ -93,7 +93,10 @@ class Index:
     """All of the archive's questions. Make one per process; `close` it last."""
 
     def __init__(self, data_dir: Path, *, has_primary: bool) -> None:
-        """Open, or make, the index in `data_dir`. Raises StateUnreadable when the file is none of ours."""
+        """Open, or make, the index in `data_dir`. Raises StateUnreadable when the file is none of ours.
+
+        Nor is a new one made beside objects: it would know nothing of them, and of no debt.
+        """
         make_folder(data_dir)
         self._path = data_dir / INDEX
         self._data_dir = data_dir
@@ -104,9 +107,9 @@ class Index:
         self._scans = ThreadPoolExecutor(_SCAN_THREADS, thread_name_prefix="archive-search")
         try:
             connection = _open(self._path)
-            _prepare(connection)
+            _prepare(connection, data_dir)
         except sqlite3.DatabaseError as error:
-            raise StateUnreadable(f"{self._path.name} cannot be read: {error}") from error
+            raise StateUnreadable(f"{self._path} cannot be read: {error}") from error
         self._writer = Writer(connection, rows.finish)
         self._window = self._read_window()
 
@@ -353,9 +356,15 @@ def _open(path: Path) -> sqlite3.Connection:
     return connection
 
 
-def _prepare(connection: sqlite3.Connection) -> None:
+def _prepare(connection: sqlite3.Connection, data_dir: Path) -> None:
     version = connection.execute("PRAGMA user_version").fetchone()[0]
     if version == 0:
+        if _holds_objects(data_dir / OBJECTS):
+            # The janitor removes files without a row: what only this archive has would be gone for good.
+            raise StateUnreadable(
+                f"{data_dir} holds objects but {INDEX} is new or gone: restore it from a backup; without one"
+                f" move the folder {OBJECTS} out of {data_dir}, start, and `failover import` it"
+            )
         _run(connection, tables.TABLES, tables.VERSION)
     while version in tables.UPGRADES:
         _run(connection, tables.UPGRADES[version], version + 1)
@@ -364,6 +373,10 @@ def _prepare(connection: sqlite3.Connection) -> None:
         raise StateUnreadable(
             f"{INDEX} has version {version}, this program reads {tables.VERSION}: update the program"
         )
+
+
+def _holds_objects(folder: Path) -> bool:
+    return any(path.is_file() for path in folder.rglob("*")) if folder.is_dir() else False
 
 
 def _run(connection: sqlite3.Connection, script: str, version: int) -> None:

@@ -29,12 +29,10 @@ class KeptMetadata:
         self._max_pages = max(16, max_bytes // _SIZE)
         path = data_dir / NAME
         try:
-            self._connection = _open(path)
+            self._connection = _open(f"file:{path}")
         except sqlite3.DatabaseError:
             _log.warning("kept metadata cannot be read: it is made anew")
-            for end in ("", "-wal", "-shm"):
-                path.with_name(NAME + end).unlink(missing_ok=True)
-            self._connection = _open(path)
+            self._connection = _made_anew(path)
 
     def close(self) -> None:
         self._connection.close()
@@ -86,8 +84,19 @@ class KeptMetadata:
             )
 
 
-def _open(path: Path) -> sqlite3.Connection:
-    connection = sqlite3.connect(f"file:{path}", uri=True, isolation_level=None, check_same_thread=False)
+def _made_anew(path: Path) -> sqlite3.Connection:
+    try:
+        for end in ("", "-wal", "-shm"):
+            path.with_name(NAME + end).unlink(missing_ok=True)
+        return _open(f"file:{path}")
+    except (OSError, sqlite3.DatabaseError) as error:
+        # The disk is full or cannot be written. What can be made again keeps nobody from reading.
+        _log.warning("metadata is kept in memory alone", error=type(error).__name__)
+        return _open("file::memory:")
+
+
+def _open(uri: str) -> sqlite3.Connection:
+    connection = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False)
     connection.execute(f"PRAGMA page_size = {_SIZE}")
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA synchronous = OFF")

@@ -1,0 +1,71 @@
+"""What keeps files and debt safe from faults of ours: a writer that goes on, an index not replaced."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from threading import Event
+
+import pytest
+
+from failover.aio import cancel_and_wait, spawn
+from failover.archive.index import Index
+from failover.archive.kept_metadata import NAME, KeptMetadata
+from failover.archive.paths import INDEX, OBJECTS
+from failover.archive.writer import Transaction
+from failover.errors import StateUnreadable
+
+
+async def test_who_gives_up_waiting_does_not_end_the_writing(tmp_path: Path) -> None:
+    """A store whose association was ended, in the middle of its transaction and while it waited for one."""
+    index = Index(tmp_path, has_primary=True)
+    began, may_end = Event(), Event()
+    done: list[str] = []
+
+    def slow(_: Transaction) -> None:
+        began.set()
+        may_end.wait(20)
+        done.append("under way")
+
+    async with asyncio.timeout(30):
+        under_way = spawn(index.write(slow), name="under way")
+        await asyncio.to_thread(began.wait, 20)
+        waiting = asyncio.wrap_future(index._writer.submit(lambda _: done.append("waiting")))
+        waiting.cancel()
+        await cancel_and_wait(under_way)
+        may_end.set()
+        await index.write(lambda _: done.append("next"))
+    assert done == ["under way", "next"]
+    index.close()
+
+
+def test_no_new_index_is_begun_beside_objects(tmp_path: Path) -> None:
+    """The janitor would take them for files that nobody knows, and what is owed is nowhere else."""
+    index = Index(tmp_path, has_primary=True)
+    kept = tmp_path / OBJECTS / "abc" / "def.dcm"
+    kept.parent.mkdir(parents=True)
+    kept.write_bytes(b"an object")
+    index.close()
+    Index(tmp_path, has_primary=True).close()
+    (tmp_path / INDEX).unlink()
+    with pytest.raises(StateUnreadable, match=r"holds objects but index\.sqlite is new or gone: restore it"):
+        Index(tmp_path, has_primary=True)
+    assert kept.exists()
+    (tmp_path / OBJECTS).rename(tmp_path / "aside")
+    (tmp_path / INDEX).unlink(missing_ok=True)
+    Index(tmp_path, has_primary=True).close()
+
+
+def test_an_index_that_cannot_be_read_is_named_with_its_folder(tmp_path: Path) -> None:
+    (tmp_path / INDEX).write_bytes(b"garbage" * 1000)
+    with pytest.raises(StateUnreadable) as told:
+        Index(tmp_path, has_primary=True)
+    assert str(told.value) == f"{tmp_path / INDEX} cannot be read: file is not a database"
+
+
+def test_metadata_that_cannot_be_kept_on_the_disk_keep_nobody_from_starting(tmp_path: Path) -> None:
+    (tmp_path / NAME).mkdir()  # nothing can be opened or made there
+    kept = KeptMetadata(tmp_path)
+    kept.keep({b"digest": b"{}"})
+    assert kept.get([b"digest"]) == {b"digest": b"{}"}
+    kept.close()
