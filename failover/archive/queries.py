@@ -95,10 +95,12 @@ class Match:
 
     def json(self, base_url: str, *, with_levels_above: bool = False) -> str:
         """Return the DICOM JSON object of this match as text; `base_url` has no slash at its end."""
-        text = self.template
-        if with_levels_above and self.above:
-            text = dump(self.attributes())
+        text = self.whole_template() if with_levels_above else self.template
         return text.replace(BASE_URL_MARK, escape(base_url))
+
+    def whole_template(self) -> str:
+        """Return the template with the attributes of the levels above."""
+        return dump(self.attributes()) if self.above else self.template
 
     def attributes(self) -> dict[str, dict[str, Any]]:
         """Return the attributes of all levels, the lower one's where two have the same."""

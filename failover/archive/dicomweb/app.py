@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Sequence
-from functools import partial
+from functools import lru_cache, partial
 from importlib import resources
 from typing import Final
 
@@ -171,15 +171,19 @@ def _add_viewer(app: web.Application, index: Index, ledger: Ledger, configuratio
 def _guard(networks: Sequence[Network]) -> Middleware:
     """Let in only whom archive.access.web names (DESIGN 4.5)."""
 
-    @web.middleware
-    async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
+    @lru_cache(maxsize=4096)  # a caller asks thousands of times
+    def is_admitted(remote: str) -> bool:
         try:
-            address = ipaddress.ip_address((request.remote or "").partition("%")[0])
+            address = ipaddress.ip_address(remote.partition("%")[0])
         except ValueError:
-            return web.Response(status=403, text="this address is not admitted")
+            return False
         if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
             address = address.ipv4_mapped
-        if not any(address in network for network in networks):
+        return any(address in network for network in networks)
+
+    @web.middleware
+    async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
+        if not is_admitted(request.remote or ""):
             return web.Response(status=403, text="this address is not admitted")
         return await handler(request)
 

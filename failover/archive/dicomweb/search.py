@@ -27,7 +27,16 @@ from failover.archive.dicomweb.asking import (
     warning,
 )
 from failover.archive.outside import could_match_outside
-from failover.archive.queries import Level, Match, Query, level_of, make_query, vr_of
+from failover.archive.queries import (
+    BASE_URL_MARK,
+    Level,
+    Match,
+    Query,
+    escape,
+    level_of,
+    make_query,
+    vr_of,
+)
 from failover.dicom.query_keys import KeyUnreadable
 
 # More matches than this are given page by page: an answer must fit our memory and the caller's.
@@ -120,7 +129,8 @@ async def search(request: web.Request, level: Level) -> web.Response:
 
 
 def _json(matches: list[Match], base: str, with_levels_above: bool) -> str:
-    return "[" + ",".join(m.json(base, with_levels_above=with_levels_above) for m in matches) + "]"
+    texts = (m.whole_template() if with_levels_above else m.template for m in matches)
+    return f"[{','.join(texts)}]".replace(BASE_URL_MARK, escape(base))
 
 
 def _needs_levels_above(asked: Asked, path_keys: Mapping[int, str]) -> bool:
