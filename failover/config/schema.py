@@ -129,7 +129,9 @@ class ListenWeb(Block):
         1, ge=0, description="write a line for each n-th request, and for all that failed; 0: for none"
     )
     trusted_proxies: list[Net] = Field(
-        default_factory=list, description="peers whose Forwarded and X-Forwarded-* are believed"
+        default_factory=list,
+        description="peers whose X-Forwarded-For, -Host and -Proto are believed; where none of these came, "
+        "their Forwarded",
     )
     tls: ListenTls | None = Field(None, description="TLS for callers; default: plain HTTP")
 

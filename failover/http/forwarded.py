@@ -1,14 +1,17 @@
 """Who the caller is, and what we tell an upstream about it: Forwarded and X-Forwarded-*. Pure.
 
-What a caller sent of these fields is dropped. Only a trusted proxy is believed, and of it only
-X-Forwarded-For, -Host and -Proto: many proxies set those and pass on a `Forwarded` that anyone may have sent.
+What a caller sent of these fields is dropped. Only a trusted proxy is believed: its X-Forwarded-For, -Host
+and -Proto, and `Forwarded` (RFC 7239) where none of those came. Many proxies set the former and pass on a
+`Forwarded` that anyone may have sent. What has no strict reading is not believed at all.
 """
 
 from __future__ import annotations
 
 import ipaddress
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from failover.http.head import RequestHead
 
@@ -42,6 +45,8 @@ def origin(head: RequestHead, peer: str, scheme: bytes, trusted: Sequence[Networ
     """Return where the request `head`, received from the address `peer`, comes from."""
     if not is_trusted(peer, trusted):
         return Origin(peer, (peer,), head.host, scheme)
+    if not any(key in _X_FORWARDED for key, _, _ in head.headers):
+        return _by_forwarded(head, peer, scheme, trusted)
     hops = [peer]
     claimed = [
         item.strip() for value in head.every(b"x-forwarded-for") for item in value.split(b",") if item.strip()
@@ -52,9 +57,69 @@ def origin(head: RequestHead, peer: str, scheme: bytes, trusted: Sequence[Networ
         if address is None:
             break
         hops.insert(0, address)
-    host = head.first(b"x-forwarded-host") or head.host
-    proto = (head.first(b"x-forwarded-proto") or scheme).lower()
-    return Origin(hops[0], tuple(hops), host, proto if proto in (b"http", b"https") else scheme)
+    return _said(hops, head.first(b"x-forwarded-host"), head.first(b"x-forwarded-proto"), head, scheme)
+
+
+def _by_forwarded(head: RequestHead, peer: str, scheme: bytes, trusted: Sequence[Network]) -> Origin:
+    elements = parse_forwarded(b",".join(head.every(b"forwarded"))) or []
+    hops, host, proto = [peer], None, None
+    while elements and is_trusted(hops[0], trusted):
+        element = elements.pop()
+        address = _address(element.get(b"for", b""))
+        if address is None:
+            break
+        hops.insert(0, address)
+        host, proto = element.get(b"host"), element.get(b"proto")
+    return _said(hops, host, proto, head, scheme)
+
+
+def _said(
+    hops: list[str], host: bytes | None, proto: bytes | None, head: RequestHead, scheme: bytes
+) -> Origin:
+    """A host or scheme that is none is not believed: it would stand in URLs."""
+    proto = (proto or scheme).lower()
+    return Origin(
+        hops[0],
+        tuple(hops),
+        host if host is not None and _HOST.fullmatch(host) else head.host,
+        proto if proto in (b"http", b"https") else scheme,
+    )
+
+
+_X_FORWARDED: Final = frozenset((b"x-forwarded-for", b"x-forwarded-host", b"x-forwarded-proto"))
+_HOST: Final = re.compile(rb"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(:[0-9]{1,5})?")
+_PAIR: Final = re.compile(
+    rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+)=(?:([!#$%&'*+\-.^_`|~0-9A-Za-z]+)"
+    rb'|"((?:[\t !#-\[\]-~\x80-\xff]|\\[\t -~\x80-\xff])*)")'
+)
+# What stands between two pairs: of one element, or of two.
+_BETWEEN: Final = re.compile(rb";|[ \t]*,[ \t]*")
+
+
+def parse_forwarded(value: bytes) -> list[dict[bytes, bytes]] | None:
+    """Return the elements of a `Forwarded` field (RFC 7239 4), None when it has no strict reading.
+
+    No white space within an element, no parameter twice, no empty element.
+    """
+    elements: list[dict[bytes, bytes]] = [{}]
+    place = 0
+    while True:
+        pair = _PAIR.match(value, place)
+        if pair is None:
+            return None
+        name, token, quoted = pair[1].lower(), pair[2], pair[3]
+        if name in elements[-1]:
+            return None
+        elements[-1][name] = token if token is not None else re.sub(rb"\\(.)", rb"\1", quoted)
+        place = pair.end()
+        if place == len(value):
+            return elements
+        between = _BETWEEN.match(value, place)
+        if between is None:
+            return None
+        place = between.end()
+        if between[0] != b";":
+            elements.append({})
 
 
 def forwarded_fields(source: Origin) -> bytes:
