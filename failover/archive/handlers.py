@@ -57,6 +57,7 @@ class Handlers:
             "ledger.list": self.ledger_list,
             "ledger.described": self.ledger_described,
             "ledger.mark": self.ledger_mark,
+            "ledger.tried": self.ledger_tried,
             "take": self.take,
             "move.expect": self.move_expect,
             "studies.held": self.studies_held,
@@ -91,6 +92,10 @@ class Handlers:
         uids = [str(uid) for uid in _given(question, "sop_instance_uids")]
         state = _state(_given(question, "state"))
         return {"changed": await self._ledger.mark(uids, state, status=question.get("status"))}
+
+    async def ledger_tried(self, question: Json) -> Json:
+        await self._ledger.tried([str(uid) for uid in _given(question, "sop_instance_uids")])
+        return {}
 
     async def take(self, question: Json) -> Json:
         origin = _origin(_given(question, "origin"))

@@ -82,8 +82,10 @@ class Ledger:
         now = self._now()
         found = self._index.reader().execute(
             "SELECT i.state AS state, count(*) AS objects, min(i.arrived_at) AS oldest,"
-            f" sum(i.arrived_at < ?) AS aged FROM instances i WHERE {_IN_DEBT} GROUP BY i.state",
-            (now - FRESH_S,),
+            # What arrived in the future did so before our clock was set back: it is not of the last seconds.
+            f" sum(i.arrived_at NOT BETWEEN ? AND ?) AS aged FROM instances i WHERE {_IN_DEBT}"
+            " GROUP BY i.state",
+            (now - FRESH_S, now),
         )
         by_state = {row["state"]: row for row in found}
         lagging = [by_state[state] for state in (DebtState.OWED, DebtState.SENT) if state in by_state]
@@ -165,6 +167,18 @@ class Ledger:
             return len(there) + self._update(transaction, wanted, state, status)
 
         return await self._index.write(work)
+
+    async def tried(self, sop_instance_uids: Sequence[str]) -> None:
+        """Count a send that the primary answered, and did not take; what it took `mark` counts."""
+        uids = json.dumps(list(sop_instance_uids))
+
+        def work(transaction: Transaction) -> None:
+            transaction.connection.execute(
+                "UPDATE instances SET attempts = attempts + 1 WHERE uid IN (SELECT value FROM json_each(?))",
+                (uids,),
+            )
+
+        await self._index.write(work)
 
     def _update(
         self,

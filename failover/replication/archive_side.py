@@ -163,6 +163,12 @@ class ArchiveSide:
         if uids:
             await self._ask("ledger.mark", {"sop_instance_uids": uids, "state": str(state), "status": status})
 
+    async def tried(self, sop_instance_uids: Iterable[str]) -> None:
+        """Count that these were sent and not taken."""
+        uids = list(sop_instance_uids)
+        if uids:
+            await self._ask("ledger.tried", {"sop_instance_uids": uids})
+
 
 def _text(study: Json, name: str) -> str | None:
     value: Any = study.get(name)

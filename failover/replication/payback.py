@@ -89,10 +89,10 @@ class Payback:
             health.accepted()
         if len(accepted) < len(sent):
             health.failed()
-        for entry in due:
-            answer = answers.get(entry.sop_instance_uid)
-            if answer is not None and not answer.accepted:
-                await self._refused(entry, answer, health)
+        refused = [(e, a) for e in due if (a := answers.get(e.sop_instance_uid)) and not a.accepted]
+        await self._archive.tried(entry.sop_instance_uid for entry, _ in refused)
+        for entry, answer in refused:
+            await self._refused(entry, answer, health)
         return len(accepted)
 
     async def prove(self, way: Way) -> int:

@@ -47,6 +47,7 @@ class FakeArchive:
             "ledger.numbers": self._numbers,
             "ledger.list": self._list,
             "ledger.mark": self._mark,
+            "ledger.tried": self._tried,
             "take": self._take,
             "move.expect": self._expect,
             "studies.held": self._studies,
@@ -90,6 +91,9 @@ class FakeArchive:
         chosen = [held for held in self.held.values() if held.state in params["states"]]
         chosen.sort(key=lambda held: held.instance.StudyInstanceUID not in first)
         return {"objects": [_entry(held) for held in chosen[: params["limit"]]]}
+
+    async def _tried(self, params: Json) -> Json:
+        return {}
 
     async def _mark(self, params: Json) -> Json:
         for uid in params["sop_instance_uids"]:
