@@ -18,6 +18,7 @@ from typing import Any, Final
 
 import structlog
 
+from failover.durable import make_folder
 from failover.errors import ControlError, ControlUnreachable, FailoverError
 
 _log = structlog.get_logger(__name__)
@@ -50,14 +51,17 @@ class ControlServer:
         self._connections: set[asyncio.StreamWriter] = set()
 
     async def start(self) -> None:
-        """Listen. A socket left by a process that was killed is replaced."""
+        """Listen; a socket left by a killed process is replaced. Raises ControlError, StorageError."""
         folder = self._path.parent
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if folder.stat().st_uid != os.getuid():
-            raise ControlError(f"{folder} belongs to another user")
-        folder.chmod(0o700)
-        self._path.unlink(missing_ok=True)
-        self._server = await asyncio.start_unix_server(self._serve, path=str(self._path))
+        make_folder(folder)
+        try:
+            if folder.stat().st_uid != os.getuid():
+                raise ControlError(f"{folder} belongs to another user")
+            folder.chmod(0o700)
+            self._path.unlink(missing_ok=True)
+            self._server = await asyncio.start_unix_server(self._serve, path=str(self._path))
+        except OSError as error:
+            raise ControlError(f"{self._path}: cannot be listened on: {error.strerror}") from error
 
     async def stop(self) -> None:
         if self._server is not None:

@@ -20,12 +20,18 @@ def sync_folder(folder: Path) -> None:
 
 
 def make_folder(folder: Path, mode: int = 0o700) -> None:
-    """Make `folder` and its parents, durable, readable by us alone."""
-    if folder.is_dir():
-        return
-    make_folder(folder.parent, mode)
-    folder.mkdir(mode=mode, exist_ok=True)
-    sync_folder(folder.parent)
+    """Make `folder` and its parents, durable, readable by us alone. Raises DiskFull, StorageError."""
+    try:
+        if folder.is_dir():
+            return
+        make_folder(folder.parent, mode)
+        folder.mkdir(mode=mode, exist_ok=True)
+        sync_folder(folder.parent)
+    except OSError as error:
+        if error.errno in NO_ROOM:
+            raise storage_error(error, folder) from error
+        # Whoever starts us must know where: a folder's name alone does not say it.
+        raise StorageError(f"{folder}: cannot be made a folder of ours: {error.strerror}") from error
 
 
 def write_file(path: Path, content: bytes, *, mode: int = 0o600) -> None:

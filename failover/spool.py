@@ -21,7 +21,7 @@ from typing import Final
 import structlog
 
 from failover.durable import make_folder
-from failover.errors import SpoolFull
+from failover.errors import SpoolFull, StorageError
 
 Bytes = bytes | bytearray | memoryview
 _log = structlog.get_logger(__name__)
@@ -75,6 +75,8 @@ class Spool:
             os.unlink(path)
         except OSError as error:
             raise SpoolFull(f"spool: {error.strerror}") from error
+        except StorageError as error:
+            raise SpoolFull(f"spool: {error}") from error
         return descriptor
 
     @property

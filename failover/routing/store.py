@@ -147,7 +147,7 @@ class RouteStore:
             content = json.loads(self._path.read_bytes())
         except FileNotFoundError:
             return None
-        except (OSError, ValueError) as error:
+        except (OSError, StorageError, ValueError) as error:
             raise StateUnreadable(f"{self._path.name}: {error}") from error
         if not isinstance(content, dict):
             raise StateUnreadable(f"{self._path.name}: no object")

@@ -80,3 +80,10 @@ def test_the_path_is_short_even_where_the_folder_is_long(tmp_path: Path) -> None
     deep = tmp_path / ("x" * 60) / ("y" * 60)
     assert len(os.fsencode(socket_path(deep, "archive"))) <= 100
     assert socket_path(deep, "archive") != socket_path(deep / "z", "archive")
+
+
+async def test_a_socket_that_cannot_be_made_is_one_sentence(tmp_path: Path) -> None:
+    path = socket_path(tmp_path, "router")
+    path.mkdir(parents=True)  # whatever is there, it is no socket of ours
+    with pytest.raises(ControlError, match=r"router\.sock: cannot be listened on: Is a directory"):
+        await ControlServer(path, HANDLERS).start()

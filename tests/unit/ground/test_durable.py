@@ -89,6 +89,12 @@ append_line(Path({str(path)!r}), b"x" * 5000)
     assert path.read_bytes() == b"one\n" + b"x" * 5000 + b"\n"
 
 
+def test_a_folder_that_cannot_be_made_is_named_in_full(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(StorageError, match=f"^{tmp_path}/file: cannot be made a folder of ours: "):
+        make_folder(tmp_path / "file" / "state")
+
+
 def test_folders_and_moves(tmp_path: Path) -> None:
     make_folder(tmp_path / "a" / "b")
     (tmp_path / "temporary").write_bytes(b"content")
