@@ -172,6 +172,8 @@ class Checker:
         for (name, service), watch in watches.items():
             other = Service.DICOM if service is Service.WEB else Service.WEB
             watch.sibling = watches.get((name, other))
+            if name is UpstreamName.PRIMARY:
+                watch.successors = tuple(w for (n, _), w in watches.items() if n is UpstreamName.BACKUP)
         self._watches = watches
         return list(watches.values())
 

@@ -134,11 +134,15 @@ class ServiceWatch:
         calm_s = self._probes[Part.REACH].plan.interval_s if Part.REACH in self._probes else 1.0
         self._after_silence = _Pacing(fast_interval_s, calm_s)
         self._after_failure = _Pacing(fast_interval_s, min(calm_s, _FAILURE_PAUSE_S))
+        self._before_a_move = _Pacing(fast_interval_s, calm_s)
         self._live_passed_s: dict[Part, float] = {}
         self.health: Health = rule.new_health(frozenset(self._probes))
         # The other service of the same upstream, when there is one: two that fail together are no
         # coincidence.
         self.sibling: ServiceWatch | None = None
+        # Who would take over from this one. They are asked at once when it is suspect: in calm they were
+        # asked seconds ago, and both failing within the same interval must change nothing.
+        self.successors: tuple[ServiceWatch, ...] = ()
 
     # -- what live traffic and time say -------------------------------------------------------------
 
@@ -175,10 +179,12 @@ class ServiceWatch:
         for part, scheduled in self._probes.items():
             scheduled.plan = plans.get(part, scheduled.plan)
         self._policy = policy
-        self._fast_s = self._after_silence.first_s = self._after_failure.first_s = fast_interval_s
+        self._fast_s = fast_interval_s
+        for pacing in (self._after_silence, self._after_failure, self._before_a_move):
+            pacing.first_s = fast_interval_s
         if Part.REACH in self._probes:
             calm_s = self._probes[Part.REACH].plan.interval_s
-            self._after_silence.longest_s = calm_s
+            self._after_silence.longest_s = self._before_a_move.longest_s = calm_s
             self._after_failure.longest_s = min(calm_s, _FAILURE_PAUSE_S)
         self._woken.set()  # the pause of now was measured by the old rhythm
 
@@ -194,6 +200,11 @@ class ServiceWatch:
             return health
         self._live_passed_s[part] = now_s
         return rule.passed(health, part, "live requests are answered", now_s, self._policy)
+
+    def _may_take_over(self, why: str) -> None:
+        """The one before us is suspect: are we there?"""
+        if self._clock.monotonic() >= self._before_a_move.next_s:
+            self._want_probes(why, self._before_a_move)
 
     def _want_probes(self, why: str, pacing: _Pacing) -> None:
         # Not known yet, suspect or down: the fast rhythm is at work already.
@@ -388,6 +399,9 @@ class ServiceWatch:
                 verdict=health.verdict,
                 reason=health.reason,
             )
+            if health.verdict is Verdict.SUSPECT:
+                for successor in self.successors:
+                    successor._may_take_over(f"the {self._upstream} is suspect")
         self.health = health
         report = report_of(self._upstream, self._service, health)
         if report != self._told:

@@ -62,14 +62,20 @@ class Pacs:
 class Watched:
     """One service under watch, with its clock and traffic."""
 
-    def __init__(self, *, service: Service = Service.WEB, query: bool = False) -> None:
-        self.clock = ManualClock()
+    def __init__(
+        self,
+        *,
+        service: Service = Service.WEB,
+        query: bool = False,
+        name: UpstreamName = UpstreamName.PRIMARY,
+        clock: ManualClock | None = None,
+    ) -> None:
+        self.clock = clock or ManualClock()
         self.traffic = LiveTraffic(self.clock)
         self.still = LoopWatch(TICK_S, 0.0)
         self.reports: list[Report] = []
         dicom = service is Service.DICOM
         interval_s, timeout_s = (5.0, 3.0) if dicom else (1.0, 0.4)
-        name = UpstreamName.PRIMARY
         self.reach = Pacs(self.clock, REACH)
         self.query = Pacs(self.clock, QUERY)
         probes = [
