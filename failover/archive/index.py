@@ -20,7 +20,7 @@ from typing import Any, Final, TypeVar
 
 from failover.archive import rows, tables
 from failover.archive.paths import INDEX, OBJECTS
-from failover.archive.queries import Level, Match, Query, dump, is_left_over, to_sql
+from failover.archive.queries import Level, Match, Query, Sql, dump, is_left_over, to_sql
 from failover.archive.writer import Transaction, Writer
 from failover.durable import make_folder
 from failover.errors import StateUnreadable
@@ -129,9 +129,12 @@ class Index:
 
         What an index finds runs at once; what may look at every row, in a thread.
         """
-        if not to_sql(query).scans:
-            return self.search_now(query)
-        return await asyncio.get_running_loop().run_in_executor(self._scans, self.search_now, query)
+        sql = to_sql(query)
+        if not sql.scans:
+            return list(self._run(query, sql))
+        return await asyncio.get_running_loop().run_in_executor(
+            self._scans, lambda: list(self._run(query, sql))
+        )
 
     def search_now(self, query: Query) -> list[Match]:
         """Return the matches of `query`, here and now, whatever it costs."""
@@ -139,7 +142,9 @@ class Index:
 
     def matches(self, query: Query) -> Iterator[Match]:
         """Yield the matches of `query` one by one."""
-        sql = to_sql(query)
+        return self._run(query, to_sql(query))
+
+    def _run(self, query: Query, sql: Sql) -> Iterator[Match]:
         found = (_match(query.level, row) for row in self._reader().execute(sql.text, sql.parameters))
         if not sql.residual:
             yield from found

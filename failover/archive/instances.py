@@ -41,6 +41,8 @@ _HELD_TOTAL_BYTES: Final = 48 * 1024 * 1024
 _SPILL_BYTES: Final = 64 * 1024
 # Threads that write and sync files; more syncs at once gain nothing on one disk.
 _THREADS: Final = 8
+# The room on the disk is looked at this often; what is stored between is taken off.
+_LOOK_EVERY_S: Final = 0.05
 # How often a store looks again when the same UID is stored by others at the same moment.
 _ATTEMPTS: Final = 5
 
@@ -77,6 +79,7 @@ class Instances:
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="archive-store")
         self._numbers = count()
         self._held_bytes = 0
+        self._looked_s, self._free_bytes = float("-inf"), 0
         for folder in (paths.OBJECTS, paths.INCOMING, paths.HANDOVER, paths.QUARANTINE):
             make_folder(data_dir / folder)
 
@@ -124,8 +127,12 @@ class Instances:
 
     def check_room(self, more_bytes: int) -> None:
         """Raise DiskFull when `more_bytes` would leave less than min_free_bytes on the disk."""
-        space = os.statvfs(self._data_dir)
-        if space.f_bavail * space.f_frsize - more_bytes < self.min_free_bytes:
+        now_s = self._clock.monotonic()
+        if now_s >= self._looked_s + _LOOK_EVERY_S or self._free_bytes - more_bytes < self.min_free_bytes:
+            space = os.statvfs(self._data_dir)
+            self._looked_s, self._free_bytes = now_s, space.f_bavail * space.f_frsize
+        self._free_bytes -= more_bytes
+        if self._free_bytes < self.min_free_bytes:
             raise DiskFull("no room: archive.retention.min_free_bytes is reached")
 
     # -- inside, for Incoming ---------------------------------------------------------------------------

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from failover.archive import paths, rejection, rows
 from failover.archive.writer import Transaction
-from failover.durable import make_folder, place, storage_error
+from failover.durable import place, storage_error
 from failover.errors import Conflict
 from failover.model import DebtState, Origin
 
@@ -128,9 +128,14 @@ class Placement:
     def _into_place(self, transaction: Transaction, path: str) -> None:
         target = self.data_dir / path
         try:
-            make_folder(target.parent)
             existed = target.exists()
-            place(self.temporary, target)
+            try:
+                place(self.temporary, target)
+            except FileNotFoundError:
+                # The first object of its folder; the name of that is synced before the commit as well.
+                target.parent.mkdir(mode=0o700, exist_ok=True)
+                transaction.folders.add(target.parent.parent)
+                place(self.temporary, target)
         except OSError as error:
             raise storage_error(error, target) from error
         transaction.folders.add(target.parent)
