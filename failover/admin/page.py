@@ -15,6 +15,7 @@ FILES: Final = {
     "/page.js": ("page.js", "text/javascript"),
     "/view.js": ("view.js", "text/javascript"),
     "/flow.js": ("flow.js", "text/javascript"),
+    "/owed.js": ("owed.js", "text/javascript"),
     "/page.css": ("page.css", "text/css"),
     "/icon.svg": ("icon.svg", "image/svg+xml"),
 }

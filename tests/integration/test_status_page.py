@@ -10,6 +10,8 @@ import pytest
 from aiohttp.test_utils import TestServer
 
 from failover.admin.api import admin_app
+from failover.admin.questions import OwedQuestion, OwedState
+from failover.admin.requests import Json
 from failover.config.schema import ListenAdmin
 from tests.fakes.operations import FakeOperations
 from tests.integration.browser import Page, a_page
@@ -100,3 +102,43 @@ async def test_a_silent_router_is_never_taken_for_a_calm_one(tmp_path: Path) -> 
         sign = "getComputedStyle(document.querySelector('#headline .sign')).display"
         assert await page.evaluate(sign) == "none"
         assert "✕ no contact" in await page.evaluate("document.title")
+
+
+async def test_what_is_owed_is_listed_when_someone_opens_it(tmp_path: Path) -> None:
+    def entry(number: int) -> Json:
+        return {
+            "sop_instance_uid": f"1.2.3.{number}",
+            "study_instance_uid": "1.2.3",
+            "state": "owed",
+            "since": "2026-01-01T03:04:05.000Z",
+            "last_status": "<b>0xA700</b>",
+            "times_sent": 2,
+            "next_attempt": None,
+        }
+
+    operations = FakeOperations()
+    operations.owed_pages[None] = {
+        "objects": [entry(1)],
+        "next": "1.2.3.1",
+        "sending": "the primary is drained",
+    }
+    operations.owed_pages["1.2.3.1"] = {"objects": [entry(2)], "next": None, "sending": "allowed"}
+    rows = "document.querySelectorAll('#owed-rows tr').length"
+    async with a_router(ListenAdmin(), operations) as url, a_page(tmp_path, url) as page:
+        await page.until(f"{HEADLINE} !== ''")
+        assert operations.questions == [], "nobody has opened it"
+        await page.evaluate("document.querySelector('#owed summary').click()")
+        await page.until(f"{rows} === 1")
+        said = await page.evaluate("document.getElementById('owed').innerText")
+        for words in ("<b>0xA700</b>", "1.2.3.1", "Nothing is sent now: the primary is drained."):
+            assert words in said
+        await page.evaluate("document.getElementById('owed-more').click()")
+        await page.until(f"{rows} === 2")
+        assert await page.evaluate("document.getElementById('owed-more').hidden")
+        operations.owed_pages.clear()
+        await page.evaluate(
+            "(s => { s.value = 'refused'; s.dispatchEvent(new Event('change')); })"
+            "(document.getElementById('owed-state'))"
+        )
+        await page.until("/refused nothing/.test(document.getElementById('owed-said').textContent)")
+        assert operations.questions[-1] == OwedQuestion(OwedState.REFUSED, 50, None)

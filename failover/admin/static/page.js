@@ -5,6 +5,7 @@ import {
   renderWould, tabTitle,
 } from "./view.js";
 import { renderFlow } from "./flow.js";
+import { followOwed } from "./owed.js";
 
 const SILENCE_MS = 4000; // the stream has a line each second
 const RETRY_MS = 1000;
@@ -289,4 +290,5 @@ function pause(milliseconds) {
   return new Promise((resolve) => setTimeout(resolve, milliseconds));
 }
 
+followOwed(ask);
 follow();
