@@ -59,9 +59,9 @@ before any upstream is asked.
 |---|---|---|
 | C-STORE of {CALLERS} callers within {WITHIN_S:.0f} s: lost, timed out, a moving status, or a status of the object that is no longer believed; none accepted meanwhile | store | suspect: stores have no probe |
 | three objects of the replicator in a row | store | the same |
-| C-ECHO, C-FIND, C-MOVE, C-GET: lost, timed out, a moving status; an association not opened | reach, query, retrieve | never by itself: probes are sent at once, and they decide |
+| C-ECHO, C-FIND, C-MOVE, C-GET: lost, timed out, a moving status; an association not opened, or rejected: transient | reach, query, retrieve | never by itself: probes are sent at once, and they decide |
 | three wait, or one beyond its usual time, and not a byte comes | reach | the same |
-| a rejection, a status of an object or identifier, a cancelled operation | | nothing |
+| a permanent rejection, a status of an object or identifier, a cancelled operation | | nothing |
 """
 
 

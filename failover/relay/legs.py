@@ -133,7 +133,8 @@ class Legs:
                     leg = Leg(upstream, association)
                     return leg
                 except AssociationRejected as error:
-                    outcome = Outcome.ANSWERED
+                    # Transient: it may be full for all. That counts for nothing but sends probes at once.
+                    outcome = Outcome.FAILED if error.transient else Outcome.ANSWERED
                     return error
                 except UpstreamError as error:
                     outcome = Outcome.FAILED

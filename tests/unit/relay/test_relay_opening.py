@@ -19,7 +19,8 @@ from failover.dicom.negotiation import (
 from failover.dicom.pdu import ExtendedNegotiation, UserIdentity
 from failover.dicom.requestor import open_association
 from failover.errors import AssociationRejected
-from failover.model import AeTitle, Phase, Verdict
+from failover.health.passive import LiveFact
+from failover.model import AeTitle, Part, Phase, Verdict
 from tests.fakes.upstream import CT, FakeUpstream, encoded, study
 from tests.unit.relay.scene import ALL, BACKUP, ECHO, ID, PRIMARY, STUDY_FIND, FastClock, Scene, scene
 from tests.unit.relay.test_relay_operations import get
@@ -126,6 +127,10 @@ async def test_a_primary_that_accepts_again_gets_the_searches_back(tmp_path: Pat
     async with scene(tmp_path) as stage:
         stage.primary.rejection = LOCAL_LIMIT_EXCEEDED
         caller = await stage.open()
+        facts = stage.relay.traffic[PRIMARY].take()
+        assert [(fact.part, fact.good) for fact in facts if isinstance(fact, LiveFact)] == [
+            (Part.REACH, False)
+        ]
         stage.primary.rejection = None
         await caller.send(ID[ECHO], echo_rq(1))
         assert await caller.receive() is not None
