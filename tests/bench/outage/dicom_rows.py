@@ -122,11 +122,11 @@ async def _run(row: Row, world: World, port: int, instances: Instances) -> tuple
     if world.site is not None:
         while not await asyncio.to_thread(_is_back, world.site):
             if _clock.monotonic() - ended_s > FAILBACK_WITHIN_S:
-                notes.append(f"not back on the primary after {FAILBACK_WITHIN_S:g} s")
+                notes.append(f"not on the primary with all paid after {FAILBACK_WITHIN_S:g} s")
                 break
             await world.sleep(0.2)
         else:
-            notes.append(f"back within {_clock.monotonic() - ended_s:.1f} s of the end of the fault")
+            notes.append(f"back, and all paid, {_clock.monotonic() - ended_s:.1f} s after the fault")
         await world.sleep(2.0)
     group.end()
     await asking
@@ -134,7 +134,8 @@ async def _run(row: Row, world: World, port: int, instances: Instances) -> tuple
 
 
 def _is_back(site: Site) -> bool:
-    return bool(site.status()["phase"] == "on_primary")
+    status = site.status()
+    return bool(status["phase"] == "on_primary" and status["replication"]["lag_objects"] == 0)
 
 
 def measure(names: list[str], wanted: list[str]) -> Iterator[Result]:
