@@ -89,7 +89,7 @@ def _said(
 _X_FORWARDED: Final = frozenset((b"x-forwarded-for", b"x-forwarded-host", b"x-forwarded-proto"))
 _HOST: Final = re.compile(rb"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(:[0-9]{1,5})?")
 _PAIR: Final = re.compile(
-    rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+)=(?:([!#$%&'*+\-.^_`|~0-9A-Za-z]+)"
+    rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+)=(?:([!#$%&'*+\-.^_`|~0-9A-Za-z:\[\]]+)"
     rb'|"((?:[\t !#-\[\]-~\x80-\xff]|\\[\t -~\x80-\xff])*)")'
 )
 # What stands between two pairs: of one element, or of two.
@@ -99,7 +99,8 @@ _BETWEEN: Final = re.compile(rb";|[ \t]*,[ \t]*")
 def parse_forwarded(value: bytes) -> list[dict[bytes, bytes]] | None:
     """Return the elements of a `Forwarded` field (RFC 7239 4), None when it has no strict reading.
 
-    No white space within an element, no parameter twice, no empty element.
+    No white space within an element, no parameter twice, no empty element. An address or a host with a port
+    may stand without quotes: it is read alike by everyone.
     """
     elements: list[dict[bytes, bytes]] = [{}]
     place = 0
@@ -123,7 +124,11 @@ def parse_forwarded(value: bytes) -> list[dict[bytes, bytes]] | None:
 
 
 def forwarded_fields(source: Origin) -> bytes:
-    """Return the lines of Forwarded (RFC 7239) and X-Forwarded-For, -Host and -Proto."""
+    """Return the lines of Forwarded (RFC 7239) and X-Forwarded-For, -Host and -Proto.
+
+    RFC 7239 4 wants quotes around a host with a port. Orthanc 1.10 takes them for a part of the name and
+    builds `http://"pacs:8080"/…`; who refuses a host without them takes it from Host, which is the same.
+    """
     addresses = ", ".join(source.hops).encode()
     elements = ", ".join(f"for={_node(hop)}" for hop in source.hops).encode()
     proto = source.scheme
@@ -135,7 +140,7 @@ def forwarded_fields(source: Origin) -> bytes:
             proto,
         )
     return (
-        b'Forwarded: %b;host="%b";proto=%b\r\n'
+        b"Forwarded: %b;host=%b;proto=%b\r\n"
         b"X-Forwarded-For: %b\r\nX-Forwarded-Host: %b\r\nX-Forwarded-Proto: %b\r\n"
     ) % (elements, source.host, proto, addresses, source.host, proto)
 

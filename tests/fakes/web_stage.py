@@ -90,7 +90,7 @@ async def web_stage(
     copies: bool = False,
     tee: bool = True,
     identity: ServerIdentity | None = None,
-    primary_tls: tuple[int, ClientTls] | None = None,
+    primary_tls: tuple[int, ClientTls | None] | None = None,
     admission: Admission | None = None,
     **listen: object,
 ) -> AsyncIterator[Stage]:

@@ -38,7 +38,7 @@ async def test_calm_reads_come_from_the_primary(stage: Stage) -> None:
     assert received.target == "/dicom-web/studies?PatientID=1"
     assert received.header("Host") == "pacs.example"
     assert received.header("X-Forwarded-For") == "127.0.0.1"
-    assert received.header("Forwarded") == 'for=127.0.0.1;host="pacs.example";proto=http'
+    assert received.header("Forwarded") == "for=127.0.0.1;host=pacs.example;proto=http"
 
 
 async def test_dead_port_is_answered_by_the_backup_in_the_same_request(stage: Stage) -> None:

@@ -41,7 +41,7 @@ def test_a_trusted_proxy_is_believed(claimed: str, address: str, hops: tuple[str
 def test_fields() -> None:
     lines = forwarded_fields(Origin("2001:db8::1", ("2001:db8::1", "10.0.0.1"), b"pacs:1", b"https"))
     assert lines == (
-        b'Forwarded: for="[2001:db8::1]", for=10.0.0.1;host="pacs:1";proto=https\r\n'
+        b'Forwarded: for="[2001:db8::1]", for=10.0.0.1;host=pacs:1;proto=https\r\n'
         b"X-Forwarded-For: 2001:db8::1, 10.0.0.1\r\nX-Forwarded-Host: pacs:1\r\nX-Forwarded-Proto: https\r\n"
     )
 
