@@ -14,12 +14,12 @@ from aiohttp import web
 
 from docs import commands_page, configuration_page, generate, metrics_page
 from failover.admin.api import admin_app
-from failover.admin.requests import Decision, RouteRequest
+from failover.admin.requests import RouteRequest
 from failover.audit.events import EventKind
 from failover.config.load import parse
 from failover.config.schema import ListenAdmin
 from failover.credentials.password_file import set_password
-from failover.routing.states import TRANSITIONS
+from failover.routing.states import TRANSITIONS, Decision
 from tests.fakes.operations import FakeOperations, calm_status
 from tests.peers.authority import Authority
 

@@ -1,4 +1,4 @@
-"""What the admin API needs of the router, as a Protocol: `app/router` implements it, tests have their own."""
+"""What the admin API needs of the router, as a Protocol: `app/operations` is one, tests have theirs."""
 
 from __future__ import annotations
 

@@ -14,6 +14,7 @@ from typing import Any, Final, TypeVar
 
 from failover.errors import IntentError, Unprocessable
 from failover.model import Mode, UpstreamName
+from failover.routing.states import Decision
 
 Json = dict[str, Any]
 _Choice = TypeVar("_Choice", bound=StrEnum)
@@ -25,15 +26,6 @@ DEFAULT_GRACE_S: Final = 60.0
 
 class BadRequest(IntentError):
     """Not one JSON object: HTTP 400."""
-
-
-class Decision(StrEnum):
-    """What only a person may decide."""
-
-    FAILBACK = "failback"  # begin the gated way back (policy.failback: manual)
-    REFUSED = "refused"  # go back although the primary refuses objects
-    VANISHED_OWED = "vanished-owed"  # what vanished from the primary is debt
-    VANISHED_DELETED = "vanished-deleted"  # what vanished from the primary was deleted there
 
 
 @dataclass(frozen=True, slots=True)

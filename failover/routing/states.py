@@ -119,10 +119,10 @@ DISTANCE: Final[Mapping[Phase, int]] = {Phase.ON_PRIMARY: 0, Phase.FAILING_BACK:
 class Decision(StrEnum):
     """What only a person may decide."""
 
-    FAILBACK = "failback"
-    REFUSED = "refused"
-    VANISHED_OWED = "vanished-owed"
-    VANISHED_DELETED = "vanished-deleted"
+    FAILBACK = "failback"  # begin the gated way back (policy.failback: manual)
+    REFUSED = "refused"  # go back although the primary refuses objects
+    VANISHED_OWED = "vanished-owed"  # what vanished from the primary is debt
+    VANISHED_DELETED = "vanished-deleted"  # what vanished from the primary was deleted there
 
 
 @dataclass(frozen=True, slots=True)

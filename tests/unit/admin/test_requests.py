@@ -9,7 +9,6 @@ import pytest
 
 from failover.admin.requests import (
     BadRequest,
-    Decision,
     DecisionRequest,
     RouteRequest,
     parse_decision_request,
@@ -17,6 +16,7 @@ from failover.admin.requests import (
 )
 from failover.errors import Unprocessable
 from failover.model import Mode, UpstreamName
+from failover.routing.states import Decision
 
 
 def route(**fields: Any) -> RouteRequest:

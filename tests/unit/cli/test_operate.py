@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 from typer.testing import Result
 
-from failover.admin.requests import Decision, DecisionRequest, RouteRequest
+from failover.admin.requests import DecisionRequest, RouteRequest
 from failover.model import Mode, UpstreamName
+from failover.routing.states import Decision
 from tests.fakes.operations import FakeOperations
 from tests.unit.cli.conftest import TOKEN, Running
 
