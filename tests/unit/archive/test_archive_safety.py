@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import timedelta
 from pathlib import Path
 from threading import Event
 
@@ -11,9 +12,13 @@ import pytest
 from failover.aio import cancel_and_wait, spawn
 from failover.archive.index import Index
 from failover.archive.kept_metadata import NAME, KeptMetadata
+from failover.archive.ledger import Ledger
 from failover.archive.paths import INDEX, OBJECTS
 from failover.archive.writer import Transaction
+from failover.clock import ManualClock
 from failover.errors import StateUnreadable
+from tests.unit.archive.conftest import Room
+from tests.unit.archive.objects import an_object
 
 
 async def test_who_gives_up_waiting_does_not_end_the_writing(tmp_path: Path) -> None:
@@ -69,3 +74,11 @@ def test_metadata_that_cannot_be_kept_on_the_disk_keep_nobody_from_starting(tmp_
     kept.keep({b"digest": b"{}"})
     assert kept.get([b"digest"]) == {b"digest": b"{}"}
     kept.close()
+
+
+async def test_a_clock_that_was_set_back_makes_no_debt_young(room: Room) -> None:
+    """Else the gate would take what came an hour before for what came just now, and let reads go back."""
+    await room.store(an_object())
+    before = ManualClock(room.clock.wall() - timedelta(hours=1))
+    numbers = Ledger(room.index, before).numbers()
+    assert (numbers.lag_objects, numbers.owed_older_than_10_s) == (1, 1)
