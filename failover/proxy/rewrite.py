@@ -160,6 +160,13 @@ def binds_connection(head: RequestHead | AnswerHead) -> bool:
     return known
 
 
+def length_lines(length: int, *, keep: bool) -> bytes:
+    """Return the `framing` of a whole answer."""
+    if keep:
+        return b"Content-Length: %d\r\n" % length
+    return b"Content-Length: %d\r\nConnection: close\r\n" % length
+
+
 # -- answers ----------------------------------------------------------------------------------------
 
 # Alt-Svc would lead callers past the router.
@@ -173,6 +180,16 @@ _UPSTREAM_LINES: Final = {name: b"X-Failover-Upstream: %b\r\n" % name.encode() f
 
 def answer_head(answer: AnswerHead, upstream: WebUpstream, place: Place, framing: bytes) -> bytes:
     """Return the whole head for the caller; `framing` as in `request_head`, with Connection."""
+    if not answer.kept:
+        return b"".join((_answer_lines(answer, upstream, place), framing, _CRLF))
+    # A kept head has no field that leads somewhere: its lines are the same for each place.
+    known = answer.derived.get(upstream.name)
+    if known is None or known[0] is not upstream:
+        known = answer.derived[upstream.name] = (upstream, _answer_lines(answer, upstream, place))
+    return b"".join((known[1], framing, _CRLF))
+
+
+def _answer_lines(answer: AnswerHead, upstream: WebUpstream, place: Place) -> bytes:
     lines = [b"HTTP/1.1 %d %b\r\n" % (answer.status, answer.reason)]
     connection = answer.connection
     if connection and not connection <= _NAMES_NO_FIELD:
@@ -184,8 +201,6 @@ def answer_head(answer: AnswerHead, upstream: WebUpstream, place: Place, framing
             line = _caller_lines.get(header)
             lines.append(_caller_line(header, upstream, place) if line is None else line)
     lines.append(_UPSTREAM_LINES[upstream.name])
-    lines.append(framing)
-    lines.append(_CRLF)
     return b"".join(lines)
 
 

@@ -308,8 +308,8 @@ class Proxy:
         """One request has ended. No path and no query in the log: they hold UIDs and names."""
         now_s = self.clock.monotonic()
         took_s = now_s - exchange.started_s
-        upstream = "none" if at is None else at.value
-        route = exchange.asked.route.value
+        upstream = "none" if at is None else at
+        route = exchange.asked.route
         key = (upstream, route, status)
         cells = self._cells.get(key)
         if cells is None:
