@@ -34,6 +34,7 @@ class Owner(Protocol):
     body: RequestBody | None
     forwarded: bytes
 
+    def answered_whole(self, head: AnswerHead, body: bytes) -> bool: ...
     def answer_began(self, head: AnswerHead) -> None: ...
     def answer_data(self, data: bytes) -> None: ...
     def answer_unfinished(self) -> None: ...
@@ -163,6 +164,10 @@ class Attempt:
     def upstream_writable(self) -> None:
         self._owner.caller.stirred = True
         self.pump()
+
+    def answered_whole(self, head: AnswerHead, body: bytes) -> bool:
+        # 401 may bind the connection to its caller.
+        return head.status != 401 and self._owner.answered_whole(head, body)
 
     def answer_began(self, head: AnswerHead) -> None:
         self._heard()

@@ -21,6 +21,7 @@ from failover.proxy import login, rewrite
 from failover.proxy.exchange import Exchange, Stage
 from failover.proxy.leads import Place
 from failover.proxy.login import LoginExchange
+from failover.proxy.response import Response
 from failover.proxy.upstream import READ_BUFFER, WRITE_HIGH_BYTES, WRITE_LOW_BYTES, UpstreamConnection
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ class CallerConnection(asyncio.BufferedProtocol):
         "_admitted", "_buffer", "_forwarded", "_forwarded_host", "_known",
         "_known_fields", "_proxy", "_reader", "_searched", "_since_s",
         "_trusted", "address", "bound", "closed", "ended", "exchange", "phase", "place",
-        "reading_paused", "stirred", "tls", "transport", "write_paused",
+        "reading_paused", "response", "stirred", "tls", "transport", "write_paused",
     )  # fmt: skip
 
     def __init__(self, proxy: Proxy) -> None:
@@ -58,6 +59,7 @@ class CallerConnection(asyncio.BufferedProtocol):
         self.bound: dict[UpstreamName, UpstreamConnection] = {}
         """Connections to upstreams that carried this caller's NTLM or Negotiate."""
         self.exchange: Exchange | LoginExchange | None = None
+        self.response = Response(self)
         self.place = Place(proxy.scheme, None, proxy.prefix)
         """Where the caller of the present request sees us."""
         self.phase = Phase.HEAD
@@ -167,6 +169,8 @@ class CallerConnection(asyncio.BufferedProtocol):
                 return
             self.phase = Phase.HEAD
             self._since_s = proxy.clock.monotonic()
+        if self._known is not None and not self._searched and self._next_is_known(self._known):
+            return
         try:
             end = head_end(self._buffer, self._searched, proxy.listen.max_head_bytes)
             if end < 0:
@@ -183,14 +187,24 @@ class CallerConnection(asyncio.BufferedProtocol):
         self._buffer, self._searched = b"", 0
         self._begin(head, rest)
 
+    def _next_is_known(self, known: RequestHead) -> bool:
+        """Callers repeat the fields of their last request more often than not: those are read once.
+
+        Only for a request that is all of the buffer. Where more than one line stands before the known fields
+        that is no first line, and everything is read.
+        """
+        raw, fields = self._buffer, self._known_fields
+        if not raw.endswith(fields) or len(raw) > self._proxy.listen.max_head_bytes:
+            return False
+        again = parse_again(raw[: -len(fields)], known)
+        if again is None:
+            return False
+        self._buffer = b""
+        self._begin(again, b"")
+        return True
+
     def _read_head(self, raw: bytes) -> RequestHead:
-        """Callers repeat the fields of their last request more often than not: those are read once."""
         first = raw.index(b"\r\n")
-        known = self._known
-        if known is not None and raw[first:] == self._known_fields:
-            again = parse_again(raw[:first], known)
-            if again is not None:
-                return again
         head = parse_request(raw)
         if len(raw) - first <= KNOWN_BYTES:
             self._known, self._known_fields = head, raw[first:]

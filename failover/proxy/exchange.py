@@ -26,7 +26,6 @@ from failover.proxy.body import Keep, RequestBody
 from failover.proxy.classify import classify
 from failover.proxy.copies import ACKNOWLEDGEMENT_WAITS_S, WebCopy
 from failover.proxy.hold import Delivery
-from failover.proxy.response import Response
 from failover.proxy.resume import CannotContinue
 from failover.proxy.retry import (
     BACKUP,
@@ -91,7 +90,7 @@ class Exchange:
         )  # fmt: skip
         self._checking = False
         self._attempt: Attempt | None = None
-        self._response = Response(caller)
+        self._response = caller.response
         self._tunnel: Tunnel | None = None
         self._first_asked: UpstreamName | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -268,6 +267,31 @@ class Exchange:
 
     # -- the answer
 
+    def answered_whole(self, head: AnswerHead, body: bytes) -> bool:
+        """Most answers come in one read. When there is nothing to judge it goes on at once.
+
+        What it does is what `answer_began`, `answer_data` and `answer_ended` would do for such an answer.
+        """
+        proxy, caller, asked, attempt = self._proxy, self.caller, self.asked, self._attempt
+        assert attempt is not None
+        name, status = attempt.name, head.status
+        if asked.kind is Kind.STORE or status in FAILING or not self._response.is_empty:
+            return False
+        if self._pursuit.judge(name, status) is not Judgement.PASS:
+            return False
+        upstream = proxy.upstreams[name]
+        if leads.rewriter(asked, head, upstream, caller.place) is not None:
+            return False
+        if name is PRIMARY and proxy.learns:
+            assert proxy.admission is not None
+            proxy.admission.heard(asked, self.head, head, self.forwarded, self.started_s)
+        self._leave(Outcome.ANSWERED, answered=True)
+        length, keep = len(body), self._keeps()
+        framing = rewrite.length_lines(length, keep=keep)
+        caller.write(rewrite.answer_head(head, upstream, caller.place, framing) + body)
+        self._finish(name, status, length, close=not keep)
+        return True
+
     def answer_began(self, head: AnswerHead) -> None:
         proxy, attempt = self._proxy, self._attempt
         assert attempt is not None
@@ -325,7 +349,7 @@ class Exchange:
             assert attempt is not None
             assert answer is not None
             self._leave(Outcome.ANSWERED)
-            self._finish(attempt.name, answer.head.status, answer, broken=True)
+            self._finish(attempt.name, answer.head.status, answer.body_bytes, broken=True)
         else:
             self.failed(Failure.BROKE)
 
@@ -375,7 +399,7 @@ class Exchange:
         self._note_store(name, status, lies=lies)
         self._leave(Outcome.FAILED if status in FAILING or lies else Outcome.ANSWERED, answered=True)
         if answer.begun:
-            self._finish(name, status, answer)
+            self._finish(name, status, answer.body_bytes, close=answer.close)
         elif judgement is Judgement.KEEP:
             self._response.keep()
             self._do(self._pursuit.answer_kept(name, self._proxy.clock.monotonic()))
@@ -417,7 +441,7 @@ class Exchange:
 
     def _pass_whole(self, answer: Answer) -> None:
         answer.pass_whole(self.caller, self.head, keep=self._keeps())
-        self._finish(answer.upstream.name, answer.head.status, answer)
+        self._finish(answer.upstream.name, answer.head.status, answer.body_bytes, close=answer.close)
 
     def _keeps(self) -> bool:
         """Whether the caller's connection serves on after this answer."""
@@ -465,7 +489,7 @@ class Exchange:
         answer = response.answer
         assert answer is not None
         # Never a short body that looks whole.
-        self._finish(answer.upstream.name, answer.head.status, answer, broken=True)
+        self._finish(answer.upstream.name, answer.head.status, answer.body_bytes, broken=True)
         return False
 
     def sweep(self, idle_s: float) -> None:
@@ -575,7 +599,7 @@ class Exchange:
         """Answer ourselves."""
         lost = self._response.lost
         if lost is not None:  # too late to say anything: never a short body that looks whole
-            self._finish(lost.upstream.name, lost.head.status, lost, broken=True)
+            self._finish(lost.upstream.name, lost.head.status, lost.body_bytes, broken=True)
             return
         keep = self._keeps()
         head_only = self.head.method == b"HEAD"
@@ -584,21 +608,21 @@ class Exchange:
             fields, page = challenge.of(self.head, self.asked)
         body = page or f"{sentence}\n".encode()
         self.caller.write(rewrite.own_page(status, body, fields, close=not keep, head_only=head_only))
-        self._finish(None, status, None, close=not keep)
+        self._finish(None, status, 0, close=not keep)
 
     def _finish(
-        self, name: UpstreamName | None, status: int, answer: Answer | None, *, close: bool = False,
+        self, name: UpstreamName | None, status: int, body_bytes: int, *, close: bool = False,
         broken: bool = False,
     ) -> None:  # fmt: skip
         self._close()
         cause = self._pursuit.cause
         if cause is not None and name is not None and name is not self._first_asked:
             self._proxy.metrics.http_moved.labels(cause).inc()
-        self._proxy.count(self, name, status, answer.body_bytes if answer is not None else 0, broken=broken)
+        self._proxy.count(self, name, status, body_bytes, broken=broken)
         if broken:
             self.caller.abort()
         else:
-            self.caller.exchange_ended(close=close or (answer is not None and answer.close))
+            self.caller.exchange_ended(close=close)
 
     def _close(self) -> None:
         self.stage = Stage.ENDED

@@ -2,7 +2,7 @@
 
 At most one answer begins. One that began and lost its upstream is `lost` until the other gives its rest; a
 failing one is `kept` until the other's is here; `parked` is an attempt that was silent inside its answer.
-Nothing is decided here.
+Nothing is decided here. One per connection of a caller; empty between two requests.
 """
 
 from __future__ import annotations
@@ -34,6 +34,11 @@ class Response:
         """Begun at an upstream that is lost, or that is parked; its rest is looked for."""
         self.parked: Attempt | None = None
         """Suspect in the middle of `lost`; the other is asked first."""
+
+    @property
+    def is_empty(self) -> bool:
+        """No answer has begun, and none is set aside."""
+        return self.answer is None and self.kept is None and self.lost is None and self.parked is None
 
     @property
     def begun(self) -> Answer | None:
@@ -118,7 +123,8 @@ class Response:
             kept.forget()
 
     def close(self) -> None:
-        self.forget()
-        self.forget_kept()
-        self.leave_parked()
-        self.lost = None
+        if not self.is_empty:
+            self.forget()
+            self.forget_kept()
+            self.leave_parked()
+            self.lost = None

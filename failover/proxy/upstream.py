@@ -12,7 +12,7 @@ import asyncio
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from failover.errors import ProtocolError
-from failover.http.framing import BodyReader, NoBody, UntilClose, answer_body
+from failover.http.framing import BodyReader, NoBody, UntilClose, answer_body, answer_has_body
 from failover.http.head import AnswerHead, head_end, parse_answer
 
 if TYPE_CHECKING:
@@ -28,6 +28,9 @@ WRITE_LOW_BYTES: Final = 64 * 1024
 
 class Asker(Protocol):
     """Who waits for the answer on a connection."""
+
+    def answered_whole(self, head: AnswerHead, body: bytes) -> bool:
+        """An answer came in one read. False: it is wanted by the calls that follow."""
 
     def answer_began(self, head: AnswerHead) -> None: ...
     def heard(self) -> None:
@@ -161,6 +164,10 @@ class UpstreamConnection(asyncio.BufferedProtocol):
                 # 100, 102, 103: the caller had its 100 from us, the rest is advice.
                 self._read_head(rest)
             return
+        if rest and len(rest) == head.content_length and answer_has_body(head, self._method):
+            self.reusable = head.keep_alive
+            if asker.answered_whole(head, rest):
+                return
         reader = answer_body(head, self._method)
         self._reader = reader
         self.reusable = head.keep_alive and not isinstance(reader, UntilClose)
