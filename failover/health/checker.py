@@ -35,6 +35,8 @@ from failover.model import Address, Part, Service, UpstreamName
 _log = structlog.get_logger(__name__)
 
 TICK_S: Final = 0.025  # how often live traffic is looked at
+# As often when there is none: before a request that begins now counts as a silence, it is looked at twice.
+CALM_TICK_S: Final = 0.075
 KNOWN_FILE: Final = "known-studies.json"
 _STOP_S: Final = 3.0  # how long the thread may take to end; it is a daemon and dies with the process
 
@@ -137,8 +139,9 @@ class Checker:
                 await side.close()
 
     async def _look(self, still: LoopWatch) -> None:
+        tick_s = TICK_S
         while True:
-            await self._clock.sleep(TICK_S)
+            await self._clock.sleep(tick_s)
             stood_still_s = still.tick(self._clock.monotonic())
             for key, watch in self._watches.items():
                 try:
@@ -146,6 +149,8 @@ class Checker:
                 except Exception:
                     # A bug in one rule must not end the watching of the others.
                     _log.exception("look failed", upstream=key[0], service=key[1])
+            tick_s = CALM_TICK_S if all(watch.calm for watch in self._watches.values()) else TICK_S
+            still.expect(tick_s)
 
     def _make(self, still: LoopWatch, sides: list[WebSide]) -> list[ServiceWatch]:
         health, rules = self._configuration.health, _rules(self._configuration)

@@ -1,6 +1,6 @@
 """When our own loop stood still: then a late answer is our fault, not the upstream's. Pure.
 
-The checker ticks it at a fixed rhythm; a tick that comes late is a standstill of that length.
+The checker ticks it in a known rhythm; a tick that comes late is a standstill of that length.
 """
 
 from __future__ import annotations
@@ -19,6 +19,10 @@ class LoopWatch:
         self._tick_s = tick_s
         self._last_s = now_s
         self._gaps: deque[tuple[float, float]] = deque()  # (began, ended)
+
+    def expect(self, tick_s: float) -> None:
+        """The next tick is due `tick_s` after the last one."""
+        self._tick_s = tick_s
 
     def tick(self, now_s: float) -> float:
         """The loop runs. Returns for how many seconds it stood still just before."""

@@ -129,6 +129,7 @@ class ServiceWatch:
         self._tell = tell
         self._told: Report | None = None
         self._late: dict[Part, _Asked] = {}
+        self._quiet = False
         self._woken = asyncio.Event()
         self._trigger: tuple[str, _Pacing] | None = None  # why two immediate probes are wanted
         calm_s = self._probes[Part.REACH].plan.interval_s if Part.REACH in self._probes else 1.0
@@ -146,13 +147,23 @@ class ServiceWatch:
 
     # -- what live traffic and time say -------------------------------------------------------------
 
+    @property
+    def calm(self) -> bool:
+        """Up, nobody waits, and nothing ended since `look` before: a rarer look would miss nothing."""
+        return (
+            self._quiet and not self._late and self.health.verdict is Verdict.UP
+            and self._trigger is None and not self._traffic.waiting()
+        )  # fmt: skip
+
     def look(self, stood_still_s: float) -> None:
         """Take the facts of live traffic; `stood_still_s` is how long our loop just stood still."""
         now_s = self._clock.monotonic()
         health = self.health
         if stood_still_s:
             health = rule.stood_still(health, stood_still_s)
-        for fact in self._traffic.take():
+        facts = self._traffic.take()
+        self._quiet = not facts
+        for fact in facts:
             if not isinstance(fact, LiveFact):
                 health = rule.stored_by_caller(health, fact.caller, fact.accepted, now_s, self._policy)
             elif fact.good:

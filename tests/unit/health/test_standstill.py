@@ -28,3 +28,12 @@ def test_a_standstill_is_counted_where_it_was() -> None:
 def test_the_ongoing_one_counts_before_its_tick() -> None:
     still = LoopWatch(0.025, 10.0)
     assert round(still.stood_still_s(10.0, 10.525), 6) == 0.5
+
+
+def test_a_slower_rhythm_that_was_said_is_no_standstill() -> None:
+    still = LoopWatch(0.025, 0.0)
+
+    still.expect(0.1)
+
+    assert still.tick(0.12) == 0.0
+    assert round(still.tick(0.52), 6) == 0.3

@@ -163,6 +163,19 @@ async def test_in_calm_one_probe_each_interval() -> None:
         assert len(w.reach.asked_at_s) == 11
 
 
+async def test_calm_while_it_is_up_and_nobody_asks() -> None:
+    async with watched() as w:
+        calm = [w.watch.calm]
+        token = w.traffic.began(QUERY, "qido")
+        calm.append(w.watch.calm)  # somebody waits
+        w.traffic.ended(token, Outcome.ANSWERED)
+        await w.passes(TICK_S)
+        calm.append(w.watch.calm)  # there was something to see
+        await w.passes(TICK_S)
+        calm.append(w.watch.calm)
+        assert calm == [True, False, False, True]
+
+
 async def test_dead_at_the_start_is_down_after_fall_probes() -> None:
     w = Watched()
     w.reach.unreachable = True
