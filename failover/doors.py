@@ -31,6 +31,9 @@ _RETRY_S: Final = 0.25
 # How long we wait for the peer's close_notify, or for one who spoke plain to read why; then it is dropped.
 _GOODBYE_S: Final = 2.0
 _UNREAD_BYTES: Final = 65536
+# Lines of the log about those who did not get in: so many in so many seconds; a flood must not fill the disk.
+_TOLD: Final = 10
+_TELL_EVERY_S: Final = 10.0
 
 Make = Callable[[], asyncio.BaseProtocol]
 
@@ -58,6 +61,8 @@ class Handshakes:
         self._tasks: dict[asyncio.Task[None], str] = {}  # and the address; oldest first
         self._of_address: Counter[str] = Counter()
         self.failed = 0
+        self._told = 0
+        self._told_since_s = float("-inf")
 
     @property
     def under_way(self) -> int:
@@ -122,7 +127,12 @@ class Handshakes:
 
     def _tell(self, host: str, why: str) -> None:
         self.failed += 1
-        _log.info("no TLS", listener=self._identity.listener, peer=host, why=why)
+        now_s = asyncio.get_running_loop().time()
+        if now_s - self._told_since_s >= _TELL_EVERY_S:
+            self._told_since_s, self._told = now_s, 0
+        self._told += 1
+        if self._told <= _TOLD:
+            _log.info("no TLS", listener=self._identity.listener, peer=host, why=why, failed=self.failed)
 
 
 class Door:
