@@ -93,6 +93,10 @@ class NoContext(UpstreamRefused):
     """The peer has no such service: no presentation context for it was accepted. Use another way."""
 
 
+# Neither as it is nor in another encoding: the same as a refused SOP class (PS3.7 C.5.6).
+_NO_CONTEXT: Final = Stored(False, SOP_CLASS_NOT_SUPPORTED, "C-STORE: no presentation context")
+
+
 class DimseBulk:
     """One peer, asked under one calling AE title by at most `concurrency` associations at a time."""
 
@@ -241,12 +245,16 @@ class DimseBulk:
     def _store(self, objects: Sequence[Outgoing]) -> dict[str, Stored]:
         contexts = _store_contexts(objects)
         answered: dict[str, Stored] = {}
-        with self._association(contexts) as association:
-            for item in objects:
-                try:
-                    answered[item.sop_instance_uid] = self._one_store(association, item)
-                except UpstreamError:
-                    break  # the association is gone; what was not answered is not in the result
+        try:
+            with self._association(contexts) as association:
+                for item in objects:
+                    try:
+                        answered[item.sop_instance_uid] = self._one_store(association, item)
+                    except UpstreamError:
+                        break  # the association is gone; what was not answered is not in the result
+        except NoContext:
+            # It takes none of these classes: each object is refused, as it is among others that it takes.
+            return {item.sop_instance_uid: _NO_CONTEXT for item in objects}
         return answered
 
     def _one_store(self, association: Association, item: Outgoing) -> Stored:
@@ -254,8 +262,7 @@ class DimseBulk:
         if not _accepted(association, item.sop_class_uid, item.transfer_syntax_uid):
             source = _uncompressed(item) if _accepted(association, item.sop_class_uid) else None
         if source is None:
-            # Neither as it is nor in another encoding: the same as a refused SOP class (PS3.7 C.5.6).
-            return Stored(False, SOP_CLASS_NOT_SUPPORTED, "C-STORE: no presentation context")
+            return _NO_CONTEXT
         try:
             answer = association.send_c_store(source)
         except ValueError as error:

@@ -208,3 +208,25 @@ async def test_store_then_move_without_get(samples: list[FileDataset], tmp_path:
         with pytest.raises(UpstreamRefused):
             await client.move(question, AeTitle("NOBODY"), 4712)
         await client.close()
+
+
+async def test_objects_of_a_class_that_nobody_takes_there_are_refused_each(
+    samples: list[FileDataset], tmp_path: Path
+) -> None:
+    """Else they would stay owed for ever, and hold up the way back without a word of which."""
+    from pynetdicom import AE
+
+    entity = AE("NARROW")
+    entity.add_supported_context("1.2.840.10008.1.1")
+    port = free_port()
+    server = entity.start_server(("127.0.0.1", port), block=False)
+    client = DimseBulk(DicomPeer(Address("127.0.0.1", port), AeTitle("NARROW")), ME)
+    try:
+        sent = [outgoing(instance, tmp_path) for instance in samples[:3]]
+        answers = await client.store(sent)
+        assert {uid: answer.failure_reason for uid, answer in answers.items()} == {
+            item.sop_instance_uid: 0x0122 for item in sent
+        }
+    finally:
+        await client.close()
+        server.shutdown()
