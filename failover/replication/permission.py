@@ -103,7 +103,8 @@ def interrupts(before: Word | None, word: Word) -> bool:
 
 def isolates(word: Word) -> bool:
     """Whether an operator keeps callers from the primary, so that it may be serviced."""
-    return word.mode is Mode.DRAIN or (word.mode is Mode.FORCED and word.forced is UpstreamName.BACKUP)
+    # A router that does not say to whom it is forced may mean the backup: a recheck too many harms nobody.
+    return word.mode is Mode.DRAIN or (word.mode is Mode.FORCED and word.forced is not UpstreamName.PRIMARY)
 
 
 def _nothing(reason: str) -> Permission:

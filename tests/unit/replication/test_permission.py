@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from failover.replication.permission import Word, parse_word, permission
+from failover.replication.permission import Word, interrupts, parse_word, permission
 
 
 def word(**said: Any) -> Word:
@@ -61,3 +61,11 @@ def test_stores_in_doubt_are_told_by_service() -> None:
 def test_a_word_that_cannot_be_read_is_no_word(bad: dict[str, Any]) -> None:
     with pytest.raises((ValueError, KeyError, TypeError, AttributeError)):
         word(**bad)
+
+
+@pytest.mark.parametrize("said", [{"forced": "backup"}, {}])
+def test_a_forced_backup_interrupts_although_replication_went_on(said: dict[str, Any]) -> None:
+    """A primary that was rolled back meanwhile has lost what nobody deleted: it is asked again."""
+    forced = word(mode="forced", phase="on_backup", keep_replicating=True, **said)
+    assert not interrupts(forced, forced)
+    assert interrupts(forced, word(phase="failing_back"))
