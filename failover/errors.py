@@ -77,6 +77,10 @@ class UpstreamRefused(UpstreamError):
         self.transient = transient
 
 
+class LoginWanted(UpstreamRefused):
+    """It answers nobody who shows no credentials (401, 403), and we have none: more cannot be told."""
+
+
 class AssociationRejected(UpstreamRefused):
     """A-ASSOCIATE-RJ (PS3.8 9.3.4). `transient` is result 2; source and reason as they came."""
 

@@ -2,6 +2,7 @@
 
 Answers it over a `Searcher` (QIDO or C-FIND). Learns a few studies at the first search. One that is not
 found is a failure only when two other known ones are not found either: it may have been deleted or merged.
+Who wants a login and never showed a study without one passes: it answers, and more cannot be told.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from datetime import datetime, timedelta
 from typing import Final, Protocol
 
 from failover.clock import Clock
-from failover.errors import UpstreamBroke
+from failover.errors import LoginWanted, UpstreamBroke
 from failover.model import Part
 
 KNOWN_MOST: Final = 10
@@ -85,7 +86,11 @@ class SearchProbe:
     async def ask(self) -> str:
         uid = self._known.next()
         if uid is None:
-            return await self._learn()
+            try:
+                return await self._learn()
+            except LoginWanted:
+                # It answers, and has never let us in: its logins work, of its database we know nothing.
+                return f"{self.name} wants a login, no study is known"
         if await self._searcher.holds(uid):
             self._known.seen = self._clock.wall()
             return f"{self.name} finds a known study"

@@ -15,7 +15,14 @@ import aiohttp
 
 from failover.clients.http_tls import connect_failure, tls_options
 from failover.config.schema import HttpProbe
-from failover.errors import TlsUnusable, UpstreamBroke, UpstreamError, UpstreamRefused, UpstreamUnreachable
+from failover.errors import (
+    LoginWanted,
+    TlsUnusable,
+    UpstreamBroke,
+    UpstreamError,
+    UpstreamRefused,
+    UpstreamUnreachable,
+)
 from failover.health.search import KnownStudies
 from failover.model import ClientTls, Part
 
@@ -74,6 +81,8 @@ class WebSide:
         status, body = await self.ask("GET", path, _QIDO_JSON)
         if status == 204:
             return []
+        if status in (401, 403):
+            raise LoginWanted(f"QIDO gives {status}", transient=False)
         if not 200 <= status < 300:
             raise UpstreamRefused(f"QIDO gives {status}", transient=status >= 500)
         try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from failover.clock import ManualClock
-from failover.errors import UpstreamBroke, UpstreamRefused
+from failover.errors import LoginWanted, UpstreamBroke, UpstreamRefused
 from failover.health.search import KnownStudies, SearchProbe
 
 
@@ -94,3 +94,37 @@ async def test_a_refusal_is_a_failure() -> None:
 
     with pytest.raises(UpstreamRefused):
         await probe(Refusing([])).ask()
+
+
+class Locked(Catalogue):
+    """A PACS that wants a login for every search, from some time on."""
+
+    locked = True
+
+    async def holds(self, study_instance_uid: str) -> bool:
+        self._look_at_the_door()
+        return await super().holds(study_instance_uid)
+
+    async def recent(self, dates: str | None, limit: int) -> list[str]:
+        self._look_at_the_door()
+        return await super().recent(dates, limit)
+
+    def _look_at_the_door(self) -> None:
+        if self.locked:
+            raise LoginWanted("QIDO gives 401", transient=False)
+
+
+async def test_a_primary_that_wants_a_login_is_no_dead_one() -> None:
+    searching = probe(Locked(["1.2.3"]))
+    for _ in range(3):
+        assert await searching.ask() == "QIDO wants a login, no study is known"
+
+
+async def test_one_that_let_us_in_before_fails_when_it_wants_a_login_now() -> None:
+    catalogue = Locked(["1.2.3"])
+    catalogue.locked = False
+    searching = probe(catalogue)
+    await searching.ask()
+    catalogue.locked = True
+    with pytest.raises(LoginWanted):
+        await searching.ask()
