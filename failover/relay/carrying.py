@@ -14,10 +14,11 @@ import structlog
 from failover.dicom.dimse import Category, Status, category
 from failover.health.passive import Outcome
 from failover.model import UpstreamName
+from failover.relay.flight import Answer, Flight, LegLost, own_response
 from failover.relay.legs import Leg
 from failover.relay.offer import AGAIN_EVERY_S, NEITHER_S
 from failover.relay.operations import Judgement, OnLoss, judge
-from failover.relay.session import Answer, Flight, LegLost, Session, own_response
+from failover.relay.session import Session
 from failover.routing.selection import Choice, Kind
 
 _log = structlog.get_logger(__name__)

@@ -25,9 +25,10 @@ from failover.dicom.dimse import (
 from failover.dicom.pdu import Buffer
 from failover.errors import AssociationEnded, SpoolFull
 from failover.health.passive import Outcome
+from failover.relay.flight import Answer, CallerLeft, Flight, LegLost
 from failover.relay.legs import Leg
 from failover.relay.reverse import relay_backwards
-from failover.relay.session import Answer, CallerLeft, Flight, LegLost, Session
+from failover.relay.session import Session
 from failover.spool import KeptBody
 
 _log = structlog.get_logger(__name__)

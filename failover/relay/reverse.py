@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from failover.dicom.dimse import Message
+from failover.relay.flight import Flight
 from failover.relay.legs import Leg
 from failover.relay.operations import operation
-from failover.relay.session import Flight, Session
+from failover.relay.session import Session
 
 
 async def relay_backwards(session: Session, leg: Leg, message: Message) -> None:

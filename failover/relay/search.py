@@ -10,11 +10,12 @@ from typing import Final
 from failover.dicom.dimse import Category, Command, Message, Tag, category
 from failover.errors import AssociationEnded
 from failover.health.passive import Outcome
+from failover.relay.flight import Answer, CallerLeft, Flight, LegLost
 from failover.relay.legs import Leg
 from failover.relay.matches import match_key
 from failover.relay.operations import Keep
 from failover.relay.reverse import relay_backwards
-from failover.relay.session import Answer, CallerLeft, Flight, LegLost, Session
+from failover.relay.session import Session
 
 _KEEP_RAW_BYTES: Final = 8 << 20  # matches kept as they are; beyond that only their keys
 _COUNTERS: Final = (Tag.COMPLETED, Tag.FAILED, Tag.WARNING)

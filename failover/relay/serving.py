@@ -5,11 +5,12 @@ from __future__ import annotations
 from failover.dicom.dimse import Message
 from failover.errors import LimitExceeded
 from failover.relay.carrying import carry
+from failover.relay.flight import CallerLeft, Flight, LegLost, too_long
 from failover.relay.operations import Keep, Shape, operation
 from failover.relay.retrieve import Retrieve
 from failover.relay.reverse import relay_backwards
 from failover.relay.search import Search
-from failover.relay.session import CallerLeft, Flight, LegLost, Session, too_long
+from failover.relay.session import Session
 from failover.relay.store import relay_store
 
 

@@ -7,9 +7,7 @@ the first is lost or says no. How an operation is sent and answered is in `searc
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
 from typing import Final, Protocol
 
 import structlog
@@ -19,22 +17,19 @@ from failover.dicom.dimse import (
     Command,
     Fragment,
     Message,
-    Status,
-    Tag,
     cancel_rq,
-    response,
 )
 from failover.dicom.exchange import Association
 from failover.dicom.pdu import Buffer
-from failover.errors import AssociationEnded, LimitExceeded, UpstreamError, UpstreamTimeout
+from failover.errors import AssociationEnded, UpstreamError, UpstreamTimeout
 from failover.health.passive import LiveTraffic, Outcome
 from failover.metrics import RouterMetrics
 from failover.model import Service, UpstreamName, Verdict
 from failover.relay.copies import Copies
+from failover.relay.flight import Answer, CallerLeft, Flight, LegLost, not_taken
 from failover.relay.legs import Leg, Legs
 from failover.relay.object_statuses import ObjectStatuses
 from failover.relay.offer import Proposal
-from failover.relay.operations import Operation
 from failover.routing.board import RouteBoard
 from failover.routing.selection import Choice, Kind, choose
 from failover.spool import Spool
@@ -44,54 +39,6 @@ MAX_SHORT_BYTES: Final = 4 << 20  # of an identifier or a match; a longer one en
 _CALLER_SILENT_S: Final = 300.0  # a caller that answers no sub-operation for so long is aborted
 _PASSED_OVER_S: Final = 1.0  # for so long nobody waits a second time for who let our patience run out
 _LOST_TWICE: Final = 2  # an upstream that lost one operation so often is not asked a third time at once
-
-
-class LegLost(Exception):
-    """The leg died, hangs, broke the protocol, or its upstream is no longer to be waited for."""
-
-    def __init__(self, sentence: str, outcome: Outcome) -> None:
-        super().__init__(sentence)
-        self.outcome = outcome
-
-
-class CallerLeft(Exception):
-    """The caller aborted or its connection died: whatever is under way has no taker."""
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """The final response to an operation, not yet passed on. `delivered`: what came before it."""
-
-    command: Command
-    data_set: bytes | None = None
-    delivered: int = 0
-    upstream_at_fault: bool = False  # although its status speaks of the object
-
-
-@dataclass(slots=True)
-class Flight:
-    """One operation under way."""
-
-    policy: Operation
-    request: Message
-    token: int = 0
-    cancel_sent: bool = False
-    unkept: bool = False  # what it carries is not kept (any more), so that no other upstream can get it
-    sent: bool = False  # a byte of it was given to an upstream
-    moved: bool = False
-    hollow: bool = False  # the backup's answer did not count, because the primary was not down
-    refused: dict[UpstreamName, Answer] = field(default_factory=dict)
-    lost: Counter[UpstreamName] = field(default_factory=Counter)  # cleared when both are asked anew
-    losses: int = 0
-    acknowledged: Callable[[UpstreamName, int], Awaitable[None]] | None = None  # told before the caller is
-
-    @property
-    def context_id(self) -> int:
-        return self.request.context_id
-
-    @property
-    def message_id(self) -> int:
-        return self.request.command.message_id
 
 
 class Surroundings(Protocol):
@@ -216,7 +163,7 @@ class Session:
             self._raise_if_caller_left()
             if flight.context_id not in leg.association.contexts:
                 _log.info("the upstream does not take this context", upstream=str(upstream))
-                flight.refused[upstream] = Answer(_not_taken(flight))
+                flight.refused[upstream] = Answer(not_taken(flight))
                 continue
             self._kind = kind
             return leg, choice
@@ -394,23 +341,3 @@ class Session:
 
 async def _not_serving(message: Message) -> None:
     raise AssertionError("a session that nobody serves")
-
-
-def own_response(flight: Flight, status: int, comment: str | None = None) -> Command:
-    """A response that we make ourselves."""
-    return response(flight.request.command, status, {Tag.ERROR_COMMENT: comment})
-
-
-def _not_taken(flight: Flight) -> Command:
-    """The answer when the upstream of a re-opened leg does not take the operation's presentation context.
-
-    Of a C-STORE 0x0122 would say that the object is at fault, so that a modality would not try again.
-    """
-    status = flight.policy.lost if flight.policy.kind is Kind.STORE else Status.SOP_CLASS_NOT_SUPPORTED
-    return own_response(flight, status, "not taken by the archive that answers now")
-
-
-def too_long(flight: Flight, error: LimitExceeded) -> Command:
-    """The answer to an operation whose identifier is beyond our limit."""
-    _log.warning("identifier too long", operation=flight.policy.name, why=str(error))
-    return own_response(flight, Status.IDENTIFIER_DOES_NOT_MATCH, "identifier too long")

@@ -14,8 +14,9 @@ from failover.errors import AssociationEnded, SpoolFull
 from failover.health.passive import Outcome
 from failover.model import Phase, Service, UpstreamName, Verdict
 from failover.relay.carrying import carry
+from failover.relay.flight import Answer, CallerLeft, Flight, LegLost
 from failover.relay.legs import Leg
-from failover.relay.session import Answer, CallerLeft, Flight, LegLost, Session
+from failover.relay.session import Session
 from failover.spool import KeptBody
 
 _log = structlog.get_logger(__name__)
