@@ -34,6 +34,7 @@ from failover.dicom.negotiation import (
     agreed_contexts,
 )
 from failover.dicom.pdu import AssociateRq, ContextResult
+from failover.dicom.turned_away import Cause, TurnedAway
 from failover.doors import Door, HandshakeLimits, Handshakes
 from failover.errors import AssociationEnded
 from failover.tls import ServerIdentity
@@ -93,12 +94,14 @@ class Acceptor:
         *,
         known_ae_titles: Collection[str] = (),
         name: str = "acceptor",
+        turned_away: Callable[[Cause], None] | None = None,
     ) -> None:
         self._limits = limits
         self._admit, self._accept, self._serve = admit, accept, serve
         self._clock = clock
         self._known = frozenset(known_ae_titles)
         self._name = name
+        self._turned_away = TurnedAway(name, clock, turned_away)
         self._server: asyncio.Server | None = None
         self._door: Door | None = None
         self._reaper: asyncio.Task[None] | None = None
@@ -128,6 +131,11 @@ class Acceptor:
     def _begin_reaping(self) -> None:
         if self._reaper is None:
             self._reaper = spawn(self._reap(), name=f"{self._name} reaper")
+
+    def change(self, limits: Limits, known_ae_titles: Collection[str]) -> None:
+        """Go by these from the next association on; those that are open stay."""
+        self._limits = limits
+        self._known = frozenset(known_ae_titles)
 
     @property
     def associations(self) -> int:
@@ -200,6 +208,7 @@ class Acceptor:
 
     def _drop_half_open(self, connection: Connection) -> None:
         del self._half_open[connection]
+        self._turned_away.note(Cause.HALF_OPEN, connection.peer_host)
         connection.end("too many half-open connections")
         connection.drop()
 
@@ -214,9 +223,14 @@ class Acceptor:
         assert isinstance(rq, AssociateRq)
         if connection.ended is not None:
             return
-        rejection = self._admit(rq, connection.peer_host) or self._over_limit(rq, connection.peer_host)
+        rejection = self._admit(rq, connection.peer_host)
         if rejection is not None:
             self._reject(connection, rq, rejection)
+            return
+        cause = self._over_limit(rq, connection.peer_host)
+        if cause is not None:
+            self._turned_away.note(cause, connection.peer_host, rq.calling_ae)
+            connection.send_rj(LOCAL_LIMIT_EXCEEDED)
             return
         self._half_open.pop(connection, None)
         self._open[connection] = None
@@ -265,11 +279,11 @@ class Acceptor:
         if not inspect.isawaitable(answer):
             return answer
         accepting = spawn(_awaited(answer), name=f"{self._name} accept")
-        leaving = spawn(connection.wait_ended(), name=f"{self._name} leaving")
+        leaving = connection.ending()
         try:
             await asyncio.wait((accepting, leaving), return_when=asyncio.FIRST_COMPLETED)
         finally:
-            await cancel_and_wait(accepting, leaving)
+            await cancel_and_wait(accepting)
         if accepting.cancelled():
             return None
         if accepting.exception() is not None:  # logged by `spawn`: a fault of ours, not of the requestor
@@ -287,18 +301,19 @@ class Acceptor:
         )
         connection.send_rj(rejection)
 
-    def _over_limit(self, rq: AssociateRq, host: str) -> Rejection | None:
+    def _over_limit(self, rq: AssociateRq, host: str) -> Cause | None:
         limits = self._limits
-        places = limits.max_associations
-        if self._known and rq.calling_ae not in self._known:
-            places -= limits.reserve
-        if (
-            self._stopping
-            or len(self._open) >= places
-            or self._of_address[host] >= limits.max_per_address
-            or self._of_ae_title[rq.calling_ae] >= limits.max_per_ae_title
-        ):
-            return LOCAL_LIMIT_EXCEEDED
+        if self._stopping:
+            return Cause.STOPPING
+        if len(self._open) >= limits.max_associations:
+            return Cause.MAX_ASSOCIATIONS
+        stranger = bool(self._known) and rq.calling_ae not in self._known
+        if stranger and len(self._open) >= limits.max_associations - limits.reserve:
+            return Cause.RESERVE
+        if self._of_address[host] >= limits.max_per_address:
+            return Cause.MAX_PER_ADDRESS
+        if self._of_ae_title[rq.calling_ae] >= limits.max_per_ae_title:
+            return Cause.MAX_PER_AE_TITLE
         return None
 
     # -- reaping ------------------------------------------------------------------------------------

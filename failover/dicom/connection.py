@@ -91,8 +91,9 @@ class Connection(asyncio.BufferedProtocol):
         self._reading_paused = False
         self._writing_paused = False
         self._writes = 0
-        self._arrived: asyncio.Future[None] | None = None
+        self._arrived: list[asyncio.Future[None]] = []  # one for each who waits
         self._drained: asyncio.Future[None] | None = None
+        self._ending: asyncio.Future[None] | None = None
         self._gone: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     # -- what the owner asks ------------------------------------------------------------------------
@@ -227,10 +228,12 @@ class Connection(asyncio.BufferedProtocol):
         if self._transport is not None:
             self._transport.abort()
 
-    async def wait_ended(self) -> None:
-        """Return when nothing more comes."""
-        while self.ended is None:
-            await self._wait_for_arrival()
+    def ending(self) -> asyncio.Future[None]:
+        """A future that is done when nothing more comes. For one who waits."""
+        self._ending = asyncio.get_running_loop().create_future()
+        if self.ended is not None:
+            self._ending.set_result(None)
+        return self._ending
 
     async def wait_gone(self) -> None:
         """Return when the transport is closed."""
@@ -244,6 +247,8 @@ class Connection(asyncio.BufferedProtocol):
         """Mark that nothing more comes, and wake everyone who waits for it."""
         if self.ended is None:
             self.ended = why
+            if self._ending is not None and not self._ending.done():
+                self._ending.set_result(None)
         self._wake()
         self._wake_writers()
 
@@ -257,11 +262,7 @@ class Connection(asyncio.BufferedProtocol):
         self.peer_host = str(peer[0]) if isinstance(peer, tuple) else ""
         raw = transport.get_extra_info("socket")
         if raw is not None:
-            with contextlib.suppress(OSError):
-                raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                raw.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-                for option, value in _KEEPALIVE:
-                    raw.setsockopt(socket.IPPROTO_TCP, option, value)
+            _set_options(raw.fileno())
             self._socket = raw
         if not self.machine.requestor:
             self._step(Event.TRANSPORT_ACCEPTED)
@@ -441,13 +442,16 @@ class Connection(asyncio.BufferedProtocol):
             raise AssociationEnded(self.ended)
 
     async def _wait_for_arrival(self) -> None:
-        if self._arrived is None or self._arrived.done():
-            self._arrived = asyncio.get_running_loop().create_future()
-        await asyncio.shield(self._arrived)
+        arrived: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._arrived.append(arrived)
+        await arrived
 
     def _wake(self) -> None:
-        if self._arrived is not None and not self._arrived.done():
-            self._arrived.set_result(None)
+        if self._arrived:
+            waiting, self._arrived = self._arrived, []
+            for arrived in waiting:
+                if not arrived.done():
+                    arrived.set_result(None)
         if self.listener is not None:
             self.listener()
 
@@ -457,6 +461,21 @@ class Connection(asyncio.BufferedProtocol):
             drained.set_result(None)
         if self.listener is not None:
             self.listener()
+
+
+def _set_options(descriptor: int) -> None:
+    """No delay, and keep-alive. uvloop's stand-in for a socket makes one anew for each option: made once."""
+    if descriptor < 0:
+        return  # closed already
+    raw = socket.socket(socket.AF_INET, socket.SOCK_STREAM, 0, descriptor)
+    try:
+        with contextlib.suppress(OSError):
+            raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            raw.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            for option, value in _KEEPALIVE:
+                raw.setsockopt(socket.IPPROTO_TCP, option, value)
+    finally:
+        raw.detach()  # the descriptor is the transport's
 
 
 def _size(item: Message | Fragment) -> int:

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
-from typing import Final
+from typing import Any, Final
 
 from failover.dicom.units import (
     APPLICATION_CONTEXT,
@@ -294,7 +293,7 @@ def _decode_result(body: bytes, start: int, end: int) -> ContextResult:
 
 
 def _decode_user(body: bytes, start: int, end: int) -> UserInformation:
-    user = UserInformation()
+    found: dict[str, Any] = {}  # the fields of UserInformation; made once, not anew for each item
     roles: list[RoleSelection] = []
     extended: list[ExtendedNegotiation] = []
     common: list[CommonExtendedNegotiation] = []
@@ -303,32 +302,32 @@ def _decode_user(body: bytes, start: int, end: int) -> UserInformation:
         if kind == 0x51:
             if len(content) != 4:
                 raise _invalid("a maximum length item that has not 4 bytes")
-            user = replace(user, max_pdu_bytes=int.from_bytes(content, "big"))
+            found["max_pdu_bytes"] = int.from_bytes(content, "big")
         elif kind == 0x52:
-            user = replace(user, implementation_class_uid=_uid(content))
+            found["implementation_class_uid"] = _uid(content)
         elif kind == 0x53:
             if len(content) != 4:
                 raise _invalid("an asynchronous operations window item that has not 4 bytes")
-            invoked, performed = struct.unpack(">HH", content)
-            user = replace(user, async_window=(invoked, performed))
+            found["async_window"] = struct.unpack(">HH", content)
         elif kind == 0x54:
             sop_class, rest = _counted(content)
             if len(rest) != 2:
                 raise _invalid("a role selection item of the wrong length")
             roles.append(RoleSelection(_uid(sop_class), rest[0] == 1, rest[1] == 1))
         elif kind == 0x55:
-            user = replace(user, implementation_version=content[:16].decode("latin-1").strip(" \0"))
+            found["implementation_version"] = content[:16].decode("latin-1").strip(" \0")
         elif kind == 0x56:
             sop_class, rest = _counted(content)
             extended.append(ExtendedNegotiation(_uid(sop_class), rest))
         elif kind == 0x57:
             common.append(CommonExtendedNegotiation(body[first - 3], content))
         elif kind == 0x58:
-            user = replace(user, identity=_decode_identity(content))
+            found["identity"] = _decode_identity(content)
         elif kind == 0x59:
-            response, rest = _counted(content)
-            user = replace(user, identity_response=response)
-    return replace(user, roles=tuple(roles), extended=tuple(extended), common_extended=tuple(common))
+            found["identity_response"], rest = _counted(content)
+    return UserInformation(
+        roles=tuple(roles), extended=tuple(extended), common_extended=tuple(common), **found
+    )
 
 
 def _counted(content: bytes) -> tuple[bytes, bytes]:

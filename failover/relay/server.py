@@ -29,11 +29,13 @@ from failover.dicom.negotiation import (
     Rejection,
 )
 from failover.dicom.pdu import AssociateRq
+from failover.dicom.turned_away import Cause
 from failover.errors import AssociationRejected, UpstreamError
 from failover.health.passive import LiveTraffic
 from failover.metrics import RouterMetrics
 from failover.model import AeTitle, DicomPeer, Service, UpstreamName
 from failover.relay.copies import Copies
+from failover.relay.flight import CallerLeft
 from failover.relay.legs import Leg, Legs, refusal_of
 from failover.relay.object_statuses import ObjectStatuses
 from failover.relay.offer import (
@@ -50,7 +52,7 @@ from failover.relay.offer import (
     rejection_of,
 )
 from failover.relay.serving import serve_caller
-from failover.relay.session import CallerLeft, Session
+from failover.relay.session import Session
 from failover.routing.board import RouteBoard
 from failover.routing.selection import choose
 from failover.spool import Spool
@@ -98,6 +100,7 @@ class Relay:
             clock,
             known_ae_titles=_known(callers),
             name="relay",
+            turned_away=self._over_limit,
         )
         self._watcher: asyncio.Task[None] | None = None
 
@@ -167,6 +170,10 @@ class Relay:
                 else "listen.dicom.ae_title is another",
             )
         return rejection
+
+    def _over_limit(self, cause: Cause) -> None:
+        if cause is not Cause.HALF_OPEN:  # that was no association yet
+            self.metrics.dicom_associations.labels("none", "over_limit").inc()
 
     async def _offer(self, rq: AssociateRq) -> Acceptance | Rejection:
         """Offer an association in rounds until an upstream answers it, at most NEITHER_S."""
