@@ -33,6 +33,12 @@ class Attempts:
         if len(self._full_until) > _MOST_ADDRESSES:
             self._full_until.popitem(last=False)
 
+    def forgive(self, address: str) -> None:
+        """A try that was counted as a failure was none."""
+        name = _network(address)
+        if name in self._full_until:
+            self._full_until[name] -= ONE_PER_S
+
 
 def _network(address: str) -> str:
     """One machine has a /64 of IPv6 addresses to try from."""

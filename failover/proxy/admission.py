@@ -74,14 +74,16 @@ class Passwords:
         if self._waiting >= _MOST_WAITING:
             raise Busy
         self._users.hash_of(user)  # reads the file again when it has changed
+        # Counted before it is known: a hundred at once are a hundred tries.
+        attempts.failed(address, self._clock.monotonic())
         self._waiting += 1
         try:
             loop = asyncio.get_running_loop()
             fits = await loop.run_in_executor(self._thread, self._users.fits, user, password)
         finally:
             self._waiting -= 1
-        if not fits:
-            attempts.failed(address, self._clock.monotonic())
+        if fits:
+            attempts.forgive(address)
         return fits
 
     def close(self) -> None:

@@ -8,10 +8,11 @@ from __future__ import annotations
 import asyncio
 import base64
 import re
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import pytest
@@ -100,11 +101,13 @@ def admission(folder: Path, port: list[int], *, passwords: bool, remember: bool)
 
 
 @asynccontextmanager
-async def site(folder: Path, *, passwords: bool = False, remember: bool = False) -> AsyncIterator[Site]:
+async def site(
+    folder: Path, *, passwords: bool = False, remember: bool = False, **listen: Any
+) -> AsyncIterator[Site]:
     """Nobody is admitted by address."""
     port = [0]
     doors = admission(folder, port, passwords=passwords, remember=remember)
-    async with web_stage(folder, admission=doors) as stage:
+    async with web_stage(folder, admission=doors, **listen) as stage:
         port[0] = stage.primary.port
         stage.admitted.clear()
         logins = Logins()
@@ -260,6 +263,21 @@ async def test_a_login_opens_the_archive_and_its_cookie_reaches_no_upstream(tmp_
         assert here.stage.primary.requests[-1].header("cookie") == "a=b"
 
 
+async def test_under_tls_the_cookie_is_for_tls_alone(tmp_path: Path) -> None:
+    over_tls = ["X-Forwarded-Proto: https", "X-Forwarded-Host: pacs.example", "X-Forwarded-For: 10.9.9.9"]
+    async with site(tmp_path, passwords=True, trusted_proxies=["127.0.0.1"]) as here:
+        here.primary_is_down()
+        done = await log_in(here, form("anna", PASSWORD), "Origin: https://pacs.example", *over_tls)
+        given = done.header("set-cookie") or ""
+        session, _, rest = given.partition(";")
+        assert session.startswith("__Host-failover-session=")
+        assert rest == " Path=/; HttpOnly; SameSite=Lax; Max-Age=43200; Secure"
+        assert (await here.search(f"Cookie: {session}", *over_tls)).upstream == "backup"
+        assert (await here.search(f"Cookie: {session}")).status == 401  # shown over plain HTTP
+        plain = session.removeprefix("__Host-")
+        assert (await here.search(f"Cookie: {plain}", *over_tls)).status == 401
+
+
 async def test_wrong_passwords_are_refused_and_then_made_to_wait(tmp_path: Path) -> None:
     async with site(tmp_path, passwords=True) as here:
         for user, password in [("anna", "wrong password"), ("berta", PASSWORD)] * 5:
@@ -399,3 +417,33 @@ async def test_urls_of_a_primary_that_builds_them_from_its_own_name(tmp_path: Pa
             answered = await stage.ask(target)
             assert answered.whole
             assert answered.body == long.replace(own.encode(), b"http://pacs.example")
+
+
+def from_host(received: Received) -> str:
+    return f"http://{received.header('host')}"
+
+
+def from_x_forwarded(received: Received) -> str:
+    return f"{received.header('x-forwarded-proto')}://{received.header('x-forwarded-host')}"
+
+
+def from_forwarded(received: Received) -> str:
+    """As Orthanc reads it: cut at `;`, quotes are part of the name."""
+    told = dict(part.split("=", 1) for part in (received.header("forwarded") or "").split(";"))
+    return f"{told['proto']}://{told['host']}"
+
+
+@pytest.mark.parametrize("base", [from_host, from_x_forwarded, from_forwarded])
+async def test_urls_of_a_primary_that_builds_them_from_what_it_is_told(
+    tmp_path: Path, base: Callable[[Received], str]
+) -> None:
+    async def script(received: Received, talk: Talk) -> None:
+        await talk.send(
+            answer(b"", "302 Found", f"Location: {base(received)}/app", "Set-Cookie: s=1; Path=/app")
+        )
+
+    async with web_stage(tmp_path) as stage:
+        stage.primary.script = script
+        answered = await stage.ask("/old", "Host: pacs.example:8080")
+        assert answered.header("location") == "http://pacs.example:8080/app"
+        assert answered.header("set-cookie") == "s=1; Path=/app"

@@ -19,6 +19,15 @@ def test_ten_failures_then_one_each_half_minute() -> None:
     assert one.wait_s("10.0.0.1", 1e6) == 0.0
 
 
+def test_a_good_one_is_not_counted() -> None:
+    one = Attempts()
+    for _ in range(5 * MOST):
+        one.failed("10.0.0.1", 0.0)
+        one.forgive("10.0.0.1")
+    assert one.wait_s("10.0.0.1", 0.0) == 0.0
+    one.forgive("10.0.0.9")
+
+
 def test_one_machine_is_one_network_of_ipv6() -> None:
     one = Attempts()
     for number in range(MOST):
