@@ -186,7 +186,11 @@ class Router:
 
     async def _ask_numbers(self) -> None:
         while True:
-            self._controller.replication_heard(await self._others.numbers())
+            try:
+                self._controller.replication_heard(await self._others.numbers())
+            except (KeyError, TypeError, ValueError) as error:
+                # Another version answers: what it owes is unknown, and unknown keeps the way back closed.
+                _log.error("the archive's numbers cannot be read", error=repr(error))
             await self._clock.sleep(NUMBERS_EVERY_S)
 
     def _show(self) -> None:

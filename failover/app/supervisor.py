@@ -107,13 +107,17 @@ class Supervisor:
 
     async def _run_once(self, child: Child) -> int:
         environment = {**os.environ, **child.environment, process.PARENT_PIPE: str(self._child_end)}
-        child.running = await asyncio.create_subprocess_exec(
-            *child.arguments,
-            stdin=asyncio.subprocess.DEVNULL,
-            env=environment,
-            pass_fds=(*child.descriptors, self._child_end),
-            start_new_session=True,
-        )
+        try:
+            child.running = await asyncio.create_subprocess_exec(
+                *child.arguments,
+                stdin=asyncio.subprocess.DEVNULL,
+                env=environment,
+                pass_fds=(*child.descriptors, self._child_end),
+                start_new_session=True,
+            )
+        except OSError as error:  # no memory, no processes left: as a child that died at once
+            _log.error("could not be started", child=child.name, error=error.strerror)
+            return 1
         child.starts += 1
         return await child.running.wait()
 

@@ -18,7 +18,7 @@ from typing import Any, Final, TypeVar
 
 import structlog
 
-from failover.durable import sync_folder
+from failover.durable import NO_ROOM, sync_folder
 from failover.errors import DiskFull, FailoverError, StorageError
 
 _log = structlog.get_logger(__name__)
@@ -185,6 +185,6 @@ def _storage_error(error: BaseException) -> StorageError:
         return error
     if isinstance(error, sqlite3.OperationalError) and "full" in str(error):
         return DiskFull("the index has no room")
-    if isinstance(error, OSError) and error.errno in (28, 122):
+    if isinstance(error, OSError) and error.errno in NO_ROOM:
         return DiskFull("the index has no room")
     return StorageError(f"the index cannot be written: {type(error).__name__}")

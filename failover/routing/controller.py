@@ -176,7 +176,8 @@ class Controller:
             if content is not None:
                 return restored(content, now), "the routing state was read"
         except StateUnreadable as error:
-            _log.error("routing state unreadable", error=str(error))
+            _log.error("routing state unreadable, kept beside it as .unreadable", error=str(error))
+            self._store.set_aside()
             return first_state(now), "the routing state could not be read"
         return first_state(now), "there was no routing state"
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -152,6 +153,11 @@ class RouteStore:
         if not isinstance(content, dict):
             raise StateUnreadable(f"{self._path.name}: no object")
         return content
+
+    def set_aside(self) -> None:
+        """Keep what cannot be read beside the file: the next write would replace it, an intent with it."""
+        with suppress(OSError, StorageError):
+            durable.write_file(self._path.with_suffix(".unreadable"), self._path.read_bytes())
 
     def start(self) -> None:
         if self._writer is None:

@@ -54,6 +54,20 @@ async def test_a_killed_child_comes_back_and_a_usage_error_does_not() -> None:
     assert supervisor.facts()["archive"]["pid"] is None
 
 
+async def test_a_child_that_cannot_be_started_is_tried_again(tmp_path: Path) -> None:
+    program = tmp_path / "program"
+    child = Child("archive", [str(program)])
+    supervisor = Supervisor([child], SystemClock(), stop_order=("archive",))
+    stop = asyncio.Event()
+    running = asyncio.ensure_future(supervisor.run(stop))  # noqa: TID251 (the test awaits it)
+    program.write_text(f"#!{sys.executable}\nimport time; time.sleep(600)\n")
+    program.chmod(0o700)
+    await until(lambda: supervisor.facts()["archive"]["pid"] is not None)
+    stop.set()
+    async with asyncio.timeout(20):
+        await running
+
+
 async def test_a_child_that_is_stopped_by_hand_is_left_alone_until_it_is_wanted() -> None:
     child = Child("primary", python("import time; time.sleep(600)"))
     supervisor = Supervisor([child], SystemClock(), stop_order=("primary",))

@@ -254,6 +254,7 @@ async def test_an_unreadable_state_is_said_and_debt_decides(tmp_path: Path) -> N
     (tmp_path / STATE_FILE).write_text("{")
     async with running(tmp_path) as router:
         assert "could not be read" in router.trail.events(0)[0].reason
+        assert (tmp_path / STATE_FILE).with_suffix(".unreadable").read_text() == "{"
         router.controller.replication_heard(Numbers(lag_objects=7, owed_older_than_10_s=7, refused=0))
         assert router.phase == "on_backup" or router.phase == "failing_back"
         await router.trail.appended.wait_until(lambda: "started_owing" in router.codes(), timeout_s=10)
