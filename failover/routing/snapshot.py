@@ -91,7 +91,17 @@ def _side(rules: Rules, reports: Mapping[Key, Report], key: Key) -> Json:
         "up": None if report.verdict is None else report.verdict is not Verdict.DOWN,
         "verdict": _text(report.verdict),
         "reason": report.reason,
-        "parts": {str(part): _text(report.parts[part].verdict) for part in Part if part in report.parts},
+        "parts": _parts(report, key[1]),
+    }
+
+
+def _parts(report: Report, service: Service) -> Json:
+    """The verdict of each part. A DICOM retrieve has no probe, so it has none: null, not left out."""
+    unprobed = {Part.RETRIEVE} if service is Service.DICOM else set()
+    return {
+        str(part): _text(report.parts[part].verdict) if part in report.parts else None
+        for part in Part
+        if part in report.parts or part in unprobed
     }
 
 
