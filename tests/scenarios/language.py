@@ -191,6 +191,9 @@ class Story:
     def under_way(self, match: re.Match[str]) -> None:
         self.router.stores_on_backup = 0 if match[1] == "no" else int(match[1])
 
+    def looked_away(self, _match: re.Match[str]) -> None:
+        self.router.told = []
+
     def restarts(self, _match: re.Match[str]) -> None:
         self.router.restart()
 
@@ -214,6 +217,7 @@ _SENTENCES: list[tuple[str, Act]] = [
     (r"the router stores on the backup", Story.stores),
     (r"(nothing|\d+) (?:is|are) at the primary", Story.work),
     (r"(no|\d+) stores? (?:is|are) under way to the backup", Story.under_way),
+    (r"nobody looks at the trail so far", Story.looked_away),
     (r"the router restarts", Story.restarts),
 ]
 
