@@ -1,16 +1,15 @@
 """One caller's connection: requests read strictly, one after the other, each handed to an exchange.
 
 Pipelined requests wait in the buffer and are served in order. A message that has no single strict reading is
-answered 400 and ends the connection. Why a `BufferedProtocol`: see `upstream`.
+answered 400 and ends the connection.
 """
 
 from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Sequence
 from enum import IntEnum
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from failover.errors import LimitExceeded, MalformedHead, ProtocolError
 from failover.http.forwarded import forwarded_fields, is_trusted, origin
@@ -18,11 +17,12 @@ from failover.http.framing import BodyReader, request_body
 from failover.http.head import RequestHead, head_end, parse_again, parse_request
 from failover.model import UpstreamName
 from failover.proxy import login, rewrite
+from failover.proxy.connection import READ_BUFFER, Connection
 from failover.proxy.exchange import Exchange, Stage
 from failover.proxy.leads import Place
 from failover.proxy.login import LoginExchange
 from failover.proxy.response import Response
-from failover.proxy.upstream import READ_BUFFER, WRITE_HIGH_BYTES, WRITE_LOW_BYTES, UpstreamConnection
+from failover.proxy.upstream import UpstreamConnection
 
 if TYPE_CHECKING:
     from failover.proxy.server import Proxy
@@ -43,17 +43,16 @@ class Phase(IntEnum):
     CLOSING = 4  # closed, but the last bytes are not out yet
 
 
-class CallerConnection(asyncio.BufferedProtocol):
+class CallerConnection(Connection):
     __slots__ = (
-        "_admitted", "_buffer", "_forwarded", "_forwarded_host", "_known",
-        "_known_fields", "_proxy", "_reader", "_searched", "_since_s",
-        "_trusted", "address", "bound", "closed", "ended", "exchange", "phase", "place",
-        "reading_paused", "response", "stirred", "tls", "transport", "write_paused",
+        "_admitted", "_buffer", "_forwarded", "_forwarded_host", "_known", "_known_fields", "_proxy",
+        "_reader", "_searched", "_since_s", "_trusted", "address", "bound", "ended", "exchange", "phase",
+        "place", "response", "stirred", "tls",
     )  # fmt: skip
 
     def __init__(self, proxy: Proxy) -> None:
+        super().__init__()
         self._proxy = proxy
-        self.transport: Any = None
         self.address = ""
         """Of the caller of the present request; behind a trusted proxy not that of the connection."""
         self.bound: dict[UpstreamName, UpstreamConnection] = {}
@@ -63,11 +62,8 @@ class CallerConnection(asyncio.BufferedProtocol):
         self.place = Place(proxy.scheme, None, proxy.prefix)
         """Where the caller of the present request sees us."""
         self.phase = Phase.HEAD
-        self.closed = False
         self.ended = False
         """It sends nothing more (it closed its side)."""
-        self.reading_paused = False
-        self.write_paused = False
         self.tls = False
         self.stirred = True
         """Something moved since the last sweep."""
@@ -85,8 +81,7 @@ class CallerConnection(asyncio.BufferedProtocol):
     # -- what asyncio calls
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = transport
-        self.transport.set_write_buffer_limits(high=WRITE_HIGH_BYTES, low=WRITE_LOW_BYTES)
+        super().connection_made(transport)
         peer = transport.get_extra_info("peername")
         self.address = str(peer[0]) if isinstance(peer, tuple) else "unknown"
         self.tls = transport.get_extra_info("sslcontext") is not None
@@ -97,9 +92,6 @@ class CallerConnection(asyncio.BufferedProtocol):
         self._trusted = is_trusted(self.address, self._proxy.listen.trusted_proxies)
         self._since_s = self._proxy.clock.monotonic()
         self._proxy.caller_came(self)
-
-    def get_buffer(self, sizehint: int) -> memoryview:
-        return READ_BUFFER
 
     def buffer_updated(self, nbytes: int) -> None:
         phase = self.phase
@@ -290,25 +282,10 @@ class CallerConnection(asyncio.BufferedProtocol):
 
     # -- what the exchange does
 
-    def write(self, data: bytes) -> None:
-        if not self.closed:
-            self.transport.write(data)
-
-    def write_pieces(self, pieces: Sequence[bytes]) -> None:
-        if not self.closed:
-            self.transport.writelines(pieces)
-
-    def pause_reading(self) -> None:
-        if not self.reading_paused and not self.closed and not self.transport.is_closing():
-            self.reading_paused = True
-            self.transport.pause_reading()
-
     def resume_reading(self) -> None:
-        if self.reading_paused and not self.closed:
-            self.reading_paused = False
+        if self.reading_paused:
             self.stirred = True
-            if not self.transport.is_closing():
-                self.transport.resume_reading()
+            super().resume_reading()
 
     def take_buffer(self) -> bytes:
         """Return what came behind the request; it belongs to the tunnel that begins."""

@@ -1,29 +1,16 @@
-"""One connection to an upstream: answers are read strictly and told to the exchange as they come.
-
-A `BufferedProtocol` on purpose: every read lands in one shared buffer and is copied once, at its real size.
-With `Protocol`, asyncio makes a new 256 KB buffer for each read, which is mapped and faulted anew each time;
-128 KiB stays below the size at which malloc does so for the copy. (uvloop gives a class that inherits from
-both protocols `data_received` and never the buffer, so it inherits from this one alone.)
-"""
+"""One connection to an upstream: answers are read strictly and told to the exchange as they come."""
 
 from __future__ import annotations
 
-import asyncio
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from failover.errors import ProtocolError
-from failover.http.framing import BodyReader, NoBody, UntilClose, answer_body, answer_has_body
+from failover.http.framing import BodyReader, UntilClose, answer_body, answer_has_body
 from failover.http.head import AnswerHead, head_end, parse_answer
+from failover.proxy.connection import READ_BUFFER, Connection
 
 if TYPE_CHECKING:
     from failover.proxy.pool import Pool
-
-READ_BYTES: Final = 128 * 1024
-# One loop, one thread: what was read is copied out before anything else can be read.
-READ_BUFFER: Final = memoryview(bytearray(READ_BYTES))
-# Above it the writer is asked to pause; below the second it may go on.
-WRITE_HIGH_BYTES: Final = 256 * 1024
-WRITE_LOW_BYTES: Final = 64 * 1024
 
 
 class Asker(Protocol):
@@ -52,28 +39,24 @@ class Tunnelled(Protocol):
     def upstream_writable(self) -> None: ...
 
 
-class UpstreamConnection(asyncio.BufferedProtocol):
+class UpstreamConnection(Connection):
     __slots__ = (
-        "_head_bytes", "_max_head_bytes", "_method", "_reader", "_reading_paused", "_searched", "answered",
-        "asker", "bound", "closed", "idle_since_s", "pool", "reusable", "reused", "transport", "tunnel",
-        "write_paused",
+        "_head_bytes", "_max_head_bytes", "_method", "_reader", "_searched", "answered", "asker", "bound",
+        "idle_since_s", "pool", "reusable", "reused", "tunnel",
     )  # fmt: skip
 
     def __init__(self, pool: Pool, max_head_bytes: int) -> None:
+        super().__init__()
         self.pool = pool
-        self.transport: Any = None
         self.asker: Asker | None = None
         self.tunnel: Tunnelled | None = None
-        self.closed = False
         self.bound = False
         """It carried NTLM or Negotiate: one caller's alone."""
         self.reused = False
         self.reusable = False
         self.answered = False
         """A byte of the answer to the present request has come."""
-        self.write_paused = False
         self.idle_since_s = 0.0
-        self._reading_paused = False
         self._max_head_bytes = max_head_bytes
         self._head_bytes = b""
         self._searched = 0
@@ -89,25 +72,6 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         self._reader = None
         self.answered = False
 
-    def write(self, data: bytes) -> None:
-        if not self.closed:
-            self.transport.write(data)
-
-    def write_pieces(self, pieces: tuple[bytes, ...]) -> None:
-        if not self.closed:
-            self.transport.writelines(pieces)
-
-    def pause_reading(self) -> None:
-        if not self._reading_paused and not self.closed and not self.transport.is_closing():
-            self._reading_paused = True
-            self.transport.pause_reading()
-
-    def resume_reading(self) -> None:
-        if self._reading_paused and not self.closed:
-            self._reading_paused = False
-            if not self.transport.is_closing():
-                self.transport.resume_reading()
-
     def drop(self) -> None:
         """Nobody waits for its answer any more: it cannot be used again."""
         self.asker = self.tunnel = None
@@ -117,13 +81,6 @@ class UpstreamConnection(asyncio.BufferedProtocol):
                 self.transport.abort()
 
     # -- what asyncio calls
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = transport
-        self.transport.set_write_buffer_limits(high=WRITE_HIGH_BYTES, low=WRITE_LOW_BYTES)
-
-    def get_buffer(self, sizehint: int) -> memoryview:
-        return READ_BUFFER
 
     def buffer_updated(self, nbytes: int) -> None:
         data = bytes(READ_BUFFER[:nbytes])
@@ -231,6 +188,3 @@ class UpstreamConnection(asyncio.BufferedProtocol):
             self.tunnel.upstream_writable()
         elif self.asker is not None:
             self.asker.upstream_writable()
-
-
-__all__ = ["READ_BUFFER", "NoBody", "UpstreamConnection"]

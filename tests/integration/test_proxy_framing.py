@@ -11,7 +11,7 @@ import psutil
 import pytest
 
 from failover.model import Phase, Verdict
-from failover.proxy.upstream import READ_BUFFER
+from failover.proxy.connection import READ_BUFFER
 from tests.fakes.backend import Received, Talk, always, answer
 from tests.fakes.web_stage import LOOPS, PRIMARY, Stage, web_stage
 
