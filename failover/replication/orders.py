@@ -34,6 +34,7 @@ class Orders:
         self._word: Word | None = None
         self._heard_at_s = 0.0
         self._reason = ""
+        self._asked = self._answered = 0
         self.interruptions = 0  # how often the primary may have lost something; only grows
 
     async def hear(self) -> None:
@@ -46,7 +47,12 @@ class Orders:
 
     async def hear_now(self) -> None:
         """Ask the router once; what it says holds from here on. Raises ControlError: it did not answer."""
+        self._asked += 1
+        mine = self._asked
         answer = await self._ask_route()
+        if mine < self._answered:
+            return  # a later question has been answered: this word is from before an operator spoke
+        self._answered = mine
         try:
             word = parse_word(answer)
             if interrupts(self._word, word):

@@ -60,3 +60,23 @@ async def test_a_router_that_is_away_leaves_the_last_word_and_says_so() -> None:
     assert orders.allowed.send
     await clock.advance(11)
     assert not orders.allowed.send
+
+
+async def test_a_word_from_before_the_operator_spoke_does_not_undo_what_was_heard_after() -> None:
+    answers: list[asyncio.Future[dict[str, Any]]] = []
+
+    async def slow() -> dict[str, Any]:
+        answers.append(asyncio.get_running_loop().create_future())
+        return await answers[-1]
+
+    orders = Orders((), slow, ManualClock())
+    each_second = spawn(orders.hear_now(), name="asked before the drain")
+    told_to = spawn(orders.hear_now(), name="asked because of the drain")
+    await asyncio.sleep(0)
+    answers[1].set_result(said("drain", keep=False))
+    await told_to
+    interruptions = orders.interruptions
+    answers[0].set_result(said("auto"))
+    await each_second
+    assert not orders.allowed.touch, "the primary is being serviced"
+    assert orders.interruptions == interruptions
