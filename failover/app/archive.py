@@ -6,6 +6,7 @@ import asyncio
 from pathlib import Path
 
 from failover.app import listeners, process
+from failover.app.reload import Reloader
 from failover.archive.dicomweb.app import web_app
 from failover.archive.service import ArchiveService
 from failover.clock import SystemClock
@@ -18,13 +19,14 @@ def run(config_path: Path) -> int:
     return process.run("archive", config_path, _serve, archive_alone=True)
 
 
-async def _serve(configuration: Configuration, stop: asyncio.Event) -> int:
+async def _serve(configuration: Configuration, stop: asyncio.Event, reloader: Reloader) -> int:
     archive = configuration.archive
     dicom = listeners.bind("archive.dicom", archive.dicom.host, archive.dicom.port)
     web = listeners.bind("archive.web", archive.web.host, archive.web.port)
     make_folder(configuration.state_dir)
     service = ArchiveService(configuration, web_app, SystemClock())
     await service.start(dicom, web)
+    reloader.takes(service.change)
     await stop.wait()
     await service.stop()
     return 0

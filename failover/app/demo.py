@@ -105,7 +105,9 @@ def run(folder: Path, port_offset: int = 0) -> int:
         await _fill(configuration)
         _say(_what_to_try(configuration, folder))
 
-    return supervise(configuration, folder / "failover.yaml", extra=[stand_in], after_start=after_start)
+    return supervise(
+        configuration, folder / "failover.yaml", extra=[stand_in], after_start=after_start, hangup_ends=True
+    )
 
 
 async def _fill(configuration: Configuration) -> None:

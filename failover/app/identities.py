@@ -43,6 +43,14 @@ class Identities:
         """Return the identity of web, dicom or admin; None: it speaks plain."""
         return self._found.get(listener)
 
+    def change(self, configuration: Configuration) -> list[str]:
+        """Follow the files that the configuration names now, and look at them. Raises TlsUnusable."""
+        for name, files in listening(configuration).items():
+            identity = self._found.get(name)
+            if identity is not None and identity.settings != files:
+                identity.change(files)
+        return self.look(at_once=True)
+
     async def follow(self) -> None:
         """Look for replaced files until cancelled."""
         while self._found:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import socket
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
@@ -17,15 +17,19 @@ from prometheus_client import CollectorRegistry
 from failover.admin.api import admin_app
 from failover.aio import cancel_and_wait, spawn
 from failover.app import listeners, process
+from failover.app.admission import admission_of
 from failover.app.identities import Identities
 from failover.app.numbers import Others
 from failover.app.operations import RouterOperations
+from failover.app.reload import Reloader
 from failover.app.store_totals import StoreSent
+from failover.audit.events import EventKind
 from failover.audit.trail import Trail
 from failover.clock import Clock, SystemClock
 from failover.config import Configuration
+from failover.config.changes import changed
 from failover.config.scalars import Network
-from failover.config.schema import LOOPBACK, Upstream
+from failover.config.schema import LOOPBACK, Backup, Upstream
 from failover.control import ControlServer, Json, ask, socket_path
 from failover.doors import Door, HandshakeLimits, Handshakes
 from failover.durable import make_folder
@@ -57,10 +61,11 @@ def run(config_path: Path) -> int:
     return process.run("router", config_path, _serve)
 
 
-async def _serve(configuration: Configuration, stop: asyncio.Event) -> int:
+async def _serve(configuration: Configuration, stop: asyncio.Event, reloader: Reloader) -> int:
     opened = listeners.inherited() or listeners.open_all(configuration)
     router = Router(configuration, SystemClock())
     await router.start(opened)
+    reloader.takes(router.change)
     await stop.wait()
     await router.stop()
     return 0
@@ -99,6 +104,7 @@ class Router:
             clock,
             self._spool,
             self._identities.of("web"),
+            admission=admission_of(configuration, clock),
             copies=web_copies_of(configuration, self._metrics),
         )
         self._relay = Relay(
@@ -148,11 +154,7 @@ class Router:
         await self._admin.setup()
         self._open_admin(opened["admin"])
         await self._proxy.start(opened["web"])
-        dicom, dicom_tls = opened["dicom"], opened.get(listeners.DICOM_TLS)
-        if self._identities.of("dicom") is not None and dicom_tls is None:
-            await self._relay.start(None, dicom)  # its one port speaks TLS
-        else:
-            await self._relay.start(dicom, dicom_tls)
+        await self._relay.start(*_dicom_doors(self._configuration, opened))
         self._following = spawn(self._identities.follow(), name="follow certificates")
         self._listening = True
 
@@ -171,6 +173,22 @@ class Router:
         await self._controller.stop()  # 3. the state is on disk
         await self._trail.stop()  # 4. and so is the trail, which tells of all this
         self._spool.close()
+
+    def change(self, configuration: Configuration) -> list[str]:
+        """Take over what `app.reload` calls live; return what could not be. Raises TlsUnusable."""
+        left = self._identities.change(configuration)
+        listen = configuration.listen
+        self._proxy.change(listen.web, admits_of(configuration))
+        self._relay.change(listen.dicom, configuration.access.dicom or "any")
+        self._checker.change(configuration)
+        self._controller.change_rules(configuration)
+        before, self._configuration = self._configuration, configuration
+        keys = [".".join(path) for path in changed(before, configuration)]
+        if keys:
+            self._trail.add(
+                EventKind.CONFIGURATION, "configuration_taken", f"now in force: {', '.join(keys)}"
+            )
+        return left
 
     def _open_admin(self, sock: socket.socket) -> None:
         serve = self._admin.server
@@ -218,6 +236,21 @@ class Router:
         return max((at_s for at_s in times if at_s is not None), default=None)
 
 
+def _dicom_doors(
+    configuration: Configuration, opened: Mapping[str, socket.socket]
+) -> tuple[socket.socket | None, socket.socket | None]:
+    """Return the socket for plain DICOM and that for TLS."""
+    plain, second = opened["dicom"], opened.get(listeners.DICOM_TLS)
+    tls = configuration.listen.dicom.tls
+    if tls is None:
+        return plain, None
+    if tls.port is None:
+        return None, plain  # its one port speaks TLS
+    if second is None:
+        _log.error("no port for DICOM TLS: the supervisor opened none; restart failover", port=tls.port)
+    return plain, second
+
+
 def _upstreams(configuration: Configuration) -> dict[UpstreamName, Upstream]:
     assert configuration.primary is not None, "the configuration was checked: a router needs a primary"
     return {PRIMARY: configuration.primary, BACKUP: configuration.backup_upstream}
@@ -241,6 +274,8 @@ def web_upstreams(configuration: Configuration) -> dict[UpstreamName, WebUpstrea
             takes_unsafe=not archive,
             has_viewer=archive,
             is_archive=archive,
+            pass_credentials=isinstance(upstream, Backup) and upstream.pass_credentials,
+            names=tuple(upstream.web.names),
         )
     return found
 

@@ -114,6 +114,7 @@ class Supervisor:
                 env=environment,
                 pass_fds=(*child.descriptors, self._child_end),
                 start_new_session=True,
+                preexec_fn=_ignore_hangup,
             )
         except OSError as error:  # no memory, no processes left: as a child that died at once
             _log.error("could not be started", child=child.name, error=error.strerror)
@@ -149,6 +150,12 @@ class Supervisor:
             for name, child in self.children.items()
         }
 
+    def pass_on_hangup(self) -> None:
+        """SIGHUP to each child: each reads the configuration again and takes over what it can."""
+        for child in self.children.values():
+            if child.running is not None and child.running.returncode is None:
+                child.running.send_signal(signal.SIGHUP)
+
     def signal(self, name: str, number: signal.Signals, *, wanted: bool) -> None:
         """Send a signal to a child and say whether it is to run. Raises ControlError when there is none."""
         child = self.children.get(name)
@@ -158,6 +165,11 @@ class Supervisor:
         child.changed.set()
         if child.running is not None and child.running.returncode is None:
             child.running.send_signal(number)
+
+
+def _ignore_hangup() -> None:
+    """In the child, before it is Python: a SIGHUP that comes before its handler is there must not end it."""
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
 
 
 def command(component: str, config_path: Path) -> list[str]:
@@ -181,10 +193,12 @@ def supervise(
     *,
     extra: Sequence[Child],
     after_start: Callable[[], Awaitable[None]] = _nothing,
+    hangup_ends: bool = False,
 ) -> int:
     """Run the three processes and `extra` ones (the demo's stand-in primary) until SIGTERM.
 
-    `after_start` runs once beside them.
+    `after_start` runs once beside them. `hangup_ends`: SIGHUP ends all, as of a terminal that was closed;
+    else it is passed on, and the configuration is read again.
     """
     opened = listeners.open_all(configuration)
     logs.set_up("supervisor")
@@ -201,11 +215,15 @@ def supervise(
             [listener.fileno() for listener in opened.values()],
         )
     )
-    return asyncio.run(_main(configuration, children, after_start))
+    return asyncio.run(_main(configuration, children, after_start, hangup_ends=hangup_ends))
 
 
 async def _main(
-    configuration: Configuration, children: Sequence[Child], after_start: Callable[[], Awaitable[None]]
+    configuration: Configuration,
+    children: Sequence[Child],
+    after_start: Callable[[], Awaitable[None]],
+    *,
+    hangup_ends: bool,
 ) -> int:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -215,6 +233,8 @@ async def _main(
     supervisor = Supervisor(
         children, SystemClock(), stop_order=("router", "replicator", "archive", "primary")
     )
+
+    loop.add_signal_handler(signal.SIGHUP, stop.set if hangup_ends else supervisor.pass_on_hangup)
 
     async def facts(_: Json) -> Json:
         return supervisor.facts()

@@ -201,6 +201,11 @@ class Controller:
         """
         self._apply(NumbersHeard(numbers, self._clock.monotonic()))
 
+    def change_rules(self, configuration: Configuration) -> None:
+        """Go by `policy` of `configuration` from now on; its services are those of the start."""
+        self._rules = rules_of(configuration)
+        self.changed.fire()
+
     async def set_intent(self, wish: Wish, actor: str, *, dry_run: bool = False) -> list[str]:
         """Do what an operator wants; return what it does, as sentences.
 
@@ -253,6 +258,7 @@ class Controller:
         return {
             "mode": str(state.intent.mode),
             "phase": str(whole_phase(state, self._rules)),
+            "forced": None if state.intent.forced is None else str(state.intent.forced),
             "keep_replicating": state.intent.forced is not UpstreamName.BACKUP
             or state.intent.keep_replicating,
             "primary": {
@@ -302,6 +308,9 @@ class Controller:
             self._busy = True
             try:
                 await self._carry_out(batch)
+            except Exception:
+                # Without this loop no move is carried out any more: a bug in one must not stop the next.
+                _log.exception("commands not carried out")
             finally:
                 self._busy = False
                 if not batch.done.done():

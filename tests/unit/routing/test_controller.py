@@ -21,6 +21,7 @@ from failover.health.passive import LiveTraffic
 from failover.health.report import PartReport, Report
 from failover.metrics import RouterMetrics
 from failover.model import Mode, Part, Phase, Service, UpstreamName, Verdict
+from failover.replication.permission import interrupts, isolates, parse_word
 from failover.routing.controller import STATE_FILE, TICK_S, TRAIL_FILE, Controller, Hooks
 from failover.routing.selection import Kind, choose
 from failover.routing.states import Decision, Numbers, Wish
@@ -53,6 +54,7 @@ class Router:
         self.asked = 0
         self.ended: list[UpstreamName] = []
         self.work = 0
+        self.broken = False
 
     async def ask_numbers(self) -> Numbers | None:
         self.asked += 1
@@ -60,6 +62,8 @@ class Router:
 
     def end_work(self, upstream: UpstreamName) -> int:
         self.ended.append(upstream)
+        if self.broken:
+            raise RuntimeError("a bug")
         left, self.work = self.work, 0
         return left
 
@@ -297,6 +301,27 @@ async def test_the_grace_of_a_drain_goes_on_over_a_restart(tmp_path: Path) -> No
         await again.stop()
 
 
+async def test_the_replicator_hears_that_the_backup_was_forced_and_rechecks_after_it(tmp_path: Path) -> None:
+    """Also with --keep-replicating: a primary that was rolled back meanwhile has lost what nobody deleted."""
+    async with running(tmp_path) as router:
+        wish = Wish(Mode.FORCED, upstream=BACKUP, reason="upgrade", keep_replicating=True)
+        await router.controller.set_intent(wish, "ada")
+        forced = parse_word(router.controller.replicator_route())
+        assert forced.forced is BACKUP
+        assert isolates(forced)
+        await router.controller.set_intent(Wish(Mode.AUTO), "ada")
+        assert interrupts(forced, parse_word(router.controller.replicator_route()))
+
+
+async def test_a_bug_in_one_command_does_not_stop_the_next_move(tmp_path: Path) -> None:
+    async with running(tmp_path) as router:
+        router.work, router.broken = 1, True
+        await router.controller.set_intent(Wish(Mode.DRAIN, reason="service", grace_s=0.0), "ada")
+        assert await router.controller.changed.wait_until(lambda: router.ended == [PRIMARY], timeout_s=20)
+        await router.controller.set_intent(Wish(Mode.FORCED, upstream=PRIMARY, reason="back"), "ada")
+        await router.published(Phase.ON_PRIMARY)
+
+
 async def test_the_status_has_what_the_contract_names(tmp_path: Path) -> None:
     router = Router(tmp_path)
     awaited = router.controller.not_ready()
@@ -333,6 +358,7 @@ async def test_the_status_has_what_the_contract_names(tmp_path: Path) -> None:
     assert router.controller.replicator_route() == {
         "mode": "auto",
         "phase": "on_primary",
+        "forced": None,
         "keep_replicating": True,
         "primary": {"web": "up", "dicom": "up"},
         "store": {"web": None, "dicom": None},
