@@ -2,16 +2,15 @@
 
 The loop carries facts to `verdict` and nothing else decides. Two entries, both in the checker's loop:
 `run` sends the probes one after the other, `look` is called every 25 ms (75 ms in calm) for what live
-traffic and time say. At most one late answer is awaited besides the present probe (with DICOM: never more than two
-associations of ours).
+traffic and time say. At most one late answer is awaited besides the present probe (with DICOM: never more
+than two associations of ours).
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final
 
 import structlog
@@ -24,7 +23,7 @@ from failover.health.passive import CROWD, LiveFact, LiveTraffic
 from failover.health.plan import PlannedProbe
 from failover.health.probes import Probe
 from failover.health.report import Report, report_of
-from failover.health.slowness import RecentSlowest
+from failover.health.scheduled import NEVER_S, Pacing, Scheduled
 from failover.health.standstill import LoopWatch
 from failover.health.verdict import Health, VerdictPolicy
 from failover.metrics import RouterMetrics
@@ -32,19 +31,8 @@ from failover.model import Part, Service, UpstreamName, Verdict
 
 _log = structlog.get_logger(__name__)
 
-AT_ONCE_S: Final = 0.120  # what an immediate probe is given at least
-AT_ONCE_TIMES: Final = 3  # or so many times the slowest of its kind
 AT_ONCE_PROBES: Final = 2
-# Orthanc with its four DICOM threads busy answers an echo after 0.9 to 1.1 s, and is not dead. The first of
-# the immediate probes is given so long; it is still awaited while the second one is asked.
-CROWDED_S: Final = 1.1
-# A PACS whose last answers were all slow is slow, not dead, and is given time; one that stalls now and
-# then is not.
-STEADY: Final = 3
-STEADY_TIMES: Final = 1.5
 _FAILURE_PAUSE_S: Final = 1.0
-_QUIET_S: Final = 10.0
-_NEVER_S: Final = float("-inf")
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,19 +41,6 @@ class Answer:
 
     good: bool
     reason: str
-
-
-@dataclass(slots=True)
-class Scheduled:
-    """A probe with its plan and what was measured of it."""
-
-    plan: PlannedProbe
-    probe: Probe
-    began_s: float = _NEVER_S
-    passed_s: float = _NEVER_S
-    slowest: RecentSlowest = field(default_factory=RecentSlowest)
-    slowest_crowded: RecentSlowest = field(default_factory=RecentSlowest)
-    last_took_s: deque[float] = field(default_factory=lambda: deque(maxlen=STEADY))
 
 
 @dataclass(slots=True)
@@ -81,21 +56,6 @@ class _Asked:
     @property
     def part(self) -> Part:
         return self.scheduled.plan.part
-
-
-@dataclass(slots=True)
-class _Pacing:
-    """Spaces immediate probes that found nothing wrong: each time a longer pause, until it is quiet."""
-
-    first_s: float
-    longest_s: float
-    next_s: float = _NEVER_S
-    pause_s: float = 0.0
-
-    def wasted(self, now_s: float) -> None:
-        quiet = now_s - self.next_s > _QUIET_S
-        self.pause_s = self.first_s if quiet else min(2 * self.pause_s, self.longest_s)
-        self.next_s = now_s + self.pause_s
 
 
 class ServiceWatch:
@@ -131,11 +91,11 @@ class ServiceWatch:
         self._late: dict[Part, _Asked] = {}
         self._quiet = False
         self._woken = asyncio.Event()
-        self._trigger: tuple[str, _Pacing] | None = None  # why two immediate probes are wanted
+        self._trigger: tuple[str, Pacing] | None = None  # why two immediate probes are wanted
         calm_s = self._probes[Part.REACH].plan.interval_s if Part.REACH in self._probes else 1.0
-        self._after_silence = _Pacing(fast_interval_s, calm_s)
-        self._after_failure = _Pacing(fast_interval_s, min(calm_s, _FAILURE_PAUSE_S))
-        self._before_a_move = _Pacing(fast_interval_s, calm_s)
+        self._after_silence = Pacing(fast_interval_s, calm_s)
+        self._after_failure = Pacing(fast_interval_s, min(calm_s, _FAILURE_PAUSE_S))
+        self._before_a_move = Pacing(fast_interval_s, calm_s)
         self._live_passed_s: dict[Part, float] = {}
         self.health: Health = rule.new_health(frozenset(self._probes))
         # The other service of the same upstream, when there is one: two that fail together are no
@@ -207,7 +167,7 @@ class ServiceWatch:
         if part is Part.REACH and not self._live_counts:
             return health
         # Not more often than probes would: a burst of one caller is not `rise` good ones in a row.
-        if now_s - self._live_passed_s.get(part, _NEVER_S) < self._fast_s:
+        if now_s - self._live_passed_s.get(part, NEVER_S) < self._fast_s:
             return health
         self._live_passed_s[part] = now_s
         return rule.passed(health, part, "live requests are answered", now_s, self._policy)
@@ -217,7 +177,7 @@ class ServiceWatch:
         if self._clock.monotonic() >= self._before_a_move.next_s:
             self._want_probes(why, self._before_a_move)
 
-    def _want_probes(self, why: str, pacing: _Pacing) -> None:
+    def _want_probes(self, why: str, pacing: Pacing) -> None:
         # Not known yet, suspect or down: the fast rhythm is at work already.
         if self.health.verdict is Verdict.UP and self._trigger is None and Part.REACH in self._probes:
             self._trigger = (why, pacing)
@@ -259,27 +219,18 @@ class ServiceWatch:
         return scheduled, wait_s
 
     def _limit_s(self, scheduled: Scheduled) -> float:
-        """How long a probe may take: its time-out, longer when it is known to be steadily slow."""
-        plan = scheduled.plan
-        most_s = max(plan.timeout_s, self._policy.fail_after_s)
-        if plan.follows_measured:
-            slowest_s = scheduled.slowest.slowest_s(self._clock.monotonic())
-            wanted_s = most_s if slowest_s is None else AT_ONCE_TIMES * slowest_s
-        else:
-            steady = len(scheduled.last_took_s) == STEADY
-            wanted_s = STEADY_TIMES * min(scheduled.last_took_s) if steady else 0.0
-        return min(most_s, max(plan.timeout_s, wanted_s))
+        return scheduled.limit_s(self._clock.monotonic(), self._policy.fail_after_s)
 
     def _limit_at_once_s(self, scheduled: Scheduled, *, first: bool = True) -> float:
-        now_s = self._clock.monotonic()
-        limit_s = max(AT_ONCE_S, AT_ONCE_TIMES * (scheduled.slowest.slowest_s(now_s) or 0.0))
+        # When the other service is away too, it is no crowd that keeps this one busy.
         alone = self.sibling is None or self.sibling.health.verdict in (Verdict.UP, None)
-        if first and scheduled.plan.few_slots and self._traffic.waiting() >= CROWD and alone:
-            crowded_s = scheduled.slowest_crowded.slowest_s(now_s)
-            limit_s = max(limit_s, CROWDED_S if crowded_s is None else AT_ONCE_TIMES * crowded_s)
-        return min(self._limit_s(scheduled), limit_s)
+        return scheduled.limit_at_once_s(
+            self._clock.monotonic(),
+            self._policy.fail_after_s,
+            crowded=first and alone and self._traffic.waiting() >= CROWD,
+        )
 
-    async def _ask_at_once(self, why: str, pacing: _Pacing) -> None:
+    async def _ask_at_once(self, why: str, pacing: Pacing) -> None:
         scheduled = self._probes[Part.REACH]
         self._trigger = None
         began_s = self._clock.monotonic()
@@ -360,11 +311,7 @@ class ServiceWatch:
     def _passed(self, asked: _Asked, reason: str) -> bool:
         now_s, part = self._clock.monotonic(), asked.part
         took_s = now_s - asked.began_s
-        asked.scheduled.passed_s = now_s
-        asked.scheduled.last_took_s.append(took_s)
-        asked.scheduled.slowest.learn(took_s, now_s)
-        if asked.crowded:
-            asked.scheduled.slowest_crowded.learn(took_s, now_s)
+        asked.scheduled.passed(took_s, now_s, crowded=asked.crowded)
         self._count(part, "passed")
         self._metric_duration(part, took_s)
         before = self.health.parts[part]
@@ -372,7 +319,7 @@ class ServiceWatch:
         if before.failed and part is Part.REACH:
             for scheduled in self._probes.values():  # reached again: what about the rest?
                 if scheduled is not asked.scheduled:
-                    scheduled.began_s = _NEVER_S
+                    scheduled.began_s = NEVER_S
         return True
 
     def _void(self, asked: _Asked) -> bool:
