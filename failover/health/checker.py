@@ -24,10 +24,11 @@ from failover.health.passive import LiveTraffic
 from failover.health.plan import PlannedProbe, existing, planned, upstreams
 from failover.health.probes import Probe, TcpProbe
 from failover.health.report import Report
+from failover.health.scheduled import Scheduled
 from failover.health.search import KnownStudies, SearchProbe
 from failover.health.standstill import LoopWatch
 from failover.health.verdict import VerdictPolicy
-from failover.health.watch import Scheduled, ServiceWatch
+from failover.health.watch import ServiceWatch
 from failover.health.web_probes import FrameProbe, QidoSearcher, ReachProbe, WebSide
 from failover.metrics import RouterMetrics
 from failover.model import Address, Part, Service, UpstreamName

@@ -3,7 +3,7 @@
 The loop carries facts to `verdict` and nothing else decides. Two entries, both in the checker's loop:
 `run` sends the probes one after the other, `look` is called every 25 ms (75 ms in calm) for what live
 traffic and time say. At most one late answer is awaited besides the present probe (with DICOM: never more
-than two associations of ours).
+than two associations of ours). How long a probe may take is `scheduled`'s.
 """
 
 from __future__ import annotations

@@ -17,9 +17,10 @@ from failover.errors import UpstreamRefused, UpstreamUnreachable
 from failover.health.passive import LiveTraffic, Outcome
 from failover.health.plan import PlannedProbe
 from failover.health.report import Report
+from failover.health.scheduled import Scheduled
 from failover.health.standstill import LoopWatch
 from failover.health.verdict import VerdictPolicy
-from failover.health.watch import Scheduled, ServiceWatch
+from failover.health.watch import ServiceWatch
 from failover.metrics import RouterMetrics
 from failover.model import Part, Service, UpstreamName, Verdict
 
