@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from failover.cli import importing, operate, serve
+from failover.cli import importing, operate, passwords, serve
 
 
 def _version(wanted: bool) -> None:
@@ -37,6 +37,7 @@ def make_app() -> typer.Typer:
     serve.register(app)
     operate.register(app)
     importing.register(app)
+    passwords.register(app)
     return app
 
 
