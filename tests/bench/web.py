@@ -73,6 +73,8 @@ def load(
     varied: bool = False,
     accept: str = "application/dicom+json",
     script: str = "",
+    scheme: str = "http",
+    keep_alive: bool = True,
 ) -> Load:
     """Return what wrk saw. `script` may choose the path of each request, in Lua."""
     file = folder / "wrk.lua"
@@ -95,9 +97,9 @@ def load(
         "--timeout",
         "20s",
     ]
-    for header in headers:
+    for header in headers + ([] if keep_alive else ["Connection: close"]):
         command += ["-H", header]
-    out = output_of([*command, f"http://127.0.0.1:{port}{path}"], timeout_s=seconds + 120)
+    out = output_of([*command, f"{scheme}://127.0.0.1:{port}{path}"], timeout_s=seconds + 120)
     found = re.search(r"^(\d+) (\d+) (\d+) (\d+) (\d+)$", out, re.M)
     if found is None:
         raise RuntimeError(f"wrk said nothing readable: {out[-500:]}")
@@ -152,7 +154,8 @@ http {{ access_log off; sendfile on; tcp_nopush on; keepalive_requests 1000000;
 
 
 @contextmanager
-def haproxy(folder: Path, upstream: int) -> Iterator[Contestant]:
+def haproxy(folder: Path, upstream: int, *, bind: str = "") -> Iterator[Contestant]:
+    """`bind`: more options of the listener, such as TLS."""
     port = free_port()
     configuration = folder / "haproxy.cfg"
     configuration.write_text(
@@ -169,7 +172,7 @@ defaults
   timeout client 60s
   timeout server 60s
 frontend f
-  bind 127.0.0.1:{port} backlog 4096
+  bind 127.0.0.1:{port} backlog 4096 {bind}
   option forwardfor
   default_backend b
 backend b
