@@ -1,14 +1,14 @@
-"""The commands that talk to a router: status, force, drain, pause, auto, decide, events."""
+"""The commands that talk to a router: status, force, drain, pause, auto, decide, events; see `lists` too."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import Annotated, Any, Final
 
 import typer
 
+from failover.cli import lists
 from failover.cli.exits import Exit, leave, say
 from failover.cli.options import (
     DryRunOption,
@@ -19,7 +19,7 @@ from failover.cli.options import (
     ReasonOption,
     seconds,
 )
-from failover.cli.router_client import Denied, RouterClient, Unreachable, finds_router
+from failover.cli.router_client import RouterClient, Unreachable, a_sentence_at_the_end, finds_router
 from failover.cli.watching import print_events, show, updates, wait, watch_status
 
 # How often a drain is looked at.
@@ -39,6 +39,8 @@ def register(app: typer.Typer) -> None:
     app.command()(finds_router(auto))
     app.command()(finds_router(decide))
     app.command()(finds_router(events))
+    app.command()(finds_router(lists.owed))
+    app.command()(finds_router(lists.quarantine))
 
 
 def status(
@@ -47,7 +49,7 @@ def status(
     json_: JsonOption = False,
 ) -> None:
     """Show which upstream answers what, and why."""
-    with _a_sentence_at_the_end():
+    with a_sentence_at_the_end():
         if watch:
             watch_status(router, as_json=json_)
         else:
@@ -111,7 +113,7 @@ def drain(
         "keep_replicating": keep_replicating,
         "grace_s": grace_s,
     }
-    with _a_sentence_at_the_end():
+    with a_sentence_at_the_end():
         answer = router.ask("PUT", "/api/route", request)
         warnings = answer.get("warnings", [])
         if not dry_run:
@@ -181,7 +183,7 @@ def events(
     json_: JsonOption = False,
 ) -> None:
     """Print the audit trail: every move, every intent, every decision."""
-    with _a_sentence_at_the_end():
+    with a_sentence_at_the_end():
         happened = router.ask("GET", f"/api/events?since={since}")
         if json_ and not follow:
             say([json.dumps(happened, indent=2, ensure_ascii=False)])
@@ -196,26 +198,10 @@ def events(
 # -- what several of them do ------------------------------------------------------------------------
 
 
-@contextmanager
-def _a_sentence_at_the_end() -> Iterator[None]:
-    """Turn what the router or the operator's Ctrl-C says into a line and the exit code of the contract."""
-    try:
-        yield
-    except Unreachable as error:
-        leave(Exit.UNREACHABLE, str(error))
-    except Denied as error:
-        if error.status == 401:
-            leave(Exit.USAGE, "the router wants a token it knows: --token-file FILE or FAILOVER_TOKEN_FILE")
-        mistaken = 400 <= error.status < 500 and error.status != 409
-        leave(Exit.USAGE if mistaken else Exit.FAILED, str(error))
-    except KeyboardInterrupt:
-        raise typer.Exit(int(Exit.DONE)) from None
-
-
 def _ask_and_show(
     router: RouterClient, method: str, path: str, request: Mapping[str, Any], *, as_json: bool
 ) -> None:
-    with _a_sentence_at_the_end():
+    with a_sentence_at_the_end():
         answer = router.ask(method, path, request)
         show(answer, as_json=as_json)
     say(answer.get("warnings", []), error=True)

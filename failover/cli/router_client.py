@@ -10,12 +10,15 @@ import http.client
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import wraps
 from inspect import Parameter, Signature, signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote, urlsplit
+
+import typer
 
 from failover.cli.exits import Exit, leave
 from failover.cli.options import AdminOption, ConfigOption, TokenFileOption, config_path
@@ -113,6 +116,22 @@ class RouterClient:
             body = json.dumps(content).encode()
         connection.request(method, urlsplit(self.url).path.rstrip("/") + path, body=body, headers=headers)
         return connection.getresponse()
+
+
+@contextmanager
+def a_sentence_at_the_end() -> Iterator[None]:
+    """Turn what the router or the operator's Ctrl-C says into a line and the exit code of the contract."""
+    try:
+        yield
+    except Unreachable as error:
+        leave(Exit.UNREACHABLE, str(error))
+    except Denied as error:
+        if error.status == 401:
+            leave(Exit.USAGE, "the router wants a token it knows: --token-file FILE or FAILOVER_TOKEN_FILE")
+        mistaken = 400 <= error.status < 500 and error.status != 409
+        leave(Exit.USAGE if mistaken else Exit.FAILED, str(error))
+    except KeyboardInterrupt:
+        raise typer.Exit(int(Exit.DONE)) from None
 
 
 def find_router(admin: str | None, config: Path | None, token_file: Path | None) -> RouterClient:

@@ -12,7 +12,7 @@ from failover.cli.exits import say
 from failover.cli.router_client import RouterClient, Unreachable
 
 if TYPE_CHECKING:
-    from rich.console import Console
+    from rich.console import Console, RenderableType
 
 # How often a lost router is looked for again.
 _RETRY_S: Final = 1.0
@@ -32,6 +32,11 @@ def show(answer: Json, *, as_json: bool) -> None:
     from failover.cli.views import consequences, status_view
 
     _console().print(consequences(answer["would"]) if "would" in answer else status_view(answer))
+
+
+def print_view(view: RenderableType) -> None:
+    """Print what `views` made."""
+    _console().print(view)
 
 
 def print_events(happened: list[Json], *, as_json: bool) -> None:

@@ -1,0 +1,111 @@
+"""How lists of objects look in a terminal. Pure: JSON in, renderables out; nothing by colour alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from failover.cli.views import clock_time
+
+Json = Mapping[str, Any]
+_REASONS: Final = {
+    "patient": "another patient",
+    "content": "other content",
+    "replaced_by_primary": "the primary's version replaced it before it was paid back",
+}
+
+
+def owed_view(answer: Json, state: str | None) -> RenderableType:
+    """GET /api/owed: the sums, then a line for each object."""
+    objects = answer["objects"]
+    lines: list[RenderableType] = [_sums(answer["counts"])]
+    if objects:
+        table = _table("state", "since", "sent", "last status", "next attempt", "study / SOP instance UID")
+        for one in objects:
+            table.add_row(
+                one["state"],
+                _time(one["since"]),
+                "–" if one["times_sent"] is None else f"{one['times_sent']} x",
+                one["last_status"] or "–",
+                _time(one["next_attempt"]),
+                f"{one['study_instance_uid']}\n{one['sop_instance_uid']}",
+            )
+        lines += [Text(), table]
+    elif state is not None:
+        lines.append(Text(f"no object is {state}"))
+    if answer["next"]:
+        lines += [Text(), Text(f"the first {len(objects)}; all of them: --limit 0", "dim")]
+    if answer.get("sending") not in (None, "allowed"):
+        lines += [Text(), Text(f"nothing is sent now: {answer['sending']}", "yellow")]
+    return Group(*lines)
+
+
+def quarantine_view(answer: Json) -> RenderableType:
+    """GET /api/quarantine: both versions of each object, by what differs."""
+    if not answer["objects"]:
+        return Text("nothing is in quarantine")
+    lines: list[RenderableType] = []
+    for one in answer["objects"]:
+        served, other = one["served"], one["quarantined"]
+        lines += [
+            Text(f"{one['id']}  {_REASONS.get(one['reason'], one['reason'])}", "bold"),
+            Text(f"  SOP instance  {one['sop_instance_uid']}"),
+            Text(f"  came          {clock_time(one['arrived_at'])} from {other['caller'] or 'ourselves'}"),
+            Text(f"  served now    {_version(served)}"),
+            Text(f"  quarantined   {_version(other)}"),
+        ]
+        if one["differs"] is None:
+            lines.append(Text("  the two cannot be compared: one is gone, or cannot be read"))
+        elif not one["differs"]:
+            lines.append(Text("  every element is the same; the files differ in how they are encoded"))
+        else:
+            table = _table("  element", "served", "quarantined")
+            for element in one["differs"]:
+                name = element["keyword"] or element["tag"]
+                table.add_row(f"  {name}", _value(element["served"]), _value(element["quarantined"]))
+            lines.append(table)
+        lines.append(Text())
+    if answer["next"]:
+        lines.append(Text(f"the newest {len(answer['objects'])}; all of them: --limit 0", "dim"))
+    return Group(*lines)
+
+
+def _sums(counts: Json) -> Text:
+    open_ = {word: counts[word] for word in ("owed", "sent", "refused", "vanished") if counts[word]}
+    if counts["vanished"] is None:
+        return Text(
+            f"{_words(open_) or 'nothing is owed'}; what vanished is not known: no replicator answers",
+            "yellow",
+        )
+    if not open_:
+        return Text("nothing is owed: all that the archive received is proven on the primary", "green")
+    return Text(_words(open_), "bold")
+
+
+def _words(counts: Json) -> str:
+    return ", ".join(f"{count} {word}" for word, count in counts.items())
+
+
+def _version(version: Json | None) -> str:
+    if version is None:
+        return "none: it has gone"
+    return f"{version['bytes']} bytes, {version['origin']}, study {version['study_instance_uid']}"
+
+
+def _value(word: str | None) -> str:
+    return "(not there)" if word is None else word or "(empty)"
+
+
+def _time(moment: str | None) -> str:
+    return "–" if moment is None else clock_time(moment)
+
+
+def _table(*headings: str) -> Table:
+    table = Table(box=None, padding=(0, 3, 0, 0), show_edge=False, header_style="dim")
+    for heading in headings:
+        table.add_column(heading, overflow="fold")
+    return table
