@@ -49,7 +49,7 @@ PURE = {
     "health/rise_fall", "health/verdict", "health/stores", "health/standstill", "health/slowness",
     "health/plan", "health/report",
     "routing/states", "routing/state", "routing/machine", "routing/gate", "routing/route",
-    "routing/selection", "routing/snapshot", "routing/wishes",
+    "routing/selection", "routing/snapshot", "routing/wishes", "routing/replicator_word",
     "app/store_totals",
     "proxy/rewrite", "proxy/retry", "proxy/hold", "proxy/classify", "proxy/stow", "proxy/resume",
     "proxy/upstreams",

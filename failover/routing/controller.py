@@ -32,6 +32,7 @@ from failover.routing.board import RouteBoard
 from failover.routing.gate import live_numbers
 from failover.routing.gauges import show_numbers, show_standing
 from failover.routing.machine import first_state, step
+from failover.routing.replicator_word import store_verdict, word_of
 from failover.routing.route import route_of, whole_phase
 from failover.routing.selection import Route
 from failover.routing.snapshot import status_of
@@ -250,33 +251,8 @@ class Controller:
         return None
 
     def replicator_route(self) -> dict[str, Any]:
-        """What the replicator asks each second: control method `route`.
-
-        `vanished`: what an operator decided on what its recheck misses, until it wants no decision any more.
-        """
-        state = self._state
-        return {
-            "mode": str(state.intent.mode),
-            "phase": str(whole_phase(state, self._rules)),
-            "forced": None if state.intent.forced is None else str(state.intent.forced),
-            "keep_replicating": state.intent.forced is not UpstreamName.BACKUP
-            or state.intent.keep_replicating,
-            "primary": {
-                str(service): None
-                if (verdict := state.verdict(UpstreamName.PRIMARY, service)) is None
-                else str(verdict)
-                for service in Service
-            },
-            "store": {str(service): self._store_verdict(service) for service in Service},
-            "vanished": None
-            if state.vanished_decided is None
-            else str(state.vanished_decided).removeprefix("vanished-"),
-        }
-
-    def _store_verdict(self, service: Service) -> str | None:
-        report = self._reports.get((UpstreamName.PRIMARY, service))
-        part = None if report is None else report.parts.get(Part.STORE)
-        return None if part is None or part.verdict is None else str(part.verdict)
+        """What the replicator asks each second: control method `route`."""
+        return word_of(self._state, self._rules, self._reports)
 
     # -- steps --------------------------------------------------------------------------------------
 
@@ -414,7 +390,7 @@ class Controller:
         numbers = live_numbers(self._state, now_s)
         if numbers is None or numbers.lag_objects != 0 or now_s - self._forgave_s < _FORGIVE_EVERY_S:
             return
-        if any(self._store_verdict(service) == Verdict.DOWN for service in Service):
+        if any(store_verdict(self._reports, service) is Verdict.DOWN for service in Service):
             self._forgave_s = now_s
             self._hooks.nothing_to_prove(UpstreamName.PRIMARY)
 
