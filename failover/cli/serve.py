@@ -12,6 +12,7 @@ import typer
 
 from failover.cli.exits import Exit, leave, say
 from failover.cli.options import ConfigOption, JsonOption, config_path
+from failover.cli.reloading import reload
 
 DEMO_FOLDER: Final = Path("demo-data")
 _DirOption = Annotated[Path, typer.Option("--dir", metavar="DIR", help="The demo's own folder.")]
@@ -24,6 +25,7 @@ def register(app: typer.Typer) -> None:
     app.command()(archive)
     app.command()(replicator)
     app.command()(check)
+    app.command()(reload)
     demo = typer.Typer(invoke_without_command=True, no_args_is_help=False, help=demo_tour.__doc__)
     demo.callback()(demo_tour)
     demo.command("stop-primary")(demo_stop_primary)
