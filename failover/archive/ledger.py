@@ -83,7 +83,9 @@ class Ledger:
         found = self._index.reader().execute(
             "SELECT i.state AS state, count(*) AS objects, min(i.arrived_at) AS oldest,"
             # What arrived in the future did so before our clock was set back: it is not of the last seconds.
-            f" sum(i.arrived_at NOT BETWEEN ? AND ?) AS aged FROM instances i WHERE {_IN_DEBT}"
+            # What we brought ourselves and the primary lost since did not come straight to our port.
+            " sum(i.arrived_at NOT BETWEEN ? AND ? OR i.origin IN ('replicated', 'copied')) AS aged"
+            f" FROM instances i WHERE {_IN_DEBT}"
             " GROUP BY i.state",
             (now - FRESH_S, now),
         )

@@ -46,8 +46,8 @@ class Phase(IntEnum):
 class CallerConnection(Connection):
     __slots__ = (
         "_admitted", "_buffer", "_forwarded", "_forwarded_host", "_known", "_known_fields", "_proxy",
-        "_reader", "_searched", "_since_s", "_trusted", "address", "bound", "ended", "exchange", "phase",
-        "place", "response", "stirred", "tls",
+        "_reader", "_searched", "_since_s", "_trusted", "address", "asked_before", "bound", "ended",
+        "exchange", "phase", "place", "response", "stirred", "tls",
     )  # fmt: skip
 
     def __init__(self, proxy: Proxy) -> None:
@@ -67,6 +67,8 @@ class CallerConnection(Connection):
         self.tls = False
         self.stirred = True
         """Something moved since the last sweep."""
+        self.asked_before = False
+        """A request came on this connection."""
         self._since_s = 0.0
         self._buffer = b""
         self._searched = 0
@@ -214,6 +216,7 @@ class CallerConnection(Connection):
             self._admitted = proxy.admits(self.address)
         exchange = self._exchange(head, reader, forwarded, now_s)
         self.exchange = exchange
+        self.asked_before = True
         if reader.ended:
             self._reader = None
             self._buffer = rest

@@ -178,11 +178,14 @@ class Exchange:
             if answer is not None and (answer.is_event_stream or answer.passage):
                 self.failed(Failure.BROKE)
         elif verdict is Verdict.SUSPECT and self._timer is None:
-            answer = self._response.answer
-            if answer is not None and answer.passage is not None:
-                self._timer = asyncio.get_running_loop().call_later(
-                    SILENT_S, self._still_silent, answer.received_bytes
-                )
+            self._watch_silence()
+
+    def _watch_silence(self) -> None:
+        answer = self._response.answer
+        if answer is not None and answer.passage is not None:
+            self._timer = asyncio.get_running_loop().call_later(
+                SILENT_S, self._still_silent, answer.received_bytes
+            )
 
     def _still_silent(self, received_bytes: int) -> None:
         """The upstream became suspect inside its answer: if it is silent too, ask the other for the rest.
@@ -191,9 +194,13 @@ class Exchange:
         """
         self._timer = None
         attempt, answer = self._attempt, self._response.answer
-        if attempt is None or answer is None or answer.received_bytes != received_bytes:
+        if attempt is None or answer is None:
             return
         verdict = self._proxy.board.current.verdicts.get((attempt.name, Service.WEB))
+        if answer.received_bytes != received_bytes:
+            if verdict is Verdict.SUSPECT:
+                self._watch_silence()  # it still speaks; it may fall silent while it is suspect
+            return
         self._see()
         if self.caller.write_paused or not self._pursuit.leaves(attempt.name, verdict, sent=True):
             return

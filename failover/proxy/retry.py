@@ -251,7 +251,9 @@ class Pursuit:
     def cannot_resume(self, upstream: UpstreamName, now_s: float) -> Step:
         """`upstream` answered, but not with what the caller has the beginning of."""
         self._tried.add(upstream)
-        return self.next(now_s)
+        step = self.next(now_s)
+        # Asked again, it would answer the same: a caller who sees the break at once asks anew at once.
+        return _say(502, "nobody has the rest of this answer") if step is _WAIT else step
 
     def leaves(self, upstream: UpstreamName, verdict: Verdict | None, *, sent: bool) -> bool:
         """Whether a request that waits at `upstream`, whose verdict is now `verdict`, goes elsewhere.

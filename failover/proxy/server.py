@@ -45,6 +45,8 @@ _log = structlog.get_logger(__name__)
 
 # Time-outs are looked at this often; a timer of its own for each request would cost more than it tells.
 SWEEP_S: Final = 0.25
+# At a stop: how long a connection that was just let in may take to ask.
+NEWCOMERS_S: Final = 0.5
 # Connections taken from the backlog at one wake-up, so that a flood of them does not starve the others.
 ACCEPTS: Final = 64
 # Callers who have not finished their TLS handshake; one takes 10 to 50 KB until it is done or over.
@@ -137,8 +139,12 @@ class Proxy:
         self.stopping = True
         self._accept_off()  # 1. accept nothing new; whoever waits in the backlog is the next process's
         for caller in list(self._callers):
-            if caller.asks_nothing:
+            if caller.asks_nothing and caller.asked_before:
                 caller.close()  # 2. who asks for nothing goes at once
+        # Who has just come will ask: closed now, it would see a connection that dies without an answer.
+        await self._gone.wait_until(lambda: not self._newcomers(), timeout_s=min(grace_s, NEWCOMERS_S))
+        for caller in self._newcomers():
+            caller.close()
         # 3. let requests end; each answer says `Connection: close` now
         await self._gone.wait_until(lambda: not self._busy(), timeout_s=grace_s)
         left = list(self._callers)
@@ -186,6 +192,9 @@ class Proxy:
         if upstream in self.pools:
             self.pools[upstream].sweep(math.inf)
         return ended
+
+    def _newcomers(self) -> list[CallerConnection]:
+        return [caller for caller in self._callers if caller.asks_nothing]
 
     def _busy(self) -> bool:
         return any(caller.phase is not Phase.LINGER for caller in self._callers)

@@ -94,7 +94,12 @@ class Fetcher:
         ):
             with attempt:
                 async for one in way.bring(list(left.values()), self._handover):
-                    await self._archive.take(one.path)
+                    try:
+                        await self._archive.take(one.path)
+                    except BaseException:
+                        # Broken off by a drain or a death: nobody else would remove it before our next start.
+                        one.path.unlink(missing_ok=True)
+                        raise
                     self._metrics.fetched.labels(one.via).inc()
                     left.pop(one.sop_instance_uid, None)
                     brought += 1

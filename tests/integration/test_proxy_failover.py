@@ -258,3 +258,15 @@ async def test_when_a_drain_ends_idle_connections_to_the_primary_are_closed(stag
     stage.drain()
     assert stage.proxy.end_work(PRIMARY) == 0
     assert stage.proxy.pools[PRIMARY].take() is None
+
+
+async def test_who_has_just_come_is_answered_by_a_proxy_that_stops(stage: Stage) -> None:
+    idle, newcomer = await stage.caller(), await stage.caller()
+    assert (await idle.ask("/dicom-web/studies")).status == 200
+    while len(stage.proxy._callers) < 2:
+        await stage.proxy.clock.sleep(0.01)
+    stopping = asyncio.gather(stage.proxy.stop(2.0))
+    assert await idle.ended() == b""
+    answered = await newcomer.ask("/dicom-web/studies")
+    assert (answered.status, answered.header("connection")) == (200, "close")
+    await stopping

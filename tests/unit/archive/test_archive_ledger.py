@@ -56,6 +56,17 @@ async def test_what_is_refused_is_out_of_the_lag_and_listed_with_its_status(room
     assert (room.ledger.numbers().lag_objects, room.ledger.numbers().refused) == (6, 0)
 
 
+async def test_what_we_brought_and_the_primary_lost_keeps_the_gate_closed_however_fresh_it_is(
+    room: Room,
+) -> None:
+    await room.store(an_object(1), Origin.REPLICATED)
+    await room.store(an_object(2), Origin.COPIED)
+    await room.store(an_object(3))
+    await room.ledger.mark([uid(1, 1, 1), uid(2, 1, 1)], DebtState.OWED)
+    numbers = room.ledger.numbers()
+    assert (numbers.lag_objects, numbers.owed_older_than_10_s) == (3, 2)
+
+
 async def test_only_what_is_older_than_ten_seconds_keeps_the_gate_closed(room: Room) -> None:
     await stocked(room)
     assert room.ledger.numbers().owed_older_than_10_s == 0
@@ -198,8 +209,8 @@ async def test_an_index_of_the_version_before_is_upgraded_with_its_debt(make_roo
     room.close()
     with closing(sqlite3.connect(room.data_dir / "index.sqlite")) as connection:
         connection.executescript(
-            "DROP TABLE rejected; DROP INDEX instances_paid_off; ALTER TABLE instances DROP COLUMN state_since;"
-            " PRAGMA user_version = 1;"
+            "DROP TABLE rejected; DROP INDEX instances_paid_off;"
+            " ALTER TABLE instances DROP COLUMN state_since; PRAGMA user_version = 1;"
         )
     upgraded = make_room()
     assert upgraded.ledger.numbers().lag_objects == 6
