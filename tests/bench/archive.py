@@ -161,7 +161,7 @@ class Run:
 
 
 def run(quick: bool) -> Suite:
-    seconds, rounds = (1, 1) if quick else (4, 5)
+    seconds, rounds = (1, 1) if quick else (2, 3)
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-archive-")))
         (folder / "ours").mkdir()
