@@ -59,7 +59,8 @@ async def carry(session: Session, flight: Flight, attempt: Attempt) -> None:
                 return
             continue
         judgement = _judge(session, flight, leg, choice, answer)
-        if judgement is Judgement.PASS:
+        # What could not be kept cannot be sent again: the other would get an empty data set.
+        if judgement is Judgement.PASS or (flight.sent and flight.unkept):
             await _finish(session, flight, leg.upstream, answer)
             return
         flight.hollow = flight.hollow or judgement is Judgement.HOLLOW

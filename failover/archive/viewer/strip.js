@@ -26,7 +26,7 @@ export class Strip {
     try {
       mine.series = await seriesOf(uid);
       if (stale()) return;
-      this.show(pane);
+      if (this.pane === pane) this.show(pane); // else the other side is read now: its strip stays
       const first = mine.series.find((one) => !PICTURELESS.has(text(one, T.modality))) ?? mine.series[0];
       if (first) this.open(pane, first);
       else pane.note("This study has no series here.");
@@ -39,7 +39,7 @@ export class Strip {
     } catch {
       mine.others = []; // a comfort: the list still finds them
     }
-    if (!stale()) this.show(pane);
+    if (!stale() && this.pane === pane) this.show(pane);
   }
 
   open(pane, series) {

@@ -130,6 +130,7 @@ function compare(on = panes[1]?.root.hidden ?? true) {
   second.root.hidden = !on;
   if (!on) {
     second.choose(null);
+    second.strip = null; // what still comes for it is stale
   } else {
     second.note("Choose a study: one of the same patient, or from the list.");
   }
