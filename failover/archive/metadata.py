@@ -6,6 +6,7 @@ The URL of the object is not known where this runs: a mark stands in its place.
 from __future__ import annotations
 
 import json
+import secrets
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,8 +17,8 @@ from failover.archive import pixels
 from failover.archive.pixels import NoSuchFrame
 from failover.dicom.json_model import to_json
 
-# JSON writes a NUL as an escape; no value that keeps to its VR holds one.
-URL_MARK: Final = "\\u0000url"
+# Where the object's URL goes. No character (Unicode 23.7): what a sender wrote of it is taken out.
+URL_MARK: Final = "\uffff"
 # Values above this stand behind a URI in metadata (PS3.18 F.2.7 leaves the size to us).
 INLINE_BYTES: Final = 1024
 
@@ -27,14 +28,16 @@ def read(path: Path) -> bytes:
 
     def bulk_uri(at: str, length: int) -> str | None:
         if at == "7FE00010":
-            return "\0url/frames"
-        return f"\0url/bulkdata/{at}" if length > INLINE_BYTES else None
+            return f"{word}/frames"
+        return f"{word}/bulkdata/{at}" if length > INLINE_BYTES else None
 
+    word = secrets.token_hex(16)  # nobody who wrote the object can know it
     header = pixels.read_header(path)
     found = to_json(header, bulk_uri=bulk_uri)
     found["00083002"] = {"vr": "UI", "Value": [str(header.file_meta.TransferSyntaxUID)]}
-    found["00081190"] = {"vr": "UR", "Value": ["\0url"]}
-    return json.dumps(dict(sorted(found.items())), separators=(",", ":"), ensure_ascii=False).encode()
+    found["00081190"] = {"vr": "UR", "Value": [word]}
+    text = json.dumps(dict(sorted(found.items())), separators=(",", ":"), ensure_ascii=False)
+    return text.replace(URL_MARK, "").replace(word, URL_MARK).encode()
 
 
 def value(path: Path, at: str) -> bytes:

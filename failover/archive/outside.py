@@ -9,11 +9,14 @@ from datetime import date
 from typing import Final
 
 from failover.archive.index import Index, Window
-from failover.archive.queries import Query
+from failover.archive.queries import Level, Query
 from failover.dicom.query_keys import AnyOf, Range
 
 _STUDY_DATE: Final = 0x00080020
 _STUDY_UID: Final = 0x0020000D
+_STUDY_LEVELS: Final = (Level.PATIENT, Level.STUDY)
+# Keys of a study that depend on all of its objects: modalities, SOP classes, counts in study.
+_OF_PARTS: Final = frozenset((0x00080061, 0x00080062, 0x00201206, 0x00201208))
 
 
 def could_match_outside(query: Query, window: Window, index: Index) -> bool:
@@ -23,7 +26,10 @@ def could_match_outside(query: Query, window: Window, index: Index) -> bool:
     study = query.keys.get(_STUDY_UID)
     if isinstance(study, AnyOf) and all(_is_whole(uid, window, index) for uid in study.values):
         return False
-    return window.first_day is None or not _is_within(query, window.first_day)
+    if window.first_day is None or not _is_within(query, window.first_day):
+        return True
+    # A day that is covered may have a study of which we hold a part: what lies in it is not all here.
+    return bool(window.short) and (query.level not in _STUDY_LEVELS or not _OF_PARTS.isdisjoint(query.keys))
 
 
 def _is_within(query: Query, first_day: date) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from functools import partial
 from typing import Final, Protocol
 
 import structlog
@@ -92,23 +93,21 @@ class Pool:
         name = None if tls is None else tls.name_for(self.upstream.host)
         error: OSError | None = None
         for address in await self._resolve():
+            connection = UpstreamConnection(self, self._max_head_bytes)
             try:
-                _, connection = await loop.create_connection(
-                    self._make, address, self.upstream.port, ssl=context, server_hostname=name
+                await loop.create_connection(
+                    partial(_same, connection), address, self.upstream.port, ssl=context, server_hostname=name
                 )
             except OSError as failed:
                 error = failed
                 continue
+            if not connection.closed:  # uvloop makes one for an attempt that fails, too, and never ends it
+                self._open.add(connection)
             if self._addresses[0] != address:
                 self._addresses.remove(address)
                 self._addresses.insert(0, address)  # what worked is tried first
             return connection
         raise error or OSError("no address")
-
-    def _make(self) -> UpstreamConnection:
-        connection = UpstreamConnection(self, self._max_head_bytes)
-        self._open.add(connection)
-        return connection
 
     async def _resolve(self) -> list[str]:
         now_s = self._clock.monotonic()
@@ -169,3 +168,7 @@ class Pool:
         for connection in list(self._open):
             connection.drop()
         self._idle.clear()
+
+
+def _same(connection: UpstreamConnection) -> UpstreamConnection:
+    return connection

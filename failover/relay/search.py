@@ -48,7 +48,7 @@ class Search:
                 await relay_backwards(session, leg, message)
                 continue
             data_set = await session.hear_data_set(leg, flight, message)
-            command = self._monotonic(message.command) if flight.moved else message.command
+            command = self._monotonic(message.command)
             if category(message.command.status) is not Category.PENDING:
                 moved = command.number(Tag.COMPLETED)  # C-MOVE: its pending responses bring nothing
                 return Answer(command, data_set, self._passed if moved is None else moved)

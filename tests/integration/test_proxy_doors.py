@@ -302,6 +302,8 @@ async def test_a_login_leads_nowhere_else(tmp_path: Path, to: str) -> None:
         assert not location.startswith(("//", "/\\"))
         assert not {"<", ">", '"'} & set(location)
         assert b"<script>" not in (await here.stage.ask("/.failover/login?to=" + quote(to))).body
+        many = await here.stage.ask("/.failover/login?" + "&".join(["a=1"] * 40))
+        assert (many.status, many.whole) == (200, True)
 
 
 @pytest.mark.parametrize("line", [

@@ -270,3 +270,10 @@ async def test_who_has_just_come_is_answered_by_a_proxy_that_stops(stage: Stage)
     answered = await newcomer.ask("/dicom-web/studies")
     assert (answered.status, answered.header("connection")) == (200, "close")
     await stopping
+
+
+async def test_attempts_that_fail_leave_nothing_behind(stage: Stage) -> None:
+    await stage.primary.kill()
+    for _ in range(3):
+        assert (await stage.ask("/dicom-web/studies")).upstream == "backup"
+    assert not stage.proxy.pools[PRIMARY]._open
