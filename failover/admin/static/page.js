@@ -260,7 +260,10 @@ for (const button of document.querySelectorAll("button[data-mode]")) {
 for (const button of document.querySelectorAll("[data-auto]")) button.addEventListener("click", backToAuto);
 $("decide").addEventListener("click", () => openIntent("decide"));
 $("intent-cancel").addEventListener("click", () => $("intent").close());
-$("intent").addEventListener("close", () => $("reason-home").append($("reason-field")));
+// The event comes a moment after the end: the dialog may be open again, and then the field is needed in it.
+$("intent").addEventListener("close", () => {
+  if (!$("intent").open) $("reason-home").append($("reason-field"));
+});
 $("intent-form").addEventListener("submit", confirmIntent);
 $("intent-form").addEventListener("change", (event) => {
   if (event.target !== $("reason")) foresee();
