@@ -12,7 +12,7 @@ import contextlib
 import json
 import os
 import secrets
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from email.message import Message
 from pathlib import Path
 from typing import Any, Final
@@ -144,13 +144,11 @@ class DicomwebClient:
     async def _first_part(self, answer: aiohttp.ClientResponse, target: Path) -> int:
         content_type = answer.headers.get("Content-Type", "")
         written = 0
-        try:
-            with target.open("wb") as file:
-                async for piece in _part10_bytes(answer, content_type):
-                    file.write(piece)
-                    written += len(piece)
-        except OSError as error:
-            raise storage_error(error, target) from error
+        # What aiohttp raises may be an OSError too: the disk is blamed for its own alone.
+        with _writing(target) as write:
+            async for piece in _part10_bytes(answer, content_type):
+                write(piece)
+                written += len(piece)
         if not _is_part10(target):
             raise UpstreamBroke("retrieve: the answer is not a DICOM file")
         return written
@@ -298,6 +296,32 @@ def _boundary(parameters: str) -> str:
     if not boundary:
         raise UpstreamBroke("retrieve: multipart without a boundary")
     return boundary
+
+
+@contextlib.contextmanager
+def _writing(path: Path) -> Iterator[Callable[[bytes], None]]:
+    """Open `path` for writing. Opening, writing and closing raise StorageError, what happens between not."""
+    try:
+        file = path.open("wb")
+    except OSError as error:
+        raise storage_error(error, path) from error
+
+    def write(piece: bytes) -> None:
+        try:
+            file.write(piece)
+        except OSError as error:
+            raise storage_error(error, path) from error
+
+    try:
+        yield write
+    except BaseException:
+        with contextlib.suppress(OSError):
+            file.close()
+        raise
+    try:
+        file.close()
+    except OSError as error:
+        raise storage_error(error, path) from error
 
 
 def _remove(path: Path) -> None:

@@ -69,7 +69,6 @@ class Connection(asyncio.BufferedProtocol):
         self.artim_deadline_s: float | None = None
         self.last_moved_s = clock.monotonic()  # a byte came or went
         self.pdu_began_s: float | None = None  # since when a PDU is unfinished
-        self.waiting_for_peer = False
         self.rejection: Rejection | None = None  # what SEND_RJ sends
         self.assembler: MessageAssembler | None = None  # from the AC on
         self.cancelled: set[int] = set()
@@ -129,11 +128,7 @@ class Connection(asyncio.BufferedProtocol):
             self._raise_if_ended()
             if self.released:
                 return None
-            self.waiting_for_peer = True
-            try:
-                await self._wait_for_arrival()
-            finally:
-                self.waiting_for_peer = False
+            await self._wait_for_arrival()
         return self.take()
 
     def take(self) -> Message | Fragment | None:

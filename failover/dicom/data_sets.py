@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from io import BytesIO
 
+import pydicom.config
 from pydicom import Dataset
 from pydicom.filebase import DicomBytesIO
 from pydicom.filereader import read_dataset
@@ -11,6 +12,9 @@ from pydicom.filewriter import write_dataset
 
 from failover.dicom.negotiation import EXPLICIT_BIG, IMPLICIT_LITTLE
 from failover.errors import UnreadableDataSet
+
+# A warning would name the value, on stderr; what peers send us is theirs, and passed on as it is.
+pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE
 
 
 def encoded(data_set: Dataset, transfer_syntax: str, character_set: object = None) -> bytes:

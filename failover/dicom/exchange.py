@@ -256,6 +256,6 @@ class Association:
         connection = self._connection
         in_message = connection.assembler is not None and connection.assembler.in_message
         theirs = connection.writing_paused or (
-            connection.waiting_for_peer and (in_message or not self._working)
+            not connection.has_queued and (in_message or not self._working)
         )
         return now_s - connection.last_moved_s if theirs else 0.0

@@ -6,14 +6,12 @@ import struct
 from dataclasses import dataclass
 from typing import Final
 
+from failover.dicom.negotiation import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION
 from failover.errors import UnreadableDataSet
 from failover.model import parse_uid
 
 PREAMBLE_LENGTH: Final = 128
 PREFIX: Final = b"DICM"
-# Our own root would need a registration; PS3.5 B.2: UUID-derived UIDs need none.
-IMPLEMENTATION_CLASS_UID: Final = "2.25.151309412896014786401237563230163152371"
-IMPLEMENTATION_VERSION_NAME: Final = "FAILOVER"
 # A real File Meta Information has some hundred bytes; private information (0002,0102) may add to it.
 MAX_META_BYTES: Final = 1024 * 1024
 
@@ -46,7 +44,7 @@ def write_head(
     elements += _element(0x0003, b"UI", _uid(sop_instance_uid))
     elements += _element(0x0010, b"UI", _uid(transfer_syntax_uid))
     elements += _element(0x0012, b"UI", _uid(IMPLEMENTATION_CLASS_UID))
-    elements += _element(0x0013, b"SH", _padded(IMPLEMENTATION_VERSION_NAME.encode("ascii"), b" "))
+    elements += _element(0x0013, b"SH", _padded(IMPLEMENTATION_VERSION.encode("ascii"), b" "))
     if source_ae.strip(" "):
         elements += _element(0x0016, b"AE", _padded(source_ae.strip(" ").encode("ascii", "replace"), b" "))
     length = _element(0x0000, b"UL", struct.pack("<I", len(elements)))

@@ -19,7 +19,7 @@ from failover.health.passive import Outcome
 from failover.http.framing import BodyReader
 from failover.http.head import AnswerHead, RequestHead
 from failover.model import Phase, Service, UpstreamName, Verdict
-from failover.proxy import challenge, hold, leads, rewrite, stow
+from failover.proxy import challenge, hold, leads, resume, rewrite, stow
 from failover.proxy.answer import Answer
 from failover.proxy.attempt import Attempt
 from failover.proxy.body import Keep, RequestBody
@@ -397,6 +397,9 @@ class Exchange:
             except ProtocolError as error:
                 self._does_not_fit(error)
                 return
+        elif not self._ends_whole(answer):
+            self.failed(Failure.BROKE)
+            return
         lies = empty = False
         if judgement is Judgement.READ and not answer.begun:
             lies = self.asked.kind is Kind.STORE and stow.acknowledges_nothing(status, answer.body)
@@ -418,6 +421,25 @@ class Exchange:
             spawn(self._pass_when_copied(copy, answer), name="store waits for its copy")
         else:
             self._pass_whole(answer)
+
+    def _ends_whole(self, answer: Answer) -> bool:
+        """Whether a held body is all of it, as far as can be told.
+
+        Without a length or chunks only its end says so, and a killed upstream ends it too: where it has parts
+        or items, these tell.
+        """
+        head = answer.head
+        if head.content_length is not None or head.chunked or self.head.method != b"GET":
+            return True
+        parts = resume.passage(self.asked, head)
+        if parts is None:
+            return True
+        try:
+            parts.receive(answer.body)
+            parts.end()
+        except ProtocolError:
+            return False
+        return True
 
     def _copy(self, name: UpstreamName, answer: Answer) -> WebCopy | None:
         """Hand a store that the primary took to whoever copies it; return what the answer has to wait for."""

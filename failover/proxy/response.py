@@ -40,12 +40,6 @@ class Response:
         """No answer has begun, and none is set aside."""
         return self.answer is None and self.kept is None and self.lost is None and self.parked is None
 
-    @property
-    def begun(self) -> Answer | None:
-        """The answer of which the caller has a byte."""
-        answer = self.answer or self.lost
-        return answer if answer is not None and answer.begun else None
-
     def stream(self, request: RequestHead, asked: Asked, *, keep: bool) -> None:
         """From here on the caller gets each byte as it comes. Raises ProtocolError."""
         answer = self.answer

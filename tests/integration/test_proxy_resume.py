@@ -216,3 +216,21 @@ async def test_a_suspect_primary_that_pauses_inside_an_answer_is_left_only_for_w
     assert stage.counted("failover_http_resumed_total", upstream="backup") == float(holds_it)
     assert stage.proxy.in_flight(PRIMARY) == stage.proxy.in_flight(BACKUP) == 0
     goes_on.set()
+
+
+@pytest.mark.parametrize("whole", [True, False])
+async def test_a_short_answer_that_only_its_end_ends_is_taken_for_whole_only_when_it_is(
+    stage: Stage, whole: bool
+) -> None:
+    body = json.dumps([{"00080018": {"vr": "UI", "Value": [f"1.{n}"]}} for n in range(9)]).encode()
+    head = b"HTTP/1.1 200 OK\r\nContent-Type: application/dicom+json\r\nConnection: close\r\n\r\n"
+
+    async def ends(_: Received, talk: Talk) -> None:
+        await talk.send(head + (body if whole else body[:100]))
+        talk.close()
+
+    stage.primary.script = ends
+    stage.backup.script = always(answer(body, "200 OK", "Content-Type: application/dicom+json"))
+    answered = await stage.ask(f"{STUDY}/metadata")
+    assert (answered.whole, json.loads(answered.body)) == (True, json.loads(body))
+    assert answered.upstream == ("primary" if whole else "backup")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from datetime import date
 from pathlib import Path
@@ -230,3 +231,24 @@ async def test_objects_of_a_class_that_nobody_takes_there_are_refused_each(
     finally:
         await client.close()
         server.shutdown()
+
+
+async def test_a_server_that_falls_silent_inside_an_instance_is_not_a_full_disk(tmp_path: Path) -> None:
+    async def stops(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(
+            b"HTTP/1.1 200 OK\r\nContent-Type: application/dicom\r\nContent-Length: 100000\r\n\r\n"
+            + bytes(9000)
+        )
+        await writer.drain()
+
+    server = await asyncio.start_server(stops, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    client = DicomwebClient(f"http://127.0.0.1:{port}/dicom-web", timeout_s=0.3)
+    target = tmp_path / "object.dcm"
+    try:
+        with pytest.raises(UpstreamError):
+            await client.retrieve_instance(InstanceKey(Uid("1.2"), Uid("1.3"), Uid("1.4")), target)
+    finally:
+        await client.close()
+        server.close()
+    assert not target.exists()

@@ -16,6 +16,7 @@ import socket
 import subprocess
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -90,10 +91,13 @@ def environment() -> dict[str, str]:
 def wait_for(holds: Callable[[], bool], what: str, *, timeout_s: float = READY_WITHIN_S) -> None:
     """Return once `holds()`; AssertionError naming `what` after `timeout_s` seconds."""
     pause = threading.Event()
-    for _ in range(int(timeout_s / 0.05)):
-        if holds():
-            return
+    until_s = time.monotonic() + timeout_s
+    while not holds():
+        if time.monotonic() > until_s:
+            break
         pause.wait(0.05)
+    else:
+        return
     raise AssertionError(f"not within {timeout_s:g} s: {what}")
 
 
