@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/pip --disable-pip-version-check -q
 WORKERS ?= 2
 
-.PHONY: help run test check lint types bench bench-failover fuzz docs lock tools clean
+.PHONY: help run test check lint types bench bench-failover soak fuzz docs lock tools clean
 
 help: ## say what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-15s %s\n", $$1, $$2}'
@@ -50,6 +50,9 @@ bench-failover: $(VENV)/.dev ## the primary fails in every way, with us and the 
 	@tests/get_tools.sh bench
 	@PATH="$(CURDIR)/$(BIN):$$(tests/get_tools.sh --path):$$PATH" $(BIN)/python -m tests.bench.outage
 	@PATH="$(CURDIR)/$(BIN):$$(tests/get_tools.sh --path):$$PATH" $(BIN)/python -m tests.bench.outage --dicom
+
+soak: $(VENV)/.dev ## ten minutes of callers that vanish: descriptors, tasks and memory stay flat
+	@$(BIN)/python -m tests.bench.soak
 
 fuzz: $(VENV)/.dev ## a minute of hostile bytes for each parser
 	$(BIN)/python -m tests.fuzz

@@ -13,6 +13,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
+from failover.footprint import Footprint
 from failover.tallies import Spread, Tally
 
 FAST_S: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
@@ -57,6 +58,7 @@ class RouterMetrics:
     def __init__(self, registry: CollectorRegistry) -> None:
         r = registry
         self.registry = r
+        self.footprint = Footprint(r, "router")
         self.upstream_up = Known(
             r, "failover_upstream_up", "1 when the verdict is not down", ("upstream", "service")
         )
@@ -224,6 +226,7 @@ class ArchiveMetrics:
     def __init__(self, registry: CollectorRegistry) -> None:
         r = registry
         self.registry = r
+        self.footprint = Footprint(r, "archive")
         self.instances = Gauge("failover_archive_instances", "Instances held", registry=r)
         self.studies = Gauge("failover_archive_studies", "Studies held", registry=r)
         self.bytes = Gauge("failover_archive_bytes", "Bytes of the instances held", registry=r)
@@ -267,6 +270,7 @@ class ReplicatorMetrics:
     def __init__(self, registry: CollectorRegistry) -> None:
         r = registry
         self.registry = r
+        self.footprint = Footprint(r, "replicator")
         self.fetched = Counter(
             "failover_replication_fetched",
             "Instances brought from the primary: wado, get, move",
