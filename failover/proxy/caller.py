@@ -45,9 +45,9 @@ class Phase(IntEnum):
 
 class CallerConnection(Connection):
     __slots__ = (
-        "_admitted", "_buffer", "_forwarded", "_forwarded_host", "_known", "_known_fields", "_proxy",
-        "_reader", "_searched", "_since_s", "_trusted", "address", "asked_before", "bound", "ended",
-        "exchange", "phase", "place", "response", "stirred", "tls",
+        "_admitted", "_buffer", "_eof", "_forwarded", "_forwarded_host", "_known", "_known_fields", "_proxy",
+        "_reader", "_searched", "_since_s", "_trusted", "address", "asked_before", "bound", "exchange",
+        "phase", "place", "response", "stirred", "tls",
     )  # fmt: skip
 
     def __init__(self, proxy: Proxy) -> None:
@@ -62,8 +62,6 @@ class CallerConnection(Connection):
         self.place = Place(proxy.scheme, None, proxy.prefix)
         """Where the caller of the present request sees us."""
         self.phase = Phase.HEAD
-        self.ended = False
-        """It sends nothing more (it closed its side)."""
         self.tls = False
         self.stirred = True
         """Something moved since the last sweep."""
@@ -71,6 +69,7 @@ class CallerConnection(Connection):
         """A request came on this connection."""
         self._since_s = 0.0
         self._buffer = b""
+        self._eof = False  # it closed its side
         self._searched = 0
         self._reader: BodyReader | None = None
         self._trusted = False
@@ -117,12 +116,14 @@ class CallerConnection(Connection):
                 self.pause_reading()
 
     def eof_received(self) -> bool:
-        self.ended = True
-        # A caller may close its side and still wait for its answer, but not stop inside its request.
+        self._eof = True
+        # A caller may close its side and still wait for its answers, but not stop inside a request.
         # Under TLS there is no closing of one side: asyncio closes both.
-        return (
-            not self.tls and self.phase is Phase.EXCHANGE and self._reader is None and not self._is_tunnel()
-        )
+        if self.tls:
+            return False
+        if self.phase is Phase.IDLE:
+            return bool(self._buffer)  # pipelined, and to be read in a moment
+        return self.phase is Phase.EXCHANGE and self._reader is None and not self._is_tunnel()
 
     def _is_tunnel(self) -> bool:
         return self.exchange is not None and self.exchange.stage is Stage.TUNNEL
@@ -160,6 +161,7 @@ class CallerConnection(Connection):
             if self._buffer.startswith(b"\r\n"):
                 self._buffer = self._buffer[2:]
             if not self._buffer:
+                self._await_more()
                 return
             self.phase = Phase.HEAD
             self._since_s = proxy.clock.monotonic()
@@ -169,6 +171,7 @@ class CallerConnection(Connection):
             end = head_end(self._buffer, self._searched, proxy.listen.max_head_bytes)
             if end < 0:
                 self._searched = len(self._buffer)
+                self._await_more()
                 return
             head = self._read_head(self._buffer[:end])
         except LimitExceeded as error:
@@ -180,6 +183,13 @@ class CallerConnection(Connection):
         rest = self._buffer[end:]
         self._buffer, self._searched = b"", 0
         self._begin(head, rest)
+
+    def _await_more(self) -> None:
+        """What is here is not a whole head."""
+        if self._eof:
+            self.close()
+        else:
+            self.resume_reading()
 
     def _next_is_known(self, known: RequestHead) -> bool:
         """Callers repeat the fields of their last request more often than not: those are read once.
@@ -220,11 +230,16 @@ class CallerConnection(Connection):
         if reader.ended:
             self._reader = None
             self._buffer = rest
+            if len(rest) > PIPELINE_BYTES:
+                self.pause_reading()
         else:
             self._reader = reader
+            self.resume_reading()
         exchange.begin()
         if rest and self._reader is reader and self.exchange is exchange and not self.closed:
             self._read_body(exchange, reader, rest)
+        if self._eof and self._reader is not None and self.phase is Phase.EXCHANGE:
+            self.close()  # it stopped inside its request; `connection_lost` tells the exchange
 
     def _exchange(
         self, head: RequestHead, reader: BodyReader, forwarded: bytes, now_s: float
@@ -291,8 +306,9 @@ class CallerConnection(Connection):
             super().resume_reading()
 
     def take_buffer(self) -> bytes:
-        """Return what came behind the request; it belongs to the tunnel that begins."""
+        """Return what came behind the request; it belongs to the tunnel that begins, as all that follows."""
         data, self._buffer = self._buffer, b""
+        self.resume_reading()
         return data
 
     def bind(self, upstream: UpstreamName, connection: UpstreamConnection) -> None:
@@ -315,7 +331,8 @@ class CallerConnection(Connection):
             self._linger()
             return
         self.phase, self._since_s = Phase.IDLE, self._proxy.clock.monotonic()
-        self.resume_reading()
+        if len(self._buffer) <= PIPELINE_BYTES:
+            self.resume_reading()
         if self._buffer:
             # Not from here: answers of our own would nest as deep as requests are pipelined.
             asyncio.get_running_loop().call_soon(self._next)
@@ -331,11 +348,16 @@ class CallerConnection(Connection):
         self._reader, self._buffer = None, b""
         if self.closed:
             return
-        if self.ended or not self.transport.can_write_eof():
+        if self._eof or not self.transport.can_write_eof():
             self.close()
         else:
             self.transport.write_eof()
             self.resume_reading()
+
+    @property
+    def ended(self) -> bool:
+        """It closed its side, and nothing that it sent before is still to be read."""
+        return self._eof and not self._buffer
 
     @property
     def asks_nothing(self) -> bool:

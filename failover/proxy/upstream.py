@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
-from failover.errors import ProtocolError
+from failover.errors import MalformedHead, ProtocolError
 from failover.http.framing import BodyReader, UntilClose, answer_body, answer_has_body
 from failover.http.head import AnswerHead, head_end, parse_answer
 from failover.proxy.connection import READ_BUFFER, Connection
 
 if TYPE_CHECKING:
     from failover.proxy.pool import Pool
+
+# 100, 102 and 103 before one answer: a 102 every 20 s for five hours. More of them are no answer.
+MAX_INTERIM: Final = 1000
 
 
 class Asker(Protocol):
@@ -41,7 +44,7 @@ class Tunnelled(Protocol):
 
 class UpstreamConnection(Connection):
     __slots__ = (
-        "_head_bytes", "_max_head_bytes", "_method", "_reader", "_searched", "answered", "asker", "bound",
+        "_head_bytes", "_interim", "_max_head_bytes", "_method", "_reader", "_searched", "answered", "asker", "bound",
         "idle_since_s", "pool", "reusable", "reused", "tunnel",
     )  # fmt: skip
 
@@ -60,6 +63,7 @@ class UpstreamConnection(Connection):
         self._max_head_bytes = max_head_bytes
         self._head_bytes = b""
         self._searched = 0
+        self._interim = 0
         self._method = b""
         self._reader: BodyReader | None = None
 
@@ -70,6 +74,7 @@ class UpstreamConnection(Connection):
         self.asker = asker
         self._method = method
         self._reader = None
+        self._interim = 0
         self.answered = False
 
     def drop(self) -> None:
@@ -104,22 +109,26 @@ class UpstreamConnection(Connection):
     def _read_head(self, data: bytes) -> None:
         if self._head_bytes:
             data = self._head_bytes + data
-        end = head_end(data, self._searched, self._max_head_bytes)
-        if end < 0:
-            self._head_bytes, self._searched = data, len(data)
-            return
-        self._head_bytes, self._searched = b"", 0
-        head = parse_answer(data[:end] if end < len(data) else data)
-        rest = data[end:]
+        while True:
+            end = head_end(data, self._searched, self._max_head_bytes)
+            if end < 0:
+                self._head_bytes, self._searched = data, len(data)
+                return
+            self._head_bytes, self._searched = b"", 0
+            head = parse_answer(data[:end] if end < len(data) else data)
+            rest = data[end:]
+            if head.status >= 200 or head.status == 101:
+                break
+            # 100, 102, 103: the caller had its 100 from us, the rest is advice.
+            self._interim += 1
+            if self._interim > MAX_INTERIM:
+                raise MalformedHead("interim answers without an end")
+            data = rest
         asker = self.asker
         assert asker is not None
-        if head.status < 200:
-            if head.status == 101:
-                self.reusable = False
-                asker.switched(head, rest)
-            elif rest:
-                # 100, 102, 103: the caller had its 100 from us, the rest is advice.
-                self._read_head(rest)
+        if head.status == 101:
+            self.reusable = False
+            asker.switched(head, rest)
             return
         if rest and len(rest) == head.content_length and answer_has_body(head, self._method):
             self.reusable = head.keep_alive

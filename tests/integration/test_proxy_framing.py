@@ -11,7 +11,9 @@ import psutil
 import pytest
 
 from failover.model import Phase, Verdict
-from failover.proxy.connection import READ_BUFFER
+from failover.proxy.caller import PIPELINE_BYTES
+from failover.proxy.connection import READ_BUFFER, READ_BYTES
+from failover.proxy.upstream import MAX_INTERIM
 from tests.fakes.backend import Received, Talk, always, answer
 from tests.fakes.web_stage import LOOPS, PRIMARY, Stage, web_stage
 
@@ -139,6 +141,52 @@ async def test_a_body_and_the_next_request_in_one_write(stage: Stage) -> None:
     assert [(r.target, r.body) for r in stage.primary.requests] == [("/x", b"abc"), ("/y", b"")]
 
 
+async def test_pipelined_requests_are_answered_after_the_caller_closed_its_side(stage: Stage) -> None:
+    async def name_it(received: Received, talk: Talk) -> None:
+        await talk.send(answer(received.target.encode() + received.body))
+
+    stage.primary.script = name_it
+    caller = await stage.caller()
+    await caller.send(
+        b"".join(b"GET /dicom-web/studies/%d HTTP/1.1\r\nHost: a\r\n\r\n" % n for n in range(20))
+        + b"POST /x HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc\r\n"
+    )
+    caller.writer.write_eof()
+    for n in range(20):
+        assert (await caller.answer()).body == b"/dicom-web/studies/%d" % n
+    last = await caller.answer("POST")
+    assert (last.body, await caller.ended()) == (b"/xabc", b"")
+
+
+@pytest.mark.parametrize("last", [
+    b"GET /x HTTP/1.1\r\nHost: a\r\n", b"POST /x HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nab",
+])  # fmt: skip
+async def test_a_caller_that_stops_inside_a_pipelined_request_gets_the_answers_before(
+    stage: Stage, last: bytes
+) -> None:
+    caller = await stage.caller()
+    await caller.send(b"GET /a HTTP/1.1\r\nHost: a\r\n\r\n" * 2 + last)
+    caller.writer.write_eof()
+    for _ in range(2):
+        assert (await caller.answer()).status == 200
+    assert await caller.ended() == b""
+    while stage.proxy.in_flight(PRIMARY) or stage.proxy._callers:
+        await _turn()
+
+
+async def test_pipelining_holds_a_bounded_part_of_what_a_caller_sends(stage: Stage) -> None:
+    caller = await stage.caller()
+    request = b"GET /x HTTP/1.1\r\nHost: a\r\nX-Filler: %b\r\n\r\n" % (b"f" * 600)
+    count = 1000
+    caller.writer.write(request * count)
+    (one,) = await _callers(stage)
+    most = 0
+    for _ in range(count):
+        await caller.answer()
+        most = max(most, len(one._buffer))
+    assert 0 < most <= PIPELINE_BYTES + READ_BYTES
+
+
 async def test_head_has_a_length_and_no_body(stage: Stage) -> None:
     stage.primary.script = always(b"HTTP/1.1 200 OK\r\nContent-Length: 12345\r\n\r\n")
     caller = await stage.caller()
@@ -225,6 +273,36 @@ async def test_websocket_is_a_tunnel_and_ends_with_1012(stage: Stage) -> None:
     await caller.send(b"die")
     assert await caller.ended() == b"\x88\x02\x03\xf4"
     assert stage.proxy.in_flight(PRIMARY) == 0
+
+
+async def test_what_came_before_the_switch_does_not_stop_a_tunnel(stage: Stage) -> None:
+    """Behind its request a caller may send more than is kept while the answer is awaited."""
+    early, later = b"e" * (PIPELINE_BYTES + 1), b"l" * 300_000
+    switch_now = asyncio.Event()
+    arrived = 0
+
+    async def switch(_: Received, talk: Talk) -> None:
+        nonlocal arrived
+        await switch_now.wait()
+        await talk.send(
+            b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n"
+        )
+        while arrived < len(early) + len(later):
+            arrived += len(await talk.reader.read(65536))
+        await talk.send(b"\x81\x03all")
+
+    stage.primary.script = switch
+    caller = await stage.caller()
+    await caller.send(b"GET /ws HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
+    await stage.primary.received()
+    await caller.send(early)
+    (one,) = await _callers(stage)
+    while not one.reading_paused:
+        await _turn()
+    switch_now.set()
+    await caller.send(later)
+    assert (await caller.head()).status == 101
+    assert await asyncio.wait_for(caller.reader.readexactly(5), 20) == b"\x81\x03all"
 
 
 async def test_websocket_is_closed_when_its_upstream_is_down(stage: Stage) -> None:
@@ -351,6 +429,28 @@ async def test_answer_after_the_answer_is_never_read_as_the_next_one(stage: Stag
     assert (await caller.ask("/a")).body == b"one"
     assert (await caller.ask("/b")).body == b"one"
     assert [r.connection for r in stage.primary.requests] == [1, 2]
+
+
+_INTERIM = b"HTTP/1.1 102 Processing\r\n\r\n"
+
+
+async def test_many_interim_answers_are_no_more_than_advice(stage: Stage) -> None:
+    stage.primary.script = always(_INTERIM * MAX_INTERIM + answer(b"at last"))
+    for _ in range(2):
+        answered = await stage.ask("/dicom-web/studies/1.2")
+        assert (answered.body, answered.upstream) == (b"at last", "primary")
+
+
+async def test_interim_answers_without_an_end_are_no_answer(stage: Stage) -> None:
+    async def advise(_: Received, talk: Talk) -> None:
+        for _ in range(MAX_INTERIM // 100 + 1):
+            await talk.send(_INTERIM * 100)
+            await _turn()
+        await talk.send(answer(b"never"))
+
+    stage.primary.script = advise
+    assert (await stage.ask("/dicom-web/studies")).upstream == "backup"
+    assert (await stage.ask("/x", method="POST", body=b"y")).status == 502
 
 
 async def test_bytes_are_read_into_the_shared_buffer(stage: Stage) -> None:
