@@ -44,8 +44,8 @@ class Tunnelled(Protocol):
 
 class UpstreamConnection(Connection):
     __slots__ = (
-        "_head_bytes", "_interim", "_max_head_bytes", "_method", "_reader", "_searched", "answered", "asker", "bound",
-        "idle_since_s", "pool", "reusable", "reused", "tunnel",
+        "_head_bytes", "_interim", "_max_head_bytes", "_method", "_reader", "_searched", "answered", "asker",
+        "bound", "idle_since_s", "pool", "reusable", "reused", "tunnel",
     )  # fmt: skip
 
     def __init__(self, pool: Pool, max_head_bytes: int) -> None:
