@@ -13,7 +13,7 @@ from failover.http.head import AnswerHead, RequestHead
 from failover.proxy import rewrite
 from failover.proxy.hold import HOLD_TOTAL_BYTES, Plan
 from failover.proxy.leads import JsonUrls, Place
-from failover.proxy.resume import Passage
+from failover.proxy.passage import Passage
 from failover.proxy.retry import Judgement
 from failover.proxy.upstreams import WebUpstream
 

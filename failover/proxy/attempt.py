@@ -26,7 +26,7 @@ _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
 class Owner(Protocol):
-    """The exchange, as an attempt sees it."""
+    """The exchange, as an attempt sees it. It is told which attempt speaks: there may be more than one."""
 
     caller: CallerConnection
     head: RequestHead
@@ -34,13 +34,13 @@ class Owner(Protocol):
     body: RequestBody | None
     forwarded: bytes
 
-    def answered_whole(self, head: AnswerHead, body: bytes) -> bool: ...
-    def answer_began(self, head: AnswerHead) -> None: ...
-    def answer_data(self, data: bytes) -> None: ...
-    def answer_unfinished(self) -> None: ...
-    def answer_ended(self) -> None: ...
-    def switched(self, head: AnswerHead, rest: bytes) -> None: ...
-    def failed(self, failure: Failure) -> None: ...
+    def answered_whole(self, attempt: Attempt, head: AnswerHead, body: bytes) -> bool: ...
+    def answer_began(self, attempt: Attempt, head: AnswerHead) -> None: ...
+    def answer_data(self, attempt: Attempt, data: bytes) -> None: ...
+    def answer_unfinished(self, attempt: Attempt) -> None: ...
+    def answer_ended(self, attempt: Attempt) -> None: ...
+    def switched(self, attempt: Attempt, head: AnswerHead, rest: bytes) -> None: ...
+    def failed(self, attempt: Attempt, failure: Failure) -> None: ...
     def body_lost(self) -> None: ...
 
 
@@ -86,14 +86,14 @@ class Attempt:
         if self._over:
             connection.drop()
         elif connection.closed:
-            self._owner.failed(Failure.UNREACHABLE)
+            self._owner.failed(self, Failure.UNREACHABLE)
         else:
             self._send(connection)
 
     def not_connected(self, error: Exception) -> None:
         self._connecting = None
         if not self._over:
-            self._owner.failed(Failure.UNREACHABLE)
+            self._owner.failed(self, Failure.UNREACHABLE)
 
     # -- sending
 
@@ -167,31 +167,31 @@ class Attempt:
 
     def answered_whole(self, head: AnswerHead, body: bytes) -> bool:
         # 401 may bind the connection to its caller.
-        return head.status != 401 and self._owner.answered_whole(head, body)
+        return head.status != 401 and self._owner.answered_whole(self, head, body)
 
     def answer_began(self, head: AnswerHead) -> None:
         self._heard()
         if head.status == 401 and self.connection is not None and rewrite.binds_connection(head):
             self.connection.bound = True
-        self._owner.answer_began(head)
+        self._owner.answer_began(self, head)
 
     def heard(self) -> None:
         self._heard()
 
     def answer_data(self, data: bytes) -> None:
-        self._owner.answer_data(data)
+        self._owner.answer_data(self, data)
 
     def answer_unfinished(self) -> None:
-        self._owner.answer_unfinished()
+        self._owner.answer_unfinished(self)
 
     def answer_ended(self) -> None:
-        self._owner.answer_ended()
+        self._owner.answer_ended(self)
 
     def switched(self, head: AnswerHead, rest: bytes) -> None:
-        self._owner.switched(head, rest)
+        self._owner.switched(self, head, rest)
 
     def upstream_failed(self, error: Exception | None) -> None:
-        self._owner.failed(Failure.BROKE)
+        self._owner.failed(self, Failure.BROKE)
 
     def _heard(self) -> None:
         self._owner.caller.stirred = True

@@ -18,10 +18,11 @@ from failover.http.head import RequestHead, head_end, parse_again, parse_request
 from failover.model import UpstreamName
 from failover.proxy import login, rewrite
 from failover.proxy.connection import READ_BUFFER, Connection
-from failover.proxy.exchange import Exchange, Stage
+from failover.proxy.exchange import Exchange
 from failover.proxy.leads import Place
 from failover.proxy.login import LoginExchange
 from failover.proxy.response import Response
+from failover.proxy.stage import Stage
 from failover.proxy.upstream import UpstreamConnection
 
 if TYPE_CHECKING:

@@ -20,7 +20,7 @@ from failover.proxy import rewrite
 from failover.proxy.admission import Admission, Busy
 from failover.proxy.challenge import FORM, LOGIN, PAGE_FIELDS, own_path, page
 from failover.proxy.classify import OURS, Asked, WebRoute
-from failover.proxy.exchange import Stage
+from failover.proxy.stage import Stage
 from failover.routing.selection import Kind
 
 if TYPE_CHECKING:

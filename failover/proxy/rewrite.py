@@ -65,6 +65,8 @@ _OF_THE_PRIMARY: Final = frozenset(
     (b"range", b"if-range", b"if-match", b"if-none-match", b"if-modified-since", b"if-unmodified-since")
 )
 _CRLF: Final = b"\r\n"
+# The only other protocol that is spoken through us.
+TO_WEBSOCKET: Final = b"Connection: Upgrade\r\nUpgrade: websocket\r\n"
 
 
 def request_head(
@@ -91,7 +93,7 @@ def request_head(
         head.derived[upstream.name] = (upstream, asked.ours, forwarded, prefix, fields)
     first = b"%b %b HTTP/1.1\r\n" % (head.method, target(asked, head, upstream))
     if asked.upgrade:
-        framing += b"Connection: Upgrade\r\nUpgrade: websocket\r\n"
+        framing += TO_WEBSOCKET
     return b"".join((first, fields, framing, _CRLF))
 
 

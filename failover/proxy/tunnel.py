@@ -73,6 +73,14 @@ class Tunnel:
         self._sent_bytes = 0
         self._over = False
 
+    def begin(self, from_upstream: bytes, from_caller: bytes) -> None:
+        """From here on it takes what comes; these bytes came with the head of the answer, and before it."""
+        self._connection.asker, self._connection.tunnel = None, self
+        if from_upstream:
+            self.from_upstream(from_upstream)
+        if from_caller:
+            self.from_caller(from_caller)
+
     def from_upstream(self, data: bytes) -> None:
         self._borders.feed(data)
         self._sent_bytes += len(data)

@@ -12,7 +12,10 @@ from failover.errors import ProtocolError
 from failover.http.head import AnswerHead
 from failover.http.json_items import JsonItems
 from failover.http.multipart import MultipartParser, MultipartWriter, PartBegan, PartBytes
-from failover.proxy.resume import CannotContinue, Items, Opaque, Parts, Passage
+from failover.proxy.items import Items
+from failover.proxy.parts import Parts
+from failover.proxy.passage import CannotContinue, Passage
+from failover.proxy.resume import Opaque
 
 FIRST, SECOND = "first-0123456789abcdefgh", "second-0123456789abcdefg"
 WHOLE_BYTES = 40
