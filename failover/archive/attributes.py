@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Final
 
 from pydicom import config as pydicom_config
@@ -47,8 +48,18 @@ INSTANCE_TAGS: Final[Mapping[int, str]] = {
     0x00420010: "ST", 0x0040A491: "CS", 0x0040A493: "CS", 0x00700080: "CS", 0x00700081: "LO",
     0x00700082: "DA", 0x00700083: "TM",
 }  # fmt: skip
+# Of each tag its level (study, series, instance), its name in DICOM JSON and its VR.
+_PLACES: Final[Mapping[int, tuple[int, str, str]]] = {
+    tag: (level, f"{tag:08X}", vr)
+    for level, tags in enumerate((STUDY_TAGS, SERIES_TAGS, INSTANCE_TAGS))
+    for tag, vr in tags.items()
+}
 SPECIFIC_CHARACTER_SET: Final = 0x00080005
 WANTED: Final = frozenset({SPECIFIC_CHARACTER_SET, *STUDY_TAGS, *SERIES_TAGS, *INSTANCE_TAGS})
+
+# The objects of a series say nearly the same, each time: what was decoded of short values is kept.
+_KEPT_VALUES: Final = 8192
+_LONGEST_KEPT: Final = 128
 
 _UNICODE_VRS: Final = frozenset({"LO", "LT", "PN", "SH", "ST", "UC", "UT"})
 _ONE_VALUE_VRS: Final = frozenset({"LT", "ST", "UT", "UR"})
@@ -75,26 +86,38 @@ class Described:
 
 def describe(scanned: Scanned) -> Described:
     """Return what the index keeps. Raises UnreadableDataSet where a UID is missing or is none."""
-    values = scanned.values
-    charsets = _charsets(values.get(SPECIFIC_CHARACTER_SET, ("CS", b""))[1])
-    encodings = _encodings(charsets)
-
-    def level(tags: Mapping[int, str]) -> Attributes:
-        found: Attributes = {}
-        for tag, vr in tags.items():
-            if tag in values:
-                held = json_values(vr, values[tag][1], charsets, encodings, scanned.little_endian)
-                if held:
-                    found[f"{tag:08X}"] = {"vr": vr, "Value": held}
-        return found
-
-    study, series, instance = level(STUDY_TAGS), level(SERIES_TAGS), level(INSTANCE_TAGS)
+    values, little_endian = scanned.values, scanned.little_endian
+    character_set = values.get(SPECIFIC_CHARACTER_SET, ("CS", b""))[1]
+    study: Attributes = {}
+    series: Attributes = {}
+    instance: Attributes = {}
+    levels = (study, series, instance)
+    for tag, (_, raw) in values.items():
+        place = _PLACES.get(tag)
+        if place is None:
+            continue
+        level, name, vr = place
+        attribute = (_kept if len(raw) <= _LONGEST_KEPT else _attribute)(
+            vr, raw, character_set, little_endian
+        )
+        if attribute is not None:
+            levels[level][name] = attribute
     key = InstanceKey(
         _uid(study, "0020000D", "study instance UID"),
         _uid(series, "0020000E", "series instance UID"),
         _uid(instance, "00080018", "SOP instance UID"),
     )
     return Described(key, _uid(instance, "00080016", "SOP class UID"), study, series, instance)
+
+
+def _attribute(vr: str, raw: bytes, character_set: bytes, little_endian: bool) -> dict[str, Any] | None:
+    """Return the attribute as DICOM JSON has it, None for an empty one. Not to be changed: it is shared."""
+    charsets = _charsets(character_set)
+    held = json_values(vr, raw, charsets, _encodings(charsets), little_endian)
+    return {"vr": vr, "Value": held} if held else None
+
+
+_kept = lru_cache(_KEPT_VALUES)(_attribute)
 
 
 def json_values(

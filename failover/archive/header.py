@@ -33,7 +33,10 @@ _ITEM_END: Final = 0xFFFEE00D
 _SEQUENCE_END: Final = 0xFFFEE0DD
 _PIXEL_TAGS: Final = frozenset({0x7FE00008, 0x7FE00009, 0x7FE00010})
 # PS3.5 7.1.2: these have two reserved bytes and a length of 32 bits.
-_SHORT_VRS: Final = frozenset(b"AE AS AT CS DA DS DT FL FD IS LO LT PN SH SL SS ST TM UI UL US".split())
+_SHORT_VRS: Final = {
+    vr: vr.decode("ascii")
+    for vr in b"AE AS AT CS DA DS DT FL FD IS LO LT PN SH SL SS ST TM UI UL US".split()
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +96,7 @@ class _Walk:
         self._wanted = wanted
         order = "<" if little else ">"
         self._tag = struct.Struct(order + "HH").unpack_from
-        self._u16 = struct.Struct(order + "H").unpack_from
+        self._short = struct.Struct(order + "HH2sH").unpack_from
         self._u32 = struct.Struct(order + "I").unpack_from
         self._steps = 0
 
@@ -135,28 +138,22 @@ class _Walk:
             raise UnreadableDataSet("the data set has too many elements")
         if position + 8 > self._end:
             raise UnreadableDataSet("the data set ends within an element")
-        group, element = self._tag(self._bytes, position)
-        if group == 0xFFFE or not explicit:
-            return group << 16 | element, "", self._u32(self._bytes, position + 4)[0], position + 8
-        vr = bytes(self._bytes[position + 4 : position + 6])
-        if vr in _SHORT_VRS:
-            return (
-                group << 16 | element,
-                vr.decode("ascii"),
-                self._u16(self._bytes, position + 6)[0],
-                position + 8,
-            )
-        # PS3.5 7.1.2: every VR yet to come has a 32-bit length too.
-        if not (vr.isalpha() and vr.isupper()):
-            raise UnreadableDataSet("an element without a value representation")
-        if position + 12 > self._end:
-            raise UnreadableDataSet("the data set ends within an element")
-        return (
-            group << 16 | element,
-            vr.decode("ascii"),
-            self._u32(self._bytes, position + 8)[0],
-            position + 12,
-        )
+        if explicit:
+            group, element, vr, short = self._short(self._bytes, position)
+            if group != 0xFFFE:
+                name = _SHORT_VRS.get(vr)
+                if name is not None:
+                    return group << 16 | element, name, short, position + 8
+                # PS3.5 7.1.2: every VR yet to come has a 32-bit length too.
+                if not (vr.isalpha() and vr.isupper()):
+                    raise UnreadableDataSet("an element without a value representation")
+                if position + 12 > self._end:
+                    raise UnreadableDataSet("the data set ends within an element")
+                long = self._u32(self._bytes, position + 8)[0]
+                return group << 16 | element, vr.decode("ascii"), long, position + 12
+        else:
+            group, element = self._tag(self._bytes, position)
+        return group << 16 | element, "", self._u32(self._bytes, position + 4)[0], position + 8
 
     def _fragments(self, position: int) -> int:
         """Step over encapsulated pixel data (PS3.5 A.4); return where the next element begins."""

@@ -18,7 +18,7 @@ from datetime import date, timedelta
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-from failover.archive import rows, tables
+from failover.archive import summaries, tables
 from failover.archive.paths import INDEX, OBJECTS
 from failover.archive.queries import Level, Match, Query, Sql, dump, is_left_over, to_sql
 from failover.archive.writer import Transaction, Writer
@@ -110,7 +110,7 @@ class Index:
             _prepare(connection, data_dir)
         except sqlite3.DatabaseError as error:
             raise StateUnreadable(f"{self._path} cannot be read: {error}") from error
-        self._writer = Writer(connection, rows.finish)
+        self._writer = Writer(connection, summaries.finish)
         self._window = self._read_window()
 
     def close(self) -> None:

@@ -57,8 +57,10 @@ class Placement:
 
     def _add(self, transaction: Transaction) -> None:
         rows.add_instance(transaction, self.new)
-        uid = self.new.described.key.sop_instance_uid
-        rejection.show_or_hide(transaction, uid)
+        key = self.new.described.key
+        uid = key.sop_instance_uid
+        if rejection.is_rejected(transaction.connection, uid, key.study_instance_uid):
+            rejection.show_or_hide(transaction, uid)
         if self.new.described.sop_class_uid == rejection.KEY_OBJECT_SELECTION:
             named = rejection.named_by(self.data_dir / self.new.path)
             rejection.apply_note(transaction, uid, named or {})

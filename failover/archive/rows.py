@@ -1,21 +1,20 @@
-"""What changes in the tables when an instance comes, is replaced or goes; counts and finished JSON with it.
+"""What changes in the tables when an instance comes, is replaced or goes.
 
-Runs within a transaction of the writer thread and knows nothing of files or time. Invariants after each
-transaction: counts of series, studies and totals are those of their instances that are not hidden; no series
-or study without an instance; `json` of each says what its columns say.
+Runs within a transaction of the writer thread and knows nothing of files or time. Counts and finished JSON of
+the levels above follow at the end of the transaction: `summaries`.
 """
 
 from __future__ import annotations
 
-import json
 import sqlite3
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from failover.archive import summaries
 from failover.archive.attributes import Attributes, Described
 from failover.archive.queries import BASE_URL_MARK, as_text, dump
-from failover.archive.writer import Transaction
+from failover.archive.writer import Counted, Transaction
 from failover.dicom.query_keys import comparable_value, normal_name
 from failover.model import DebtState, Origin
 
@@ -52,7 +51,7 @@ def add_instance(transaction: Transaction, new: NewInstance) -> None:
         " data_set_offset, pixel_offset, pixel_length, digest, patient_id, origin, state, arrived_at,"
         " proven_at, json) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
         (
-            new.described.key.sop_instance_uid, study, series, new.described.sop_class_uid,
+            new.described.key.sop_instance_uid, study.id, series.id, new.described.sop_class_uid,
             _number(attributes, "00200013"), new.transfer_syntax_uid, new.path, new.size_bytes,
             new.data_set_offset, new.pixel_offset, new.pixel_length, new.digest,
             text(new.described.study, "00100020"), new.origin.value, new.state.value, new.arrived_at,
@@ -61,17 +60,15 @@ def add_instance(transaction: Transaction, new: NewInstance) -> None:
             dump(attributes),
         ),
     )  # fmt: skip
-    _count(transaction, study, series, 1, new.size_bytes)
+    transaction.counted.append(Counted(study.id, series.id, 1, new.size_bytes, new.arrived_at))
 
 
 def remove_instance(transaction: Transaction, row: sqlite3.Row) -> None:
     """Delete the row of an instance, and its series and study with the last one. The file is the caller's."""
     transaction.connection.execute("DELETE FROM instances WHERE id = ?", (row["id"],))
-    if row["hidden"]:
-        transaction.touched_series.add(row["series"])
-        transaction.touched_studies.add(row["study"])
-    else:
-        _count(transaction, row["study"], row["series"], -1, -row["bytes"])
+    counts = 0 if row["hidden"] else -1
+    transaction.counted.append(Counted(row["study"], row["series"], counts, counts * row["bytes"]))
+    summaries.look_anew(transaction, row["study"], row["series"])
 
 
 def hide_instance(transaction: Transaction, row: sqlite3.Row, *, hidden: bool) -> None:
@@ -80,28 +77,17 @@ def hide_instance(transaction: Transaction, row: sqlite3.Row, *, hidden: bool) -
         return
     transaction.connection.execute("UPDATE instances SET hidden = ? WHERE id = ?", (int(hidden), row["id"]))
     sign = -1 if hidden else 1
-    _count(transaction, row["study"], row["series"], sign, sign * row["bytes"])
-
-
-def finish(transaction: Transaction) -> None:
-    """Write the finished JSON of what was touched, and drop what is empty. Once in each transaction."""
-    connection = transaction.connection
-    for series in transaction.touched_series:
-        _finish_series(connection, series)
-    for study in transaction.touched_studies:
-        _finish_study(connection, study)
+    transaction.counted.append(Counted(row["study"], row["series"], sign, sign * row["bytes"]))
+    summaries.look_anew(transaction, row["study"], row["series"])
 
 
 # -- one level each ---------------------------------------------------------------------------------
 
 
-def _study(transaction: Transaction, new: NewInstance) -> int:
+def _study(transaction: Transaction, new: NewInstance) -> summaries.Study:
     connection, described = transaction.connection, new.described
-    row = connection.execute(
-        "SELECT id, attributes, from_primary, last_arrival FROM studies WHERE uid = ?",
-        (described.key.study_instance_uid,),
-    ).fetchone()
-    if row is None:
+    study = summaries.study(transaction, described.key.study_instance_uid)
+    if study is None:
         columns = _study_columns(described.study)
         cursor = connection.execute(
             f"INSERT INTO studies (uid, {', '.join(columns)}, from_primary, series, instances, bytes,"
@@ -116,50 +102,51 @@ def _study(transaction: Transaction, new: NewInstance) -> int:
             ),
         )
         assert cursor.lastrowid is not None
-        return cursor.lastrowid
-    study = int(row["id"])
-    held: Attributes = json.loads(row["attributes"])
-    merged = _merge(held, described.study, held_is_primary=bool(row["from_primary"]), new=new)
-    if merged != held or (new.from_primary and not row["from_primary"]):
+        return summaries.new_study(
+            transaction,
+            cursor.lastrowid,
+            described.key.study_instance_uid,
+            described.study,
+            from_primary=new.from_primary,
+        )
+    merged = _merge(study.attributes, described.study, held_is_primary=study.from_primary, new=new)
+    if merged != study.attributes or (new.from_primary and not study.from_primary):
         columns = _study_columns(merged)
         connection.execute(
             f"UPDATE studies SET {', '.join(f'{c} = ?' for c in columns)}, attributes = ?,"
             " from_primary = max(from_primary, ?) WHERE id = ?",
-            (*columns.values(), dump(merged), int(new.from_primary), study),
+            (*columns.values(), dump(merged), int(new.from_primary), study.id),
         )
-    if new.arrived_at > row["last_arrival"]:
-        connection.execute("UPDATE studies SET last_arrival = ? WHERE id = ?", (new.arrived_at, study))
+        study.change(merged, from_primary=study.from_primary or new.from_primary)
     return study
 
 
-def _series(transaction: Transaction, study: int, new: NewInstance) -> int:
+def _series(transaction: Transaction, study: summaries.Study, new: NewInstance) -> summaries.Series:
     connection, described = transaction.connection, new.described
-    row = connection.execute(
-        "SELECT id, attributes FROM series WHERE study = ? AND uid = ?",
-        (study, described.key.series_instance_uid),
-    ).fetchone()
+    uid = described.key.series_instance_uid
+    series = summaries.series(transaction, study, uid)
     attributes = dict(described.series)
     # Modality is type 1; a summary without one breaks lists of studies (OHIF). OT: PS3.3 C.7.3.1.1.1.
     attributes.setdefault("00080060", {"vr": "CS", "Value": ["OT"]})
-    if row is None:
+    if series is None:
         columns = _series_columns(attributes)
         cursor = connection.execute(
             f"INSERT INTO series (uid, study, {', '.join(columns)}, instances, bytes, attributes, json)"
             f" VALUES (?, ?, {', '.join('?' * len(columns))}, 0, 0, ?, '')",
-            (described.key.series_instance_uid, study, *columns.values(), dump(attributes)),
+            (uid, study.id, *columns.values(), dump(attributes)),
         )
-        connection.execute("UPDATE studies SET series = series + 1 WHERE id = ?", (study,))
         assert cursor.lastrowid is not None
-        return cursor.lastrowid
-    series = int(row["id"])
-    held: Attributes = json.loads(row["attributes"])
+        return summaries.new_series(transaction, cursor.lastrowid, study, uid, attributes)
+    held = series.attributes
     merged = {**held, **attributes} if new.from_primary else {**attributes, **held}
     if merged != held:
         columns = _series_columns(merged)
         connection.execute(
             f"UPDATE series SET {', '.join(f'{c} = ?' for c in columns)}, attributes = ? WHERE id = ?",
-            (*columns.values(), dump(merged), series),
+            (*columns.values(), dump(merged), series.id),
         )
+        series.change(merged)
+        study.reshape()
     return series
 
 
@@ -170,85 +157,6 @@ def _merge(held: Attributes, new_ones: Attributes, *, held_is_primary: bool, new
     if held_is_primary or text(held, "00100020") != text(new_ones, "00100020"):
         return held
     return {**new_ones, **held}  # a caller's later instance fills gaps, it corrects nothing
-
-
-def _count(transaction: Transaction, study: int, series: int, instances: int, size_bytes: int) -> None:
-    connection = transaction.connection
-    for table, key in (("series", series), ("studies", study)):
-        connection.execute(
-            f"UPDATE {table} SET instances = instances + ?, bytes = bytes + ? WHERE id = ?",
-            (instances, size_bytes, key),
-        )
-    connection.execute(
-        "UPDATE totals SET instances = instances + ?, bytes = bytes + ?", (instances, size_bytes)
-    )
-    transaction.touched_series.add(series)
-    transaction.touched_studies.add(study)
-
-
-def _finish_series(connection: sqlite3.Connection, series: int) -> None:
-    row = connection.execute(
-        "SELECT s.uid, s.study, s.instances, s.attributes, t.uid AS study_uid FROM series s"
-        " JOIN studies t ON t.id = s.study WHERE s.id = ?",
-        (series,),
-    ).fetchone()
-    if row is None:
-        return
-    if row["instances"] == 0 and not _exists(connection, "series", series):
-        connection.execute("DELETE FROM series WHERE id = ?", (series,))
-        return
-    attributes: dict[str, Any] = json.loads(row["attributes"])
-    attributes |= {
-        "00080005": {"vr": "CS", "Value": ["ISO_IR 192"]},
-        "00080056": {"vr": "CS", "Value": ["ONLINE"]},
-        "0020000D": {"vr": "UI", "Value": [row["study_uid"]]},
-        "00201209": {"vr": "IS", "Value": [row["instances"]]},
-        "00081190": {
-            "vr": "UR",
-            "Value": [f"{BASE_URL_MARK}/studies/{row['study_uid']}/series/{row['uid']}"],
-        },
-    }
-    connection.execute("UPDATE series SET json = ? WHERE id = ?", (dump(attributes), series))
-
-
-def _finish_study(connection: sqlite3.Connection, study: int) -> None:
-    row = connection.execute(
-        "SELECT uid, instances, attributes, json FROM studies WHERE id = ?", (study,)
-    ).fetchone()
-    if row is None:
-        return
-    if row["instances"] == 0 and not _exists(connection, "study", study):
-        connection.execute("DELETE FROM series WHERE study = ?", (study,))
-        connection.execute("DELETE FROM studies WHERE id = ?", (study,))
-        if row["json"]:
-            connection.execute("UPDATE totals SET studies = studies - 1")
-        return
-    if not row["json"]:
-        connection.execute("UPDATE totals SET studies = studies + 1")
-    shown = connection.execute(
-        "SELECT json_extract(attributes, '$.00080060.Value[0]') FROM series"
-        " WHERE study = ? AND instances > 0 ORDER BY id",
-        (study,),
-    ).fetchall()
-    modalities = sorted({str(one[0]) for one in shown})
-    attributes: dict[str, Any] = json.loads(row["attributes"])
-    attributes |= {
-        "00080005": {"vr": "CS", "Value": ["ISO_IR 192"]},
-        "00080056": {"vr": "CS", "Value": ["ONLINE"]},
-        "00081190": {"vr": "UR", "Value": [f"{BASE_URL_MARK}/studies/{row['uid']}"]},
-        "00201206": {"vr": "IS", "Value": [len(shown)]},
-        "00201208": {"vr": "IS", "Value": [row["instances"]]},
-    }
-    if modalities:
-        attributes["00080061"] = {"vr": "CS", "Value": modalities}
-    connection.execute(
-        "UPDATE studies SET json = ?, series = ? WHERE id = ?", (dump(attributes), len(shown), study)
-    )
-
-
-def _exists(connection: sqlite3.Connection, column: str, key: int) -> bool:
-    found = connection.execute(f"SELECT 1 FROM instances WHERE {column} = ? LIMIT 1", (key,)).fetchone()
-    return found is not None
 
 
 # -- columns ----------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
 
 import structlog
 
@@ -28,14 +28,27 @@ _T = TypeVar("_T")
 MAX_GROUP: Final = 256
 
 
+class Counted(NamedTuple):
+    """By how much the counts of a study and a series change; with `arrived_at` of what came."""
+
+    study: int
+    series: int
+    instances: int
+    size_bytes: int
+    arrived_at: float = 0.0
+
+
 @dataclass(slots=True)
 class Transaction:
     """What a job sees: the connection, and what must happen around the commit."""
 
     connection: sqlite3.Connection
     folders: set[Path] = field(default_factory=set)  # synced before the commit
-    touched_studies: set[int] = field(default_factory=set)  # their summaries are finished before the commit
+    counted: list[Counted] = field(default_factory=list)  # written before the commit
+    touched_studies: set[int] = field(default_factory=set)  # to be read anew: something went, or was hidden
     touched_series: set[int] = field(default_factory=set)
+    # What `summaries` knows of rows that it has read or written; emptied when anything is rolled back.
+    remembered: dict[tuple[Any, ...], Any] = field(default_factory=dict)
     # Run after the commit, before anyone is answered; and when the job or its group fails.
     after: list[Callable[[], None]] = field(default_factory=list)
     undo: list[Callable[[], None]] = field(default_factory=list)
@@ -53,6 +66,7 @@ class Writer:
     def __init__(self, connection: sqlite3.Connection, finish: Callable[[Transaction], None]) -> None:
         self._connection = connection
         self._finish = finish
+        self._remembered: dict[tuple[Any, ...], Any] = {}
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._closed = False
         self._lock = threading.Lock()
@@ -102,7 +116,7 @@ class Writer:
                 self._do(wanted)
 
     def _do(self, group: list[_Job]) -> None:
-        transaction = Transaction(self._connection)
+        transaction = Transaction(self._connection, remembered=self._remembered)
         results: list[tuple[_Job, Any, BaseException | None]] = []
         try:
             self._connection.execute("BEGIN IMMEDIATE")
@@ -146,7 +160,7 @@ class Writer:
 
     def _one(self, job: _Job, transaction: Transaction) -> tuple[_Job, Any, BaseException | None]:
         self._connection.execute("SAVEPOINT job")
-        after, undo = len(transaction.after), len(transaction.undo)
+        after, undo, counted = len(transaction.after), len(transaction.undo), len(transaction.counted)
         try:
             result = job.work(transaction)
         except sqlite3.OperationalError:
@@ -155,6 +169,8 @@ class Writer:
             self._connection.execute("ROLLBACK TO job")
             self._connection.execute("RELEASE job")
             del transaction.after[after:]
+            del transaction.counted[counted:]
+            transaction.remembered.clear()
             _run_all(transaction.undo[undo:])
             del transaction.undo[undo:]
             if not isinstance(error, FailoverError):
@@ -165,6 +181,7 @@ class Writer:
         return job, result, None
 
     def _rollback(self) -> None:
+        self._remembered.clear()
         try:
             if self._connection.in_transaction:
                 self._connection.execute("ROLLBACK")

@@ -9,7 +9,7 @@ import unicodedata
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from failover.archive import rows, tables
+from failover.archive import rows, summaries, tables
 from failover.archive.attributes import Described
 from failover.archive.queries import Level, is_left_over, make_query, to_sql
 from failover.archive.queries import Match as Found
@@ -52,7 +52,7 @@ def _database(values: list[tuple[str, str]]) -> sqlite3.Connection:
                 described, "1.2", str(number), 1, 1, None, None, b"", Origin.CALLER, DebtState.NONE, 0.0
             ),
         )
-    rows.finish(transaction)
+    summaries.finish(transaction)
     return connection
 
 
