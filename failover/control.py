@@ -1,7 +1,8 @@
 """The private channel between our own processes: questions and answers in JSON over a Unix socket.
 
 A frame is four bytes of length (big-endian) and that many bytes of JSON. One connection carries one question
-after the other. The folder of the sockets belongs to us alone (0700), so whoever can connect is one of us.
+after the other, or becomes a `Line`, on which both sides speak unasked. The folder of the sockets belongs to
+us alone (0700), so whoever can connect is one of us.
 """
 
 from __future__ import annotations
@@ -28,8 +29,40 @@ _MAX_FRAME_BYTES: Final = 64 * 2**20
 # sun_path holds 108 bytes, less on other systems.
 _MAX_SOCKET_PATH: Final = 100
 
+# What a peer on a line may leave unread: one that reads nothing is stopped or hung, and is cut off.
+_MAX_UNREAD_BYTES: Final = 4 * 2**20
+
 Json = dict[str, Any]
 Handler = Callable[[Json], Awaitable[Json]]
+
+
+class Line:
+    """A connection that stays: each side sends frames when it has something to say."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader = reader
+        self._writer = writer
+
+    def send(self, content: Json) -> None:
+        """Send at once, in order. On a line that has ended nothing happens: `receive` says so."""
+        if self._writer.is_closing():
+            return
+        self._writer.write(_frame(content))
+        if self._writer.transport.get_write_buffer_size() > _MAX_UNREAD_BYTES:
+            self._writer.transport.abort()
+
+    async def receive(self) -> Json:
+        """Return the next frame. Raises ControlUnreachable when the line has ended."""
+        try:
+            return await _read_frame(self._reader)
+        except (OSError, asyncio.IncompleteReadError) as error:
+            raise ControlUnreachable(f"the line ended: {type(error).__name__}") from error
+
+    def close(self) -> None:
+        self._writer.close()
+
+
+LineHandler = Callable[[Line, Json], Awaitable[None]]
 
 
 def socket_path(state_dir: Path, component: str) -> Path:
@@ -42,11 +75,17 @@ def socket_path(state_dir: Path, component: str) -> Path:
 
 
 class ControlServer:
-    """Answers the questions in `handlers`. A handler may raise FailoverError: the asker gets its message."""
+    """Answers the questions in `handlers`. A handler may raise FailoverError: the asker gets its message.
 
-    def __init__(self, path: Path, handlers: Mapping[str, Handler]) -> None:
+    A question named in `lines` makes its connection a line, which lasts as long as its handler runs.
+    """
+
+    def __init__(
+        self, path: Path, handlers: Mapping[str, Handler], lines: Mapping[str, LineHandler] | None = None
+    ) -> None:
         self._path = path
         self._handlers = handlers
+        self._lines = lines or {}
         self._server: asyncio.Server | None = None
         self._connections: set[asyncio.StreamWriter] = set()
 
@@ -77,6 +116,10 @@ class ControlServer:
                 try:
                     question = await _read_frame(reader)
                 except asyncio.IncompleteReadError:
+                    return
+                on_line = self._lines.get(str(question.get("method")))
+                if on_line is not None:
+                    await on_line(Line(reader, writer), question.get("params") or {})
                     return
                 writer.write(_frame(await self._answer(question)))
                 await writer.drain()
@@ -121,6 +164,18 @@ async def ask(path: Path, method: str, params: Json | None = None, *, timeout_s:
         raise ControlError(str(answer["error"]))
     result: Json = answer["result"]
     return result
+
+
+async def join(path: Path, method: str, params: Json, *, timeout_s: float = 5.0) -> Line:
+    """Open a line to the process that listens at `path`. Raises ControlUnreachable when it is not there."""
+    try:
+        async with asyncio.timeout(timeout_s):
+            reader, writer = await asyncio.open_unix_connection(str(path))
+    except (OSError, TimeoutError) as error:
+        raise ControlUnreachable(f"{path.stem} does not answer: {type(error).__name__}") from error
+    line = Line(reader, writer)
+    line.send({"method": method, "params": params})
+    return line
 
 
 def _frame(content: Json) -> bytes:

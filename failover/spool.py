@@ -22,6 +22,7 @@ import structlog
 
 from failover.durable import make_folder
 from failover.errors import SpoolFull, StorageError
+from failover.shares import Bound, Shares, alone
 
 Bytes = bytes | bytearray | memoryview
 _log = structlog.get_logger(__name__)
@@ -33,15 +34,35 @@ _PENDING_HIGH_BYTES: Final = 2 * 2**20
 
 
 class Spool:
-    """Room for kept bodies: `memory_bytes` and `disk_bytes` are the bounds of all of them together."""
+    """Room for kept bodies: `memory_bytes` and `disk_bytes` are the bounds of all of them together.
 
-    def __init__(self, folder: Path, *, memory_bytes: int = 64 * 2**20, disk_bytes: int = 8 * 2**30) -> None:
+    With `shares` they are the bounds of all processes that share them.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        memory_bytes: int = 64 * 2**20,
+        disk_bytes: int = 8 * 2**30,
+        shares: Shares | None = None,
+    ) -> None:
         self._folder = folder
         self._memory_bytes = memory_bytes
         self._disk_bytes = disk_bytes
         self._executor: ThreadPoolExecutor | None = None
-        self.memory_used_bytes = 0
-        self.disk_used_bytes = 0
+        shares = shares or alone()
+        self.memory, self.disk = shares[Bound.SPOOL_MEMORY_BYTES], shares[Bound.SPOOL_DISK_BYTES]
+
+    @property
+    def memory_used_bytes(self) -> int:
+        """What this process's bodies take in memory."""
+        return self.memory.used
+
+    @property
+    def disk_used_bytes(self) -> int:
+        """What this process's bodies take on disk."""
+        return self.disk.used
 
     def open(self) -> KeptBody:
         """Return a new, empty body. Close it when its request is answered."""
@@ -56,15 +77,15 @@ class Spool:
     # -- for KeptBody
 
     def take_memory(self, count: int) -> bool:
-        if self.memory_used_bytes + count > self._memory_bytes:
+        if self.memory.total() + count > self._memory_bytes:
             return False
-        self.memory_used_bytes += count
+        self.memory.used += count
         return True
 
     def take_disk(self, count: int) -> bool:
-        if self.disk_used_bytes + count > self._disk_bytes:
+        if self.disk.total() + count > self._disk_bytes:
             return False
-        self.disk_used_bytes += count
+        self.disk.used += count
         return True
 
     def open_file(self) -> int:
@@ -139,10 +160,10 @@ class KeptBody:
         try:
             self._descriptor = self._spool.open_file()
         except SpoolFull:
-            self._spool.disk_used_bytes -= moved
+            self._spool.disk.used -= moved
             raise
         self._chunks = None
-        self._spool.memory_used_bytes -= moved
+        self._spool.memory.used -= moved
         self.length_bytes = 0
         for chunk in chunks:
             self._enqueue(chunk)
@@ -223,10 +244,10 @@ class KeptBody:
         self._closed = True
         self.on_change = None
         if self._chunks is not None:
-            self._spool.memory_used_bytes -= self.length_bytes
+            self._spool.memory.used -= self.length_bytes
             self._chunks = None
         else:
-            self._spool.disk_used_bytes -= self.length_bytes
+            self._spool.disk.used -= self.length_bytes
         self._pending.clear()
         if not self._writing:
             self._close_file()

@@ -35,6 +35,10 @@ class Tally(Collector):
     def cell(self, *labels: str) -> Cell:
         return self._cells.setdefault(labels, Cell())
 
+    def counts(self) -> dict[tuple[str, ...], int]:
+        """Return the count for each label set."""
+        return {labels: cell.count for labels, cell in self._cells.items()}
+
     def describe(self) -> Iterator[CounterMetricFamily]:
         yield CounterMetricFamily(self._name, self._documentation, labels=self._labels)
 
@@ -60,6 +64,12 @@ class SpreadCell:
         self.counts[bisect_left(self._bounds, value)] += 1
         self.total += value
 
+    def add(self, counts: Sequence[int], total: float) -> None:
+        """Add what was counted elsewhere, in the same buckets."""
+        for place, count in enumerate(counts):
+            self.counts[place] += count
+        self.total += total
+
 
 class Spread(Collector):
     """A histogram. `cell(labels).observe(seconds)`, from one thread."""
@@ -83,6 +93,10 @@ class Spread(Collector):
         if found is None:
             found = self._cells[labels] = SpreadCell(self._bounds)
         return found
+
+    def counts(self) -> dict[tuple[str, ...], tuple[list[int], float]]:
+        """Return for each label set how often each bucket was met, and the sum of what was observed."""
+        return {labels: (list(cell.counts), cell.total) for labels, cell in self._cells.items()}
 
     def describe(self) -> Iterator[HistogramMetricFamily]:
         yield HistogramMetricFamily(self._name, self._documentation, labels=self._labels)

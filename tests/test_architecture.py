@@ -33,7 +33,7 @@ FLOORS = {
 # On the ground floor, what may be imported from where: lower numbers know nothing of higher ones.
 CELLAR = {
     "errors": 0, "model": 0,
-    "clock": 1, "aio": 1, "durable": 1, "metrics": 1, "tallies": 0, "footprint": 0,
+    "clock": 1, "aio": 1, "shares": 1, "durable": 1, "metrics": 1, "tallies": 0, "footprint": 0,
     "http": 2, "dicom": 3, "config": 2, "certificates": 1, "tls": 2, "doors": 2, "spool": 2, "control": 2,
     "audit": 3, "credentials": 2, "assets": 0,
 }  # fmt: skip
@@ -49,8 +49,8 @@ PURE = {
     "health/rise_fall", "health/verdict", "health/stores", "health/standstill", "health/slowness",
     "health/plan", "health/report",
     "routing/states", "routing/state", "routing/machine", "routing/gate", "routing/route",
-    "routing/selection", "routing/snapshot", "routing/wishes", "routing/replicator_word",
-    "app/store_totals",
+    "routing/selection", "routing/snapshot", "routing/wishes", "routing/replicator_word", "routing/wire",
+    "app/store_totals", "app/web_words",
     "proxy/rewrite", "proxy/retry", "proxy/hold", "proxy/classify", "proxy/stow", "proxy/resume",
     "proxy/passage", "proxy/parts", "proxy/items", "proxy/stage",
     "proxy/upstreams",

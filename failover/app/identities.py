@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import structlog
 
 from failover.clock import Clock
@@ -20,13 +22,21 @@ _ALPN = {"web": ("http/1.1",), "admin": ("http/1.1",), "dicom": ()}
 class Identities:
     """One `ServerIdentity` for each listener that speaks TLS."""
 
-    def __init__(self, configuration: Configuration, metrics: RouterMetrics, clock: Clock) -> None:
-        """Raises TlsUnusable, when a file changed since the configuration was checked."""
+    def __init__(
+        self,
+        configuration: Configuration,
+        metrics: RouterMetrics,
+        clock: Clock,
+        *,
+        only: Collection[str] = tuple(_ALPN),
+    ) -> None:
+        """Of the listeners in `only`. Raises TlsUnusable, when a file changed since the check."""
         self._clock = clock
         self._metrics = metrics
         self._found = {
             name: ServerIdentity(name, files, clock, alpn=_ALPN[name])
             for name, files in listening(configuration).items()
+            if name in only
         }
         for identity in self._found.values():
             warning = identity.certificates.warning(clock.wall())

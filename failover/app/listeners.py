@@ -64,6 +64,11 @@ def bequeath(listeners: dict[str, socket.socket]) -> dict[str, str]:
     return {_ENVIRONMENT: ",".join(f"{name}={listener.fileno()}" for name, listener in listeners.items())}
 
 
+def are_inherited() -> bool:
+    """Return whether a supervisor left us sockets."""
+    return bool(os.environ.get(_ENVIRONMENT))
+
+
 def inherited() -> dict[str, socket.socket] | None:
     """Return the sockets that a supervisor left us, None when there is no supervisor."""
     text = os.environ.pop(_ENVIRONMENT, "")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import asyncio
+from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
 from prometheus_client import generate_latest
@@ -35,7 +36,9 @@ class RouterOperations:
         others: Others,
         metrics: RouterMetrics,
         listening: Callable[[], bool],
+        workers_told: Callable[[], Awaitable[None]],
     ) -> None:
+        """`workers_told` returns when the web workers have told what they counted."""
         self.changed: Signal = controller.changed
         self._clock = SystemClock()
         self._controller = controller
@@ -44,6 +47,7 @@ class RouterOperations:
         self._lists = others.lists
         self._metrics = metrics
         self._listening = listening
+        self._workers_told = workers_told
 
     def status(self) -> Json:
         return {**self._controller.snapshot(), "time": rfc3339(self._clock.wall())}
@@ -85,7 +89,7 @@ class RouterOperations:
         return [event.as_json() for event in self._trail.events(since)]
 
     async def metrics(self) -> bytes:
-        theirs = await self._others.metrics_text()
+        theirs, _ = await asyncio.gather(self._others.metrics_text(), self._workers_told())
         return generate_latest(self._metrics.registry) + theirs
 
     def not_ready(self) -> str | None:

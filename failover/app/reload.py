@@ -14,6 +14,7 @@ from typing import Any, Final
 
 import structlog
 
+from failover.app.web_words import name_of
 from failover.config import Configuration, load
 from failover.config.changes import changed, is_below, with_changes
 from failover.config.checks import problems
@@ -54,6 +55,18 @@ USES: Final[Mapping[str, Uses]] = {
             "health", "policy", "replication.tee",
         ),
     ),
+    # Each web worker beside the router: web-2, web-3 …
+    "web": Uses(
+        live=(
+            "access.web.addresses",
+            "listen.web.max_connections", "listen.web.head_timeout", "listen.web.body_idle",
+            "listen.web.answer_timeout", "listen.web.keep_alive",
+            *(key for key in _TLS_FILES if key.startswith("listen.web.")),
+        ),
+        all=(
+            "state_dir", "listen.web", "access.web", "primary", "backup", "archive.web", "replication.tee",
+        ),
+    ),
     "archive": Uses(
         live=("archive.retention", "archive.move_destinations", "archive.access.dicom"),
         all=("site", "state_dir", "archive", "primary", "backup", "listen.dicom"),
@@ -87,11 +100,17 @@ class Reloaded:
         }
 
 
+def components(configuration: Configuration) -> list[str]:
+    """Return the processes that there may be, by name."""
+    workers = [name_of(number) for number in range(2, configuration.listen.web.workers + 1)]
+    return [name for name in USES if name != "web"] + workers
+
+
 def compared(
     component: str, running: Configuration, wanted: Configuration
 ) -> tuple[list[KeyPath], list[KeyPath]]:
     """Return which keys `component` can take over from `wanted`, and which would need a restart."""
-    uses = USES[component]
+    uses = USES[component.partition("-")[0]]
     used = [path for path in changed(running, wanted) if is_below(path, uses.all)]
     live = [path for path in used if is_below(path, uses.live)]
     return live, [path for path in used if path not in live]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import socket
 import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,8 +18,10 @@ from typing import Final
 
 import structlog
 
+from failover import shares
 from failover.aio import cancel_and_wait, spawn
 from failover.app import listeners, logs, process
+from failover.app.web_words import name_of
 from failover.clock import Clock, SystemClock
 from failover.config import Configuration, load
 from failover.control import ControlServer, Json, socket_path
@@ -45,6 +48,8 @@ class Child:
     arguments: Sequence[str]
     environment: Mapping[str, str] = field(default_factory=dict)
     descriptors: Sequence[int] = ()
+    ends_with: str | None = None
+    """The child with which it is stopped; None: it has its own place in the order."""
     wanted: bool = True
     running: asyncio.subprocess.Process | None = None
     starts: int = 0
@@ -62,7 +67,10 @@ def restart_wait_s(lived_s: float, last_wait_s: float) -> float:
 
 
 class Supervisor:
-    """Keeps `children` running until `stop` is set, then ends them in the order given by `stop_order`."""
+    """Keeps `children` running until `stop` is set, then ends them in the order given by `stop_order`.
+
+    Web workers end together with the router, whose callers they share.
+    """
 
     def __init__(self, children: Sequence[Child], clock: Clock, *, stop_order: Sequence[str]) -> None:
         self.children = {child.name: child for child in children}
@@ -77,10 +85,9 @@ class Supervisor:
         }
         await stop.wait()
         for name in self._stop_order:
-            child = self.children.get(name)
-            if child is not None:
-                await cancel_and_wait(keepers[name])
-                await self.end(child)
+            together = [child for child in self.children.values() if name in (child.name, child.ends_with)]
+            await cancel_and_wait(*(keepers[child.name] for child in together))
+            await asyncio.gather(*(self.end(child) for child in together))
         os.close(self._our_end)
 
     async def _keep(self, child: Child) -> None:
@@ -130,7 +137,7 @@ class Supervisor:
         running.send_signal(signal.SIGTERM)
         running.send_signal(signal.SIGCONT)
         try:
-            async with asyncio.timeout(GRACE_S.get(child.name, 3.0)):
+            async with asyncio.timeout(GRACE_S.get(child.ends_with or child.name, 3.0)):
                 await running.wait()
         except TimeoutError:
             _log.error("killed: it did not end in time", child=child.name)
@@ -177,6 +184,43 @@ def command(component: str, config_path: Path) -> list[str]:
     return [sys.executable, "-m", "failover", component, "-c", str(config_path)]
 
 
+def router_children(
+    configuration: Configuration, config_path: Path, opened: dict[str, socket.socket]
+) -> list[Child]:
+    """Return the router and the web workers beside it (`listen.web.workers`)."""
+    workers = configuration.listen.web.workers
+    descriptors = [listener.fileno() for listener in opened.values()]
+    environment = listeners.bequeath(opened)
+    if workers == 1:
+        return [Child("router", command("router", config_path), environment, descriptors)]
+    shared = shares.create(workers)
+    children = [
+        Child(
+            "router",
+            command("router", config_path),
+            {**environment, **shares.bequeath(shared, 0)},
+            [*descriptors, shared],
+        )
+    ]
+    web = {"web": opened["web"]}
+    for number in range(2, workers + 1):
+        arguments = [sys.executable, "-m", "failover.app.web_worker", str(config_path), str(number)]
+        environment = {**listeners.bequeath(web), **shares.bequeath(shared, number - 1)}
+        name = name_of(number)
+        children.append(
+            Child(name, arguments, environment, [web["web"].fileno(), shared], ends_with="router")
+        )
+    return children
+
+
+def run_router(configuration: Configuration, config_path: Path) -> int:
+    """Run the router with the web workers beside it, and nothing else, until SIGTERM."""
+    opened = listeners.open_all(configuration)
+    logs.set_up("supervisor")
+    children = router_children(configuration, config_path.absolute(), opened)
+    return asyncio.run(_main(configuration, children, _nothing, hangup_ends=False))
+
+
 def run(config_path: Path) -> int:
     """Run the three processes until SIGTERM; return the exit code. Raises ConfigurationError, PortTaken."""
     configuration = load(config_path)
@@ -207,14 +251,7 @@ def supervise(
     if configuration.backup == "embedded":
         children.append(Child("archive", command("archive", path)))
         children.append(Child("replicator", command("replicator", path)))
-    children.append(
-        Child(
-            "router",
-            command("router", path),
-            listeners.bequeath(opened),
-            [listener.fileno() for listener in opened.values()],
-        )
-    )
+    children += router_children(configuration, path, opened)
     return asyncio.run(_main(configuration, children, after_start, hangup_ends=hangup_ends))
 
 

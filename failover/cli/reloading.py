@@ -33,7 +33,7 @@ def reload(
         leave(Exit.USAGE, *error.problems, "nothing was changed")
     import asyncio
 
-    answers = asyncio.run(_ask_all(configuration.state_dir, dry_run))
+    answers = asyncio.run(_ask_all(configuration, dry_run))
     if not answers:
         leave(
             Exit.UNREACHABLE,
@@ -47,17 +47,20 @@ def reload(
         raise typer.Exit(int(Exit.FAILED))
 
 
-async def _ask_all(state_dir: Any, dry_run: bool) -> dict[str, Any]:
+async def _ask_all(configuration: Any, dry_run: bool) -> dict[str, Any]:
     from failover.app.process import reload_socket
-    from failover.app.reload import USES
+    from failover.app.reload import components
     from failover.control import ask
     from failover.errors import ControlUnreachable
 
     answers: dict[str, Any] = {}
-    for component in USES:
+    for component in components(configuration):
         try:
             answers[component] = await ask(
-                reload_socket(state_dir, component), "reload", {"dry_run": dry_run}, timeout_s=10.0
+                reload_socket(configuration.state_dir, component),
+                "reload",
+                {"dry_run": dry_run},
+                timeout_s=10.0,
             )
         except ControlUnreachable:
             continue  # it does not run here: a router alone, or a foreign backup

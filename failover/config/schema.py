@@ -105,6 +105,12 @@ class ListenWeb(Block):
         "127.0.0.1", description="address on which browsers, viewers and DICOMweb callers connect"
     )
     port: Port = Field(8080, description="its TCP port")
+    workers: Whole = Field(
+        1,
+        ge=1,
+        le=64,
+        description="processes that answer on this port; one serves until its processor is the limit",
+    )
     max_connections: Whole = Field(
         4096, ge=1, description="connections of callers open at once; more wait in the backlog"
     )

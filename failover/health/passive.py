@@ -4,10 +4,14 @@ The data path calls `began`, `heard`, `ended` and `store_result` in its own thre
 facts in another. Answers: which parts succeeded or failed since the last look, is there a silence, did
 anything come since. Leaves to `watch` what follows from it: live failures of anything but a store never
 count, they trigger probes.
+
+Where several processes carry the traffic, each has its own; the others' send a `Digest` and their facts to
+that of the process that judges, which answers for all of them together.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from threading import Lock
@@ -19,6 +23,8 @@ from failover.model import Part
 
 SILENCE_S: Final = 0.150
 CROWD: Final = 3  # requests that wait together; fewer must be beyond their usual time
+# Another process that waits tells so each 25 ms; one that was not heard for so long may itself stand still.
+_DIGEST_HOLDS_S: Final = 0.5
 _MAX_FACTS: Final = 1000  # older ones go: the checker looks every 25 ms, so it has died when this is reached
 
 
@@ -61,6 +67,21 @@ class Silence:
         return f"{self.waiting} waiting, not a byte for {self.for_s * 1000:.0f} ms"
 
 
+@dataclass(frozen=True, slots=True)
+class Digest:
+    """What waits at the service, in one process, at one moment. Times are monotonic: of the machine."""
+
+    waiting: Mapping[Part, int]
+    unheard: Mapping[Part, int]
+    """Of these, how many have no byte of their answer."""
+    unheard_since_s: float | None
+    """When the first of the unheard began."""
+    beyond_from_s: float | None
+    """From when on one of the unheard waits beyond its usual time."""
+    heard_s: Mapping[Part, float]
+    """When the last byte came."""
+
+
 @dataclass(slots=True)
 class _Waiting:
     part: Part
@@ -80,6 +101,7 @@ class LiveTraffic:
         self._usual: dict[str, UsualTime] = {}
         self._heard_s: dict[Part, float] = {}
         self._facts: list[LiveFact | StoreFact] = []
+        self._elsewhere: dict[str, tuple[Digest, float]] = {}  # and when it came
 
     # -- the data path ------------------------------------------------------------------------------
 
@@ -140,29 +162,78 @@ class LiveTraffic:
         """Three or more wait, or one beyond its usual time, and not a byte came for 150 ms."""
         now_s = self._clock.monotonic()
         with self._lock:
-            unheard = [w for w in self._waiting.values() if not w.heard]
-            if not unheard:
-                return None
-            # Silence begins with the last byte, or with the question when that is later.
-            since_s = max(min(w.began_s for w in unheard), *self._heard_s.values(), 0.0)
-            if now_s - since_s < SILENCE_S:
-                return None
-            beyond = [w for w in unheard if now_s - w.began_s > self._usual_s(w.usual)]
-            if len(unheard) < CROWD and not beyond:
-                return None
-            parts = [w.part for w in unheard]
-            return Silence(len(unheard), now_s - since_s, max(parts, key=parts.count))
+            digests = [self._digest()]
+            digests += [one for one, at_s in self._elsewhere.values() if now_s - at_s < _DIGEST_HOLDS_S]
+        began = [one.unheard_since_s for one in digests if one.unheard_since_s is not None]
+        if not began:
+            return None
+        # Silence begins with the last byte, or with the question when that is later.
+        since_s = max(min(began), *(at_s for one in digests for at_s in one.heard_s.values()), 0.0)
+        if now_s - since_s < SILENCE_S:
+            return None
+        unheard: dict[Part, int] = {}
+        for one in digests:
+            for part, count in one.unheard.items():
+                unheard[part] = unheard.get(part, 0) + count
+        waiting = sum(unheard.values())
+        beyond = any(one.beyond_from_s is not None and now_s > one.beyond_from_s for one in digests)
+        if waiting < CROWD and not beyond:
+            return None
+        return Silence(waiting, now_s - since_s, max(unheard, key=lambda part: unheard[part]))
 
     def heard_since(self, since_s: float, part: Part | None = None) -> bool:
         """Whether a byte came after `since_s`, for `part` or for anything."""
         with self._lock:
-            times = self._heard_s.values() if part is None else [self._heard_s.get(part, -1.0)]
-            return any(at_s > since_s for at_s in times)
+            known = [self._heard_s, *(one.heard_s for one, _ in self._elsewhere.values())]
+            if part is None:
+                return any(at_s > since_s for times in known for at_s in times.values())
+            return any(times.get(part, -1.0) > since_s for times in known)
 
     def waiting(self, part: Part | None = None) -> int:
         """How many requests are at the upstream now, of `part` or in all."""
         with self._lock:
-            return sum(part is None or w.part is part for w in self._waiting.values())
+            here = sum(part is None or w.part is part for w in self._waiting.values())
+            there = sum(
+                count
+                for one, _ in self._elsewhere.values()
+                for its, count in one.waiting.items()
+                if part is None or its is part
+            )
+            return here + there
+
+    # -- between processes ----------------------------------------------------------------------------
+
+    def digest(self) -> Digest:
+        """Return what waits here, for the process that judges."""
+        with self._lock:
+            return self._digest()
+
+    def hear_elsewhere(self, source: str, digest: Digest, facts: Sequence[LiveFact | StoreFact]) -> None:
+        """Take what process `source` tells: what waits there now, and what ended since it told last."""
+        now_s = self._clock.monotonic()
+        with self._lock:
+            self._elsewhere[source] = (digest, now_s)
+            for fact in facts:
+                self._add(fact)
+
+    def forget(self, source: str) -> None:
+        """`source` is gone, and what waited there with it."""
+        with self._lock:
+            self._elsewhere.pop(source, None)
+
+    def _digest(self) -> Digest:
+        waiting: dict[Part, int] = {}
+        unheard: dict[Part, int] = {}
+        since_s = beyond_s = None
+        for one in self._waiting.values():
+            waiting[one.part] = waiting.get(one.part, 0) + 1
+            if one.heard:
+                continue
+            unheard[one.part] = unheard.get(one.part, 0) + 1
+            from_s = one.began_s + self._usual_s(one.usual)
+            since_s = one.began_s if since_s is None else min(since_s, one.began_s)
+            beyond_s = from_s if beyond_s is None else min(beyond_s, from_s)
+        return Digest(waiting, unheard, since_s, beyond_s, dict(self._heard_s))
 
     def _note_heard(self, waiting: _Waiting, now_s: float) -> None:
         self._heard_s[waiting.part] = now_s

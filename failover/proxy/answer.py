@@ -16,6 +16,7 @@ from failover.proxy.leads import JsonUrls, Place
 from failover.proxy.passage import Passage
 from failover.proxy.retry import Judgement
 from failover.proxy.upstreams import WebUpstream
+from failover.shares import Share
 
 if TYPE_CHECKING:
     from failover.proxy.caller import CallerConnection
@@ -25,15 +26,6 @@ if TYPE_CHECKING:
 _JOINED_BYTES: Final = 64 * 1024
 
 
-class HeldBytes:
-    """What all held answers take together."""
-
-    __slots__ = ("total",)
-
-    def __init__(self) -> None:
-        self.total = 0
-
-
 class Answer:
     __slots__ = (
         "_chunked", "_held", "_held_bytes", "_room", "begun", "body_bytes", "close", "head", "judgement",
@@ -41,7 +33,7 @@ class Answer:
     )  # fmt: skip
 
     def __init__(
-        self, head: AnswerHead, upstream: WebUpstream, judgement: Judgement, plan: Plan, room: HeldBytes
+        self, head: AnswerHead, upstream: WebUpstream, judgement: Judgement, plan: Plan, room: Share
     ) -> None:
         self.head = head
         self.upstream = upstream
@@ -58,7 +50,7 @@ class Answer:
         self.urls: JsonUrls | None = None
         """What leads the URLs in its body back to us; None: they stay as they are."""
         self._chunked = False
-        self._room = room
+        self._room = room  # what all held answers take together
         self._held: list[bytes] = []
         self._held_bytes = 0
 
@@ -70,12 +62,12 @@ class Answer:
         """Keep `data`. False when there is no room for more: it must stream (`data` is kept nevertheless)."""
         self._held.append(data)
         self._held_bytes += len(data)
-        self._room.total += len(data)
-        return self._held_bytes <= self.plan.limit_bytes and self._room.total <= HOLD_TOTAL_BYTES
+        self._room.used += len(data)
+        return self._held_bytes <= self.plan.limit_bytes and self._room.total() <= HOLD_TOTAL_BYTES
 
     @property
     def over_total(self) -> bool:
-        return self._room.total > HOLD_TOTAL_BYTES
+        return self._room.total() > HOLD_TOTAL_BYTES
 
     @property
     def body(self) -> bytes:
@@ -83,7 +75,7 @@ class Answer:
 
     def forget(self) -> None:
         """Give the room of what is held back."""
-        self._room.total -= self._held_bytes
+        self._room.used -= self._held_bytes
         self._held.clear()
         self._held_bytes = 0
 

@@ -22,6 +22,7 @@ from failover.aio import Signal, cancel_and_wait, spawn
 from failover.errors import ControlError, SpoolFull
 from failover.metrics import RouterMetrics
 from failover.proxy.stow import all_stored
+from failover.shares import Alone, Share
 from failover.spool import KeptBody
 
 _log = structlog.get_logger(__name__)
@@ -53,21 +54,34 @@ class WebCopy:
 class WebCopies:
     """Sends copies over a few connections of its own, opened at the first."""
 
-    def __init__(self, base: str, expect: Expect | None, metrics: RouterMetrics, *, tee: bool) -> None:
-        """`base`: the backup's DICOMweb root. `expect` None: a foreign backup, to which it is a store."""
+    def __init__(
+        self,
+        base: str,
+        expect: Expect | None,
+        metrics: RouterMetrics,
+        *,
+        tee: bool,
+        waiting_bytes: Share | None = None,
+        processes: int = 1,
+    ) -> None:
+        """`base`: the backup's DICOMweb root. `expect` None: a foreign backup, to which it is a store.
+
+        `processes` copy to it; what waits in all of them counts in `waiting_bytes`.
+        """
         self.tee = tee
         self._base = base
         self._expect = expect
         self._metrics = metrics
         self._waiting: deque[WebCopy] = deque()
-        self._waiting_bytes = 0
+        self._waiting_bytes = waiting_bytes or Alone()
+        self._most_lanes = max(1, _LANES // processes)
         self._lanes: set[asyncio.Task[None]] = set()
         self._session: aiohttp.ClientSession | None = None
 
     def offer(self, body: KeptBody, path: str, content_type: str) -> WebCopy | None:
         """Take over `body`, a whole store to `path` below the root. None: dropped, it stays the caller's."""
         full = len(self._waiting) >= _WAITING or (
-            self._waiting and self._waiting_bytes + body.length_bytes > _WAITING_BYTES
+            self._waiting and self._waiting_bytes.total() + body.length_bytes > _WAITING_BYTES
         )
         if full:
             self.drop()
@@ -75,8 +89,8 @@ class WebCopies:
         body.on_change = None
         copy = WebCopy(body, path, content_type)
         self._waiting.append(copy)
-        self._waiting_bytes += body.length_bytes
-        if len(self._lanes) < _LANES:
+        self._waiting_bytes.used += body.length_bytes
+        if len(self._lanes) < self._most_lanes:
             lane = spawn(self._serve(), name="web copying")
             self._lanes.add(lane)
             lane.add_done_callback(self._lanes.discard)
@@ -99,7 +113,7 @@ class WebCopies:
     async def _serve(self) -> None:
         while self._waiting:
             copy = self._waiting.popleft()
-            self._waiting_bytes -= copy.body.length_bytes
+            self._waiting_bytes.used -= copy.body.length_bytes
             result = "failed"
             try:
                 if await self._stored(copy):

@@ -41,8 +41,14 @@ class Opener(Protocol):
 class Pool:
     """All connections to one upstream."""
 
-    def __init__(self, upstream: WebUpstream, max_head_bytes: int, clock: Clock) -> None:
+    def __init__(
+        self, upstream: WebUpstream, max_head_bytes: int, clock: Clock, *, processes: int = 1
+    ) -> None:
+        """`processes` have such a pool to the same upstream: together they keep to the limits above."""
         self.upstream = upstream
+        self._burst = max(1, BURST // processes)
+        self._spacing_s = SPACING_S * processes
+        self._max_idle = MAX_IDLE // processes
         self._max_head_bytes = max_head_bytes
         self._clock = clock
         self._idle: list[UpstreamConnection] = []
@@ -50,7 +56,7 @@ class Pool:
         self._addresses: list[str] = []
         self._addresses_until_s = 0.0
         self._waiting: deque[asyncio.Future[None]] = deque()
-        self._allowed = BURST
+        self._allowed = self._burst
         self._refilling: asyncio.TimerHandle | None = None
 
     def take(self) -> UpstreamConnection | None:
@@ -66,7 +72,7 @@ class Pool:
         """`connection` has been answered whole and may be used again."""
         connection.asker = None
         connection.resume_reading()
-        if connection.closed or len(self._idle) >= MAX_IDLE:
+        if connection.closed or len(self._idle) >= self._max_idle:
             connection.drop()
             return
         connection.idle_since_s = self._clock.monotonic()
@@ -133,22 +139,22 @@ class Pool:
             turn: asyncio.Future[None] = loop.create_future()
             self._waiting.append(turn)
             if self._refilling is None:
-                self._refilling = loop.call_later(SPACING_S, self._refill)
+                self._refilling = loop.call_later(self._spacing_s, self._refill)
             await turn
             return
         if self._refilling is None:
-            self._refilling = loop.call_later(SPACING_S, self._refill)
+            self._refilling = loop.call_later(self._spacing_s, self._refill)
 
     def _refill(self) -> None:
         self._refilling = None
-        self._allowed = min(BURST, self._allowed + 1)
+        self._allowed = min(self._burst, self._allowed + 1)
         while self._allowed > 0 and self._waiting:
             turn = self._waiting.popleft()
             if not turn.done():
                 turn.set_result(None)
                 self._allowed -= 1
-        if self._waiting or self._allowed < BURST:
-            self._refilling = asyncio.get_running_loop().call_later(SPACING_S, self._refill)
+        if self._waiting or self._allowed < self._burst:
+            self._refilling = asyncio.get_running_loop().call_later(self._spacing_s, self._refill)
 
     def lost(self, connection: UpstreamConnection) -> None:
         """`connection` has ended."""

@@ -24,7 +24,6 @@ from failover.model import Service, UpstreamName, Verdict
 from failover.proxy import rewrite
 from failover.proxy.access import AccessLog
 from failover.proxy.admission import Admission
-from failover.proxy.answer import HeldBytes
 from failover.proxy.caller import CallerConnection, Phase
 from failover.proxy.classify import Asked, WebRoute
 from failover.proxy.copies import WebCopies
@@ -35,6 +34,7 @@ from failover.proxy.rewrite import Reach
 from failover.proxy.upstreams import WebUpstream
 from failover.routing.board import RouteBoard
 from failover.routing.selection import Choice, Kind, choose
+from failover.shares import Bound, Shares, alone
 from failover.spool import Spool
 from failover.tallies import Cell, SpreadCell
 from failover.tls import ServerIdentity
@@ -49,6 +49,8 @@ SWEEP_S: Final = 0.25
 NEWCOMERS_S: Final = 0.5
 # Connections taken from the backlog at one wake-up, so that a flood of them does not starve the others.
 ACCEPTS: Final = 64
+# The same where several processes take from one backlog: who wakes first must not take what the others could.
+ACCEPTS_OF_ONE: Final = 4
 # Callers who have not finished their TLS handshake; one takes 10 to 50 KB until it is done or over.
 HANDSHAKES: Final = 512
 HANDSHAKES_OF_ONE: Final = 256
@@ -80,8 +82,12 @@ class Proxy:
         identity: ServerIdentity | None = None,
         copies: WebCopies | None = None,
         admission: Admission | None = None,
+        shares: Shares | None = None,
+        component: str = "router",
     ) -> None:
         """`identity`: callers must speak TLS, and get this certificate. Without `copies`, none is made.
+
+        `shares`: of the bounds that all web workers keep together. `component`: our name in the access log.
 
         `admits` tells of an address, `admission` of what a caller shows, whether the backup may answer it.
         """
@@ -100,18 +106,28 @@ class Proxy:
         self._handshakes = None if identity is None else _handshakes(identity, listen)
         self.prefix = _callers_prefix(upstreams)
         """The callers' DICOMweb prefix: the primary's, else the backup's. None: there is no DICOMweb."""
-        self.pools = {name: Pool(one, listen.max_head_bytes, clock) for name, one in upstreams.items()}
+        self.pools = {
+            name: Pool(one, listen.max_head_bytes, clock, processes=listen.workers)
+            for name, one in upstreams.items()
+        }
         self.flights = dict.fromkeys(UpstreamName, 0)
-        self.held = HeldBytes()
+        shares = shares or alone()
+        self.held = shares[Bound.HELD_BYTES]
         self.stopping = False
         self.last_store_on_backup_s: float | None = None
         """Monotonic time of the last STOW that the backup acknowledged."""
         self._callers: set[CallerConnection] = set()
+        self._connections = shares[Bound.CONNECTIONS]
         self._reach: dict[tuple[WebRoute, Kind, bool, bool], dict[UpstreamName, Reach]] = {}
         self._seen = board.current
         self._sights: dict[Kind, Sight] = {}
         self._cells: dict[tuple[str, str, int], tuple[Cell, SpreadCell]] = {}
-        self.access = AccessLog(clock, every=listen.access_log, on_lost=metrics.http_log_lost.inc)
+        self.access = AccessLog(
+            clock,
+            every=listen.access_log,
+            on_lost=metrics.http_log_lost.inc,
+            prefix=f"level=info component={component} event=request",
+        )
         self._gone = Signal()
         self._sock: socket.socket | None = None
         self._accepting = False
@@ -173,6 +189,11 @@ class Proxy:
         for caller in self._callers:
             caller.forget_admission()
 
+    @property
+    def connections(self) -> int:
+        """How many connections of callers are open."""
+        return len(self._callers)
+
     def in_flight(self, upstream: UpstreamName) -> int:
         """How many requests, answers and tunnels are at `upstream` now."""
         return self.flights[upstream]
@@ -214,7 +235,7 @@ class Proxy:
     def _accept(self) -> None:
         """Take callers out of the backlog; beyond max_connections they wait in it."""
         sock = self._sock
-        for _ in range(ACCEPTS):
+        for _ in range(ACCEPTS if self.listen.workers == 1 else ACCEPTS_OF_ONE):
             if sock is None or self.stopping:
                 return
             if self._is_full():
@@ -236,7 +257,7 @@ class Proxy:
                 spawn(self._serve(accepted), name="proxy accept")
 
     def _is_full(self) -> bool:
-        return len(self._callers) >= self.listen.max_connections
+        return self._connections.total() >= self.listen.max_connections
 
     async def _serve(self, accepted: socket.socket) -> None:
         try:
@@ -246,11 +267,13 @@ class Proxy:
 
     def caller_came(self, caller: CallerConnection) -> None:
         self._callers.add(caller)
+        self._connections.used = len(self._callers)
         if self.stopping:
             caller.close()
 
     def caller_went(self, caller: CallerConnection) -> None:
         self._callers.discard(caller)
+        self._connections.used = len(self._callers)
         self._gone.fire()
         if not self._accepting:
             self._accept_on()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from docs.configuration_page import key_paths
-from failover.app.reload import USES, Reloader
+from failover.app.reload import USES, Reloader, components
 from failover.config import Configuration, load
 from failover.config.changes import changed, is_below, with_changes
 
@@ -115,3 +115,13 @@ def test_a_block_that_comes_or_goes_is_one_change(tmp_path: Path) -> None:
     assert changed(plain, with_access) == [("access", "dicom")]
     assert changed(plain, plain) == []
     assert with_changes(plain, with_access, [("access", "dicom")]) == with_access
+
+
+async def test_each_web_worker_reads_the_file_too(tmp_path: Path) -> None:
+    before = "listen: {web: {workers: 3}}\n"
+    on = Scene(tmp_path, before, "web-3")
+    assert components(on.reloader.running) == ["router", "archive", "replicator", "web-2", "web-3"]
+    on.write("listen: {web: {workers: 2, keep_alive: 5s}}\npolicy: {hold_down: 5s}\n")
+    said = await on.reloader.reload()
+    assert said.changed == ["listen.web.keep_alive"]
+    assert said.needs_restart == ["listen.web.workers"]

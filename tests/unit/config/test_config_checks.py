@@ -62,6 +62,16 @@ def test_a_door_beyond_loopback_needs_its_guard(line: str, sentence: str) -> Non
     assert problems(PRIMARY + line) == [f"f.yaml:2: {sentence}"]
 
 
+@pytest.mark.parametrize("logins", ["password_file: users", "remembered: {}"])
+def test_several_web_workers_do_not_go_with_logins_yet(logins: str) -> None:
+    text = (
+        f"{PRIMARY}listen: {{web: {{workers: 2}}}}\naccess: {{web: {{addresses: [127.0.0.1], {logins}}}}}\n"
+    )
+    text = text.replace("4242, ae_title: P}}", "4242, ae_title: P}, dicomweb: {path: /dicom-web}}")
+    key = logins.partition(":")[0]
+    assert f"f.yaml:2: listen.web.workers: must be 1 with access.web.{key}" in problems(text)
+
+
 def test_a_door_with_its_guard_is_fine() -> None:
     read(PRIMARY + "listen: {web: {host: 0.0.0.0}}\naccess: {web: {addresses: [10.0.0.0/8]}}")
     read(PRIMARY + "listen: {dicom: {host: 0.0.0.0}}\naccess: {dicom: any}")

@@ -1,0 +1,231 @@
+"""A web worker beside the router (`listen.web.workers`): carries callers, decides nothing about the route.
+
+Takes callers from the same listening socket as the router. The route comes from the router as it changes;
+what its traffic shows goes back. While the router is away it goes on by the last route, and when that takes
+long without the verdicts in it: each request is offered to the active upstream, then to the other.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import sys
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+import structlog
+from prometheus_client import CollectorRegistry
+
+from failover.aio import cancel_and_wait, spawn
+from failover.app import listeners, process
+from failover.app.identities import Identities
+from failover.app.increments import Increments
+from failover.app.reload import Reloader
+from failover.app.web import admits_of, proxy_of, spool_of
+from failover.app.web_words import JOIN, digest_told, name_of
+from failover.clock import Clock, SystemClock
+from failover.config import Configuration
+from failover.control import Json, Line, join, socket_path
+from failover.errors import ConfigurationError, ControlUnreachable, FailoverError
+from failover.health.passive import LiveTraffic
+from failover.health.plan import existing
+from failover.metrics import RouterMetrics
+from failover.model import Service, UpstreamName
+from failover.proxy.server import Proxy
+from failover.routing import wire
+from failover.routing.board import RouteBoard
+from failover.routing.selection import Route
+from failover.shares import Shares, inherited
+
+_log = structlog.get_logger(__name__)
+
+# How often the traffic is told while something waits, and while nothing does; as the checker looks.
+TICK_S: Final = 0.025
+CALM_TICK_S: Final = 0.075
+COUNTS_EVERY_S: Final = 0.25
+JOIN_AGAIN_S: Final = 0.1
+# A router that was killed is back within 3 s. Longer: its verdicts say nothing of now.
+UNHEARD_S: Final = 5.0
+GRACE_S: Final = 4.0
+
+
+def run(config_path: Path, number: int) -> int:
+    """Carry callers until SIGTERM; return the exit code. Raises ConfigurationError, PortTaken."""
+    name = name_of(number)
+
+    async def serve(configuration: Configuration, stop: asyncio.Event, reloader: Reloader) -> int:
+        opened = listeners.inherited()
+        if opened is None:
+            _log.error("a web worker is started by the supervisor, which has its listening socket")
+            return 2
+        worker = WebWorker(configuration, name, SystemClock(), inherited())
+        listening = spawn(worker.serve(opened["web"]), name="web worker")
+        reloader.takes(worker.change)
+        await stop.wait()
+        await worker.stop()
+        await cancel_and_wait(listening)
+        return 0
+
+    return process.run(name, config_path, serve)
+
+
+class WebWorker:
+    """`serve`, then `stop`, then cancel `serve`."""
+
+    def __init__(self, configuration: Configuration, name: str, clock: Clock, shares: Shares) -> None:
+        self.name = name
+        self._configuration = configuration
+        self._clock = clock
+        self._router = socket_path(configuration.state_dir, "router")
+        self._metrics = RouterMetrics(CollectorRegistry())
+        self._increments = Increments(self._metrics)
+        self._identities = Identities(configuration, self._metrics, clock, only=("web",))
+        self._shares = shares
+        self._spool = spool_of(configuration, shares)
+        self._traffic = {
+            upstream: LiveTraffic(clock)
+            for upstream, service in sorted(existing(configuration))
+            if service is Service.WEB
+        }
+        self._proxy: Proxy | None = None
+        self._board: RouteBoard | None = None
+        self._told_route: Route | None = None
+        self._version = 0
+        self._tell = 0
+        self._line: Line | None = None
+        self._unheard_s = 0.0
+        self._last_report: Json = {}
+        self._counts_told_s = 0.0
+
+    async def serve(self, sock: socket.socket) -> None:
+        """Serve callers on `sock` from the first word of the router on, until cancelled."""
+        following = spawn(self._identities.follow(), name="follow certificates")
+        ticking = spawn(self._tick(), name="report")
+        try:
+            while True:
+                with suppress(ControlUnreachable):
+                    await self._listen(sock)
+                self._line = None
+                await self._clock.sleep(JOIN_AGAIN_S)
+        finally:
+            await cancel_and_wait(following, ticking)
+
+    async def stop(self) -> None:
+        """Let requests end, and tell what was counted. `serve` goes on: the route may still change."""
+        if self._proxy is not None:
+            await self._proxy.stop(GRACE_S)
+            self._report(counts=True)
+        self._spool.close()
+
+    def change(self, configuration: Configuration) -> list[str]:
+        """Take over what `app.reload` calls live; return what could not be. Raises TlsUnusable."""
+        self._configuration = configuration
+        left = self._identities.change(configuration)
+        if self._proxy is not None:
+            self._proxy.change(configuration.listen.web, admits_of(configuration))
+        return left
+
+    # -- the router
+
+    async def _listen(self, sock: socket.socket) -> None:
+        line = await join(self._router, JOIN, {"name": self.name})
+        try:
+            while True:
+                word = await line.receive()
+                self._line = line
+                await self._heard(word, sock)
+        finally:
+            line.close()
+
+    async def _heard(self, word: Json, sock: socket.socket) -> None:
+        self._unheard_s = 0.0
+        if "route" in word:
+            self._version = int(word["version"])
+            self._told_route = wire.read(word["route"])
+        if self._told_route is None:
+            return
+        if self._board is None:
+            await self._begin(self._told_route, sock)
+        else:
+            self._board.publish(self._told_route)
+        assert self._proxy is not None
+        if "end_work" in word:
+            ended = self._proxy.end_work(UpstreamName(word["end_work"]))
+            _log.warning("work ended after the grace", upstream=word["end_work"], ended=ended)
+        if "tell" in word:
+            self._tell = int(word["tell"])
+        if word:
+            self._report(counts="tell" in word)
+
+    async def _begin(self, route: Route, sock: socket.socket) -> None:
+        self._board = RouteBoard(route)
+        self._proxy = proxy_of(
+            self._configuration,
+            self._board,
+            self._traffic,
+            self._metrics,
+            self._clock,
+            self._spool,
+            self._identities.of("web"),
+            None,
+            self._shares,
+            component=self.name,
+        )
+        await self._proxy.start(sock)
+        _log.info("serving")
+
+    async def _tick(self) -> None:
+        tick_s, before_s = TICK_S, self._clock.monotonic()
+        while True:
+            await self._clock.sleep(tick_s)
+            now_s = self._clock.monotonic()
+            # Time in which we ourselves stood still does not count.
+            self._unheard_s += min(now_s - before_s, 2 * tick_s)
+            before_s = now_s
+            if self._board is None or self._told_route is None:
+                continue
+            if self._unheard_s > UNHEARD_S and self._board.current is self._told_route:
+                _log.error("the router is silent: its verdicts count no more", for_s=UNHEARD_S)
+                self._board.publish(wire.unheard(self._told_route))
+            counts = now_s - self._counts_told_s >= COUNTS_EVERY_S
+            tick_s = TICK_S if self._report(counts=counts) else CALM_TICK_S
+
+    def _report(self, *, counts: bool) -> bool:
+        """Tell how things stand, unless all is as told before. Returns whether something waits."""
+        line, proxy = self._line, self._proxy
+        if line is None or proxy is None:
+            return False
+        report: Json = {
+            "seen": self._version,
+            "told": self._tell,
+            "flights": {str(name): proxy.in_flight(name) for name in self._traffic},
+            "connections": proxy.connections,
+            "spool": [self._spool.memory_used_bytes, self._spool.disk_used_bytes],
+            "stored_s": proxy.last_store_on_backup_s,
+        }
+        digests = {name: traffic.digest() for name, traffic in self._traffic.items()}
+        waits = any(digest.waiting for digest in digests.values())
+        report["traffic"] = {
+            str(name): digest_told(digest, self._traffic[name].take()) for name, digest in digests.items()
+        }
+        if counts:
+            self._counts_told_s = self._clock.monotonic()
+            news = self._increments.take()
+            if news:
+                report["counts"] = news
+        if waits or report != self._last_report:
+            line.send(report)
+            self._last_report = report
+        return waits
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(run(Path(sys.argv[1]), int(sys.argv[2])))
+    except ConfigurationError as error:
+        _log.error("configuration", problems="; ".join(error.problems))
+        sys.exit(2)
+    except FailoverError as error:
+        _log.error("cannot serve", reason=str(error))
+        sys.exit(1)

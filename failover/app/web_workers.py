@@ -1,0 +1,205 @@
+"""The other web workers, as the router knows them: each route is pushed to them, what they report is joined.
+
+The router decides for all: what waits in a worker, fails or succeeds there reaches the checker as if it were
+here, and its counts are added to ours. A worker that has not said that it goes by the present route may still
+send work anywhere: it counts as one in flight.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+import structlog
+
+from failover.aio import Signal, cancel_and_wait, spawn
+from failover.app import increments
+from failover.app.web_words import digest_read, name_of
+from failover.clock import Clock
+from failover.control import Json, Line
+from failover.errors import ControlError
+from failover.health.passive import LiveTraffic
+from failover.metrics import RouterMetrics
+from failover.model import UpstreamName
+from failover.routing import wire
+from failover.routing.board import RouteBoard
+
+_log = structlog.get_logger(__name__)
+
+# A worker that hears nothing for `web_worker.UNHEARD_S` goes on without our verdicts.
+ALIVE_EVERY_S: Final = 0.5
+# A scrape does not wait for the hung.
+TELL_LIMIT_S: Final = 1.0
+# After a start of the router alone, workers of before join again within this, or they are dead.
+JOINING_S: Final = 5.0
+
+
+@dataclass(eq=False, slots=True)
+class _Worker:
+    name: str
+    line: Line
+    seen: int = 0
+    told: int = 0
+    flights: dict[UpstreamName, int] = field(default_factory=dict)
+    connections: int = 0
+    spool_bytes: tuple[int, int] = (0, 0)
+    stored_s: float | None = None
+
+
+class WebWorkers:
+    """Those beside the router: none of them with `listen.web.workers: 1`."""
+
+    def __init__(
+        self,
+        processes: int,
+        board: RouteBoard,
+        traffic: Mapping[UpstreamName, LiveTraffic],
+        metrics: RouterMetrics,
+        clock: Clock,
+    ) -> None:
+        """`processes`: how many web workers there are, the router among them."""
+        self._names = [name_of(number) for number in range(2, processes + 1)]
+        self._board = board
+        self._traffic = traffic
+        self._metrics = metrics
+        self._clock = clock
+        self._workers: dict[str, _Worker] = {}
+        self._route = board.current
+        self._version = 1
+        self._tells = 0
+        self._reported = Signal()
+        self._tasks: list[asyncio.Task[None]] = []
+        self._started_s = clock.monotonic()
+        for name in self._names:
+            metrics.component_up.labels(name).set(0)
+
+    def start(self) -> None:
+        self._started_s = self._clock.monotonic()
+        if self._names:
+            self._tasks = [
+                spawn(self._push(), name="push routes"),
+                spawn(self._say_alive(), name="web workers"),
+            ]
+
+    async def stop(self) -> None:
+        await cancel_and_wait(*self._tasks)
+
+    # -- the lines
+
+    async def serve(self, line: Line, question: Json) -> None:
+        """Talk with one worker until its line ends."""
+        name = str(question.get("name"))
+        if name not in self._names:
+            _log.error("no web worker of ours", name=name)
+            return
+        worker = self._workers[name] = _Worker(name, line)
+        self._metrics.component_up.labels(name).set(1)
+        _log.info("web worker joined", worker=name)
+        line.send(self._word())
+        try:
+            while True:
+                self._heard(worker, await line.receive())
+        except ControlError as error:
+            _log.warning("web worker gone", worker=name, reason=str(error))
+        except (KeyError, TypeError, ValueError) as error:
+            # Another version: it is cut off, and goes on without our verdicts until it is restarted.
+            _log.error("web worker cannot be understood", worker=name, error=repr(error))
+        finally:
+            if self._workers.get(name) is worker:
+                del self._workers[name]
+                self._metrics.component_up.labels(name).set(0)
+                for traffic in self._traffic.values():
+                    traffic.forget(name)
+            self._reported.fire()
+
+    def _heard(self, worker: _Worker, report: Json) -> None:
+        worker.seen = int(report["seen"])
+        worker.told = int(report["told"])
+        worker.flights = {UpstreamName(name): int(count) for name, count in report["flights"].items()}
+        worker.connections = int(report["connections"])
+        memory, disk = report["spool"]
+        worker.spool_bytes = int(memory), int(disk)
+        if report["stored_s"] is not None:
+            worker.stored_s = float(report["stored_s"])
+        for name, told in report["traffic"].items():
+            digest, facts = digest_read(told)
+            traffic = self._traffic.get(UpstreamName(name))
+            if traffic is not None and self._workers.get(worker.name) is worker:
+                traffic.hear_elsewhere(worker.name, digest, facts)
+        increments.add(self._metrics, report.get("counts") or {})
+        self._reported.fire()
+
+    # -- what they are told
+
+    async def _push(self) -> None:
+        while True:
+            if self._route is self._board.current:
+                await self._board.changed.wait()
+            self._route = self._board.current
+            self._version += 1
+            self._say(self._word())
+
+    def _word(self) -> Json:
+        return {"route": wire.told(self._route), "version": self._version}
+
+    async def _say_alive(self) -> None:
+        while True:
+            await self._clock.sleep(ALIVE_EVERY_S)
+            self._say({})
+
+    def _say(self, word: Json) -> None:
+        for worker in self._workers.values():
+            worker.line.send(word)
+
+    def end_work(self, upstream: UpstreamName) -> int:
+        """Let them end what is at `upstream`; return how much that was as last heard."""
+        self._say({"end_work": str(upstream)})
+        return sum(worker.flights.get(upstream, 0) for worker in self._workers.values())
+
+    async def all_heard(self, *, timeout_s: float) -> bool:
+        """Wait until each goes by the present route. False: one had not said so in time."""
+        return await self._reported.wait_until(lambda: not self._unheard(), timeout_s=timeout_s)
+
+    async def told(self) -> None:
+        """Wait until each has told all that it has counted, or shown to be dead or hung."""
+        self._tells += 1
+        wanted = self._tells
+        self._say({"tell": wanted})
+        await self._reported.wait_until(
+            lambda: all(worker.told >= wanted for worker in self._workers.values()), timeout_s=TELL_LIMIT_S
+        )
+        for name in self._names:
+            worker = self._workers.get(name)
+            self._metrics.component_up.labels(name).set(worker is not None and worker.told >= wanted)
+
+    # -- what they do
+
+    def _unheard(self) -> int:
+        """How many may still go by another route than the present one."""
+        if not self._names:
+            return 0
+        behind = sum(
+            worker.seen != self._version or self._route is not self._board.current
+            for worker in self._workers.values()
+        )
+        joining = self._clock.monotonic() - self._started_s < JOINING_S
+        return behind + (len(self._names) - len(self._workers) if joining else 0)
+
+    def in_flight(self, upstream: UpstreamName) -> int:
+        """How many requests, answers and tunnels are there, or may still come there unseen."""
+        return sum(worker.flights.get(upstream, 0) for worker in self._workers.values()) + self._unheard()
+
+    @property
+    def connections(self) -> int:
+        return sum(worker.connections for worker in self._workers.values())
+
+    def spool_bytes(self, place: int) -> int:
+        """What their bodies take: 0 in memory, 1 on disk."""
+        return sum(worker.spool_bytes[place] for worker in self._workers.values())
+
+    @property
+    def last_store_on_backup_s(self) -> float | None:
+        times = (worker.stored_s for worker in self._workers.values())
+        return max((at_s for at_s in times if at_s is not None), default=None)
