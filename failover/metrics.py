@@ -220,6 +220,13 @@ class RouterMetrics:
         )
 
 
+# Modalities with a number of their own (PS3.3 C.7.3.1.1.1); all others are "other".
+COMPRESSED_MODALITIES: Final = (
+    "CR", "CT", "DX", "ES", "IO", "MG", "MR", "NM", "OP", "OPT", "PT", "PX", "RF", "SM", "US",
+    "XA", "XC", "other",
+)  # fmt: skip
+
+
 class ArchiveMetrics:
     """What the archive counts."""
 
@@ -255,6 +262,33 @@ class ArchiveMetrics:
             registry=r,
         )
         _from_zero(self.refused_stores, "disk_full", "unreadable", "conflict")
+        self.compressed = Counter(
+            "failover_archive_compressed",
+            "Instances looked at by lossless compression: done, or why the original stays: no_pixels,"
+            " compressed (as it came), lossy, float, palette, signed, unsupported, not_smaller, differs,"
+            " failed; unrestorable: owed again, and sent compressed",
+            ("result",),
+            registry=r,
+        )
+        _from_zero(
+            self.compressed, "done", "no_pixels", "compressed", "lossy", "float", "palette", "signed",
+            "unsupported", "not_smaller", "differs", "failed", "unrestorable",
+        )  # fmt: skip
+        self.compression_bytes = Gauge(
+            "failover_archive_compression_bytes",
+            "Bytes of all instances that were ever compressed: before, after",
+            ("modality", "side"),
+            registry=r,
+        )
+        for modality in COMPRESSED_MODALITIES:
+            self.compression_bytes.labels(modality, "before")
+            self.compression_bytes.labels(modality, "after")
+        self.compression_ratio = Known(
+            r,
+            "failover_archive_compression_ratio",
+            "Bytes before by bytes after, of all that was ever compressed; absent before the first",
+            ("modality",),
+        )
         self.evicted = Counter("failover_archive_evicted", "Instances that went by retention", registry=r)
         self.requests = Counter(
             "failover_archive_requests", "DICOMweb requests", ("route", "code"), registry=r

@@ -209,7 +209,7 @@ def _jpeg_2000(frame: bytes, layout: Layout) -> tuple[Array, str]:
 
 def _htj2k(frame: bytes, layout: Layout) -> tuple[Array, str]:
     _check_siz(frame, layout)
-    pixels = imagecodecs.htj2k_decode(frame)
+    pixels = imagecodecs.htj2k_decode(frame, planar=False)
     return pixels, "RGB" if layout.photometric in ("YBR_RCT", "YBR_ICT") else layout.photometric
 
 

@@ -16,6 +16,8 @@ from pydicom.dataset import Dataset
 from pydicom.pixels.utils import iter_pixels
 from pydicom.tag import BaseTag
 
+from failover.archive import codecs, pixels
+
 # Above this two decoded objects would not fit our memory together; they then count as different.
 MAX_DECODED_BYTES: Final = 128 * 2**20
 _PIXEL_DATA: Final = 0x7FE00010
@@ -24,17 +26,21 @@ _ENCODING: Final = frozenset({0x00080001, 0x00080005, 0x00280004, 0x00280006, 0x
 _BINARY: Final = frozenset({"OB", "OW", "OB or OW", "UN", "OD", "OF", "OL", "OV"})
 
 
-def same_object(one: Path, other: Path) -> bool:
-    """Return whether the files hold the same attributes and pixels. Never raises for their content."""
+def same_object(one: Path, other: Path, *, ours: bool = False) -> bool:
+    """Return whether the files hold the same attributes and pixels. Never raises for their content.
+
+    `ours`: we have compressed `one`, and proven that it can be decoded.
+    """
     try:
         with pydicom.dcmread(one) as first, pydicom.dcmread(other) as second:
-            return _same_data_set(first, second) and _same_pixels(first, second)
+            return same_attributes(first, second) and _same_pixels(first, second, ours=ours)
     except Exception:
         # pydicom raises whatever a broken value makes it raise; different is the safe answer.
         return False
 
 
-def _same_data_set(one: Dataset, other: Dataset) -> bool:
+def same_attributes(one: Dataset, other: Dataset) -> bool:
+    """Return whether both say the same, pixel data and what only tells its encoding aside."""
     tags, others = _tags(one), _tags(other)
     return tags == others and all(_same_element(one, other, tag) for tag in tags)
 
@@ -65,11 +71,11 @@ def _same_element(one: Dataset, other: Dataset, tag: BaseTag) -> bool:
 def _same_items(one: DataElement, other: DataElement) -> bool:
     items, others = list(one.value or ()), list(other.value or ())
     return len(items) == len(others) and all(
-        _same_data_set(item, other_item) for item, other_item in zip(items, others, strict=True)
+        same_attributes(item, other_item) for item, other_item in zip(items, others, strict=True)
     )
 
 
-def _same_pixels(one: Dataset, other: Dataset) -> bool:
+def _same_pixels(one: Dataset, other: Dataset, *, ours: bool) -> bool:
     if (_PIXEL_DATA in one) != (_PIXEL_DATA in other):
         return False
     if _PIXEL_DATA not in one:
@@ -81,5 +87,20 @@ def _same_pixels(one: Dataset, other: Dataset) -> bool:
     size = int(one.get("NumberOfFrames") or 1) * int(one.Rows) * int(one.Columns) * 2
     if size * int(one.get("SamplesPerPixel") or 1) > MAX_DECODED_BYTES:
         return False
+    if ours and not other_syntax.is_encapsulated:
+        return _same_frames(Path(str(one.filename)), Path(str(other.filename)))
     frames = zip(iter_pixels(one), iter_pixels(other), strict=True)
     return all(np.array_equal(frame, other_frame) for frame, other_frame in frames)
+
+
+def _same_frames(compressed: Path, plain: Path) -> bool:
+    """Compare what we have compressed, and proven to be decodable, with a file whose frames need no codec."""
+    image, other = pixels.open_image(compressed), pixels.open_image(plain)
+    return image.frames == other.frames and all(
+        np.array_equal(_samples(image, number), _samples(other, number))
+        for number in range(1, image.frames + 1)
+    )
+
+
+def _samples(image: pixels.Image, number: int) -> codecs.Array:
+    return codecs.decode(image.read_frame(number), image.transfer_syntax, image.layout)[0]

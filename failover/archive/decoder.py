@@ -2,7 +2,8 @@
 
 Reads questions from its standard input, one after the other, and answers on its standard output. It has no
 socket, may use no more memory than DECODER_BYTES, and ends when its input does; whoever asks kills it when an
-answer takes too long. What a question means is decided in `rendering`, `transcode` and `metadata`.
+answer takes too long. What a question means is decided in `rendering`, `transcode`, `metadata` and
+`compressing`, which alone writes a file: the one it is told to make.
 """
 
 from __future__ import annotations
@@ -16,14 +17,17 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
-from failover.archive import metadata, rendering, transcode
+from failover.archive import compressing, metadata, rendering, transcode
 from failover.archive.codecs import Undecodable
 from failover.archive.pixels import Images, NoPixels, NoSuchFrame
 from failover.archive.rendering import View, Window
+from failover.durable import NO_ROOM
 from failover.errors import UnreadableDataSet
 
 # Beyond it an allocation fails, and the frame is refused as one that cannot be decoded.
 DECODER_BYTES: Final = 512 * 2**20
+# An argument: this process has all the time in the world.
+BACKGROUND: Final = "--background"
 PIECE: Final = b"D"
 END: Final = b"E"
 REFUSED: Final = b"X"
@@ -37,6 +41,8 @@ _TOLD: Final = (NoPixels, NoSuchFrame, Undecodable, UnreadableDataSet)
 def main() -> None:
     resource.setrlimit(resource.RLIMIT_AS, (DECODER_BYTES, DECODER_BYTES))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    if BACKGROUND in sys.argv:
+        os.nice(19)  # whoever reads, stores or routes comes first
     questions, answers = sys.stdin.buffer, os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what a C library prints is no answer
     images = Images()
@@ -66,6 +72,8 @@ def refusal(error: Exception) -> tuple[str, str]:
     """Return the name of the error that the asker is to raise, and its sentence."""
     if isinstance(error, FileNotFoundError):
         return "FileNotFoundError", "its file is gone"
+    if isinstance(error, OSError) and error.errno in NO_ROOM:
+        return "DiskFull", "no room for what is made"
     if isinstance(error, MemoryError):
         return "Undecodable", "decoding takes more memory than a decoder may have"
     for kind in _TOLD:
@@ -90,6 +98,11 @@ def answer(question: dict[str, Any], images: Images) -> Iterator[bytes]:
             yield from transcode.data_set_in(path, question["syntax"])
         case "metadata":
             yield metadata.read(path)
+        case "compress":
+            yield from compressing.compress(path, Path(question["target"]), question["syntax"])
+        case "restore":
+            original = compressing.Original(**question["original"])
+            yield from compressing.restore(path, Path(question["target"]), original)
         case "value":
             yield metadata.value(path, question["at"])
 

@@ -20,10 +20,11 @@ from typing import Any, Final
 import structlog
 
 from failover.archive.codecs import Undecodable
-from failover.archive.decoder import END, HEAD, LENGTH, PIECE, REFUSED
+from failover.archive.compressing import ALIVE, Original
+from failover.archive.decoder import BACKGROUND, END, HEAD, LENGTH, PIECE, REFUSED
 from failover.archive.pixels import NoPixels, NoSuchFrame
 from failover.archive.rendering import View
-from failover.errors import UnreadableDataSet
+from failover.errors import DiskFull, UnreadableDataSet
 
 _log = structlog.get_logger(__name__)
 # A decoder that gives no further piece for so long is killed: the frame is refused.
@@ -31,6 +32,7 @@ PIECE_TIMEOUT_S: Final = 20.0
 # Pictures made last, so that a viewer that comes back to a slice costs nothing; the oldest go first.
 PICTURE_CACHE_BYTES: Final = 32 * 2**20
 _ERRORS: Final[dict[str, type[Exception]]] = {
+    "DiskFull": DiskFull,
     "FileNotFoundError": FileNotFoundError,
     "NoPixels": NoPixels,
     "NoSuchFrame": NoSuchFrame,
@@ -49,7 +51,11 @@ class _Worker:
 class Decoders:
     """At most `workers` answers are made at once; more wait. One per process of ours; `close` it last."""
 
-    def __init__(self, workers: int = 2, *, timeout_s: float = PIECE_TIMEOUT_S) -> None:
+    def __init__(
+        self, workers: int = 2, *, timeout_s: float = PIECE_TIMEOUT_S, background: bool = False
+    ) -> None:
+        """`background`: processes of the lowest priority."""
+        self._background = background
         self._free = asyncio.Semaphore(workers)
         self._idle: list[_Worker] = []
         self._busy: set[_Worker] = set()
@@ -104,6 +110,18 @@ class Decoders:
         """Return one binary value. Raises NoSuchFrame where there is none."""
         return await self._whole(work="value", path=str(path), at=at)
 
+    async def compressed(self, path: Path, target: Path, transfer_syntax: str) -> dict[str, Any]:
+        """Write the object compressed to `target`; return what `compressing.compress` says."""
+        return _outcome(
+            await self._whole(work="compress", path=str(path), target=str(target), syntax=transfer_syntax)
+        )
+
+    async def restored(self, path: Path, target: Path, original: Original) -> dict[str, Any]:
+        """Write the object as it came to `target`; return what `compressing.restore` says."""
+        return _outcome(
+            await self._whole(work="restore", path=str(path), target=str(target), original=asdict(original))
+        )
+
     async def _whole(self, **question: Any) -> bytes:
         async with self._asked(**question) as pieces:
             return b"".join([piece async for piece in pieces])
@@ -112,7 +130,7 @@ class Decoders:
     async def _asked(self, **question: Any) -> AsyncIterator[AsyncIterator[bytes]]:
         """Ask a free process. Its first piece is there, or the error raised, when this begins."""
         async with self._free:
-            worker = self._idle.pop() if self._idle else _Worker(await _start())
+            worker = self._idle.pop() if self._idle else _Worker(await _start(background=self._background))
             self._busy.add(worker)
             pieces = self._pieces(worker, json.dumps(question).encode())
             try:
@@ -157,6 +175,11 @@ class Decoders:
             raise Undecodable("its decoder died of it") from None
 
 
+def _outcome(said: bytes) -> dict[str, Any]:
+    outcome: dict[str, Any] = json.loads(said.lstrip(ALIVE))
+    return outcome
+
+
 async def _joined(first: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
     if first:
         yield first
@@ -164,9 +187,9 @@ async def _joined(first: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[byt
         yield piece
 
 
-async def _start() -> asyncio.subprocess.Process:
+async def _start(*, background: bool) -> asyncio.subprocess.Process:
     return await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "failover.archive.decoder",
+        sys.executable, "-m", "failover.archive.decoder", *([BACKGROUND] if background else []),
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.DEVNULL,

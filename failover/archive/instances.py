@@ -208,9 +208,11 @@ class Instances:
     def _decide(self, placement: Placement) -> Placement:
         """Compare with what is held under the same UID, in a thread: the writer must not wait for that."""
         held = self._index.row(placement.new.described.key.sop_instance_uid)
-        if held is None or held["digest"] == placement.new.digest:
+        if held is None or placement.new.digest in (held["digest"], held["arrived_digest"]):
             return replace(placement, compared_with=None, same=False)
-        same = same_object(self._data_dir / held["path"], placement.temporary)
+        same = same_object(
+            self._data_dir / held["path"], placement.temporary, ours=held["compression"] == "done"
+        )
         return replace(placement, compared_with=held["digest"], same=same)
 
 

@@ -18,6 +18,7 @@ import structlog
 
 from failover.archive import paths, rows
 from failover.archive.index import Index, Window
+from failover.archive.replacing import doom, is_doomed
 from failover.archive.retention import (
     PROOF_AGE_S,
     Candidate,
@@ -86,7 +87,7 @@ class Janitor:
             if path.is_file() and now - path.stat().st_mtime > _HANDOVER_AGE_S:
                 path.unlink(missing_ok=True)
                 left += 1
-        self._bury()
+        self._bury(at_start=True)
         if left:
             _log.info("leftovers removed", files=left)
 
@@ -203,7 +204,7 @@ class Janitor:
             (candidate.row,),
         ).fetchone()
         rows.remove_instance(transaction, row)
-        transaction.connection.execute("INSERT OR IGNORE INTO doomed VALUES (?)", (row["path"],))
+        doom(transaction, row["path"])
         if cause is Cause.SPACE:
             transaction.connection.execute(
                 "INSERT OR REPLACE INTO evicted VALUES (?, ?)", (row["study_uid"], now)
@@ -239,18 +240,24 @@ class Janitor:
         connection.execute("DELETE FROM evicted WHERE evicted_at < ?", (cutoff,))
         for row in found:
             connection.execute("DELETE FROM history WHERE id = ?", (row["id"],))
-            connection.execute("INSERT OR IGNORE INTO doomed VALUES (?)", (row["path"],))
+            doom(transaction, row["path"])
 
     # -- files --------------------------------------------------------------------------------------
 
-    def _bury(self) -> None:
-        """Unlink what is doomed. In the writer thread: nothing can come back to life meanwhile."""
-        while self._index.write_now(self._bury_some):
+    def _bury(self, *, at_start: bool = False) -> None:
+        """Unlink what is doomed. In the writer thread: nothing can come back to life meanwhile.
+
+        `at_start`: nobody reads yet, so that nothing need wait.
+        """
+        until = float("inf") if at_start else self._clock.wall().timestamp()
+        while self._index.write_now(lambda transaction: self._bury_some(transaction, until)):
             pass
 
-    def _bury_some(self, transaction: Transaction) -> int:
+    def _bury_some(self, transaction: Transaction, until: float) -> int:
         connection = transaction.connection
-        found = connection.execute("SELECT path FROM doomed LIMIT ?", (_EVICTED_A_TRANSACTION,)).fetchall()
+        found = connection.execute(
+            "SELECT path FROM doomed WHERE not_before <= ? LIMIT ?", (until, _EVICTED_A_TRANSACTION)
+        ).fetchall()
         for row in found:
             if not self._is_used(connection, row["path"]):
                 (self._data_dir / row["path"]).unlink(missing_ok=True)
@@ -273,7 +280,7 @@ class Janitor:
                 (f"{paths.OBJECTS}/{name}/", f"{paths.OBJECTS}/{name}0"),
             ).fetchall()
             for path in files - {row["path"] for row in known}:
-                if not self._is_used(connection, path):
+                if not self._is_used(connection, path) and not is_doomed(connection, path):
                     (self._data_dir / path).unlink(missing_ok=True)
                     _log.warning("file without a row removed")
             for row in known:

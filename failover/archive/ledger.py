@@ -268,6 +268,8 @@ class Ledger:
             "sent_s_ago": None if row["sent_at"] is None else max(0.0, now - row["sent_at"]),
             "attempts": row["attempts"],
             "refused_status": row["refused_status"],
+            # Compressed while it was proven, and not yet what it was when it came: not to be sent now.
+            "restoring": row["state"] == DebtState.OWED and row["compression"] == "done",
         }
 
 

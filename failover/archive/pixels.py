@@ -90,6 +90,16 @@ class Image:
         return self._element.length == _UNDEFINED
 
     @property
+    def value_offset(self) -> int:
+        """Where the value of the pixel data begins, in the file (deflated: in what it holds)."""
+        return self._element.offset
+
+    @property
+    def value_length(self) -> int:
+        """How many bytes the value has; only where it is not encapsulated."""
+        return self._element.length
+
+    @property
     def is_float(self) -> bool:
         return self._element.tag in _FLOAT_PIXEL_DATA
 

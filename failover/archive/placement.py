@@ -42,10 +42,9 @@ class Placement:
             self._into_place(transaction, self.new.path)
             self._add(transaction)
             return Result.KEPT
-        if held["digest"] == self.new.digest:
+        if self.new.digest in (held["digest"], held["arrived_digest"]):
             if not (self.data_dir / held["path"]).exists():
-                self._into_place(transaction, held["path"])
-                rejection.show_or_hide(transaction, held["uid"])
+                self._bring_back(transaction, held)
             return self._known(transaction, held)
         if held["digest"] != self.compared_with:
             return None
@@ -54,6 +53,24 @@ class Placement:
         if self.new.origin is Origin.REPLICATED:
             return self._replace(transaction, held)
         return self._quarantine(transaction, held)
+
+    def _bring_back(self, transaction: Transaction, held: sqlite3.Row) -> None:
+        """A held object's file is gone, and here is the object again: as it is held, or as it came once."""
+        new = self.new
+        self._into_place(transaction, new.path)
+        rows.change_file(
+            transaction,
+            held,
+            rows.File(
+                new.transfer_syntax_uid, new.path, new.size_bytes, new.data_set_offset, new.pixel_offset,
+                new.pixel_length, new.digest,
+            ),
+        )  # fmt: skip
+        transaction.connection.execute(
+            "UPDATE instances SET compression = NULL, arrived = NULL, arrived_digest = NULL WHERE id = ?",
+            (held["id"],),
+        )
+        rejection.show_or_hide(transaction, held["uid"])
 
     def _add(self, transaction: Transaction) -> None:
         rows.add_instance(transaction, self.new)

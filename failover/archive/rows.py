@@ -81,6 +81,33 @@ def hide_instance(transaction: Transaction, row: sqlite3.Row, *, hidden: bool) -
     summaries.look_anew(transaction, row["study"], row["series"])
 
 
+@dataclass(frozen=True, slots=True)
+class File:
+    """The file that an instance's row names; see `tables`."""
+
+    transfer_syntax_uid: str
+    path: str
+    size_bytes: int
+    data_set_offset: int
+    pixel_offset: int | None
+    pixel_length: int | None
+    digest: bytes
+
+
+def change_file(transaction: Transaction, row: sqlite3.Row, new: File) -> None:
+    """Let an instance's row name another file of the same content; the old one is the caller's."""
+    attributes = json.loads(row["json"]) | {"00083002": {"vr": "UI", "Value": [new.transfer_syntax_uid]}}
+    transaction.connection.execute(
+        "UPDATE instances SET transfer_syntax = ?, path = ?, bytes = ?, data_set_offset = ?,"
+        " pixel_offset = ?, pixel_length = ?, digest = ?, json = ? WHERE id = ?",
+        (new.transfer_syntax_uid, new.path, new.size_bytes, new.data_set_offset, new.pixel_offset,
+         new.pixel_length, new.digest, dump(attributes), row["id"]),
+    )  # fmt: skip
+    if not row["hidden"]:
+        more = new.size_bytes - row["bytes"]
+        transaction.counted.append(Counted(row["study"], row["series"], 0, more))
+
+
 # -- one level each ---------------------------------------------------------------------------------
 
 

@@ -15,6 +15,7 @@ from aiohttp import web
 from prometheus_client import CollectorRegistry
 
 from failover.aio import cancel_and_wait, spawn
+from failover.archive.compressor import Compressor
 from failover.archive.expected import ExpectedMoves
 from failover.archive.handlers import Handlers
 from failover.archive.index import Index
@@ -59,6 +60,17 @@ class ArchiveService:
         ledger = Ledger(self._index, clock)
         expected = ExpectedMoves(clock)
         self._janitor = Janitor(archive.data_dir, self._index, _policy(configuration), self._metrics, clock)
+        self._compressor: Compressor | None = None
+        if owes:
+            self._compressor = Compressor(
+                archive.data_dir,
+                self._index,
+                self._instances,
+                archive.compression,
+                archive.compression_by_modality,
+                self._metrics,
+                clock,
+            )
         handlers = Handlers(self._index, self._instances, ledger, expected, self._janitor, self._metrics)
         self._scp = Scp(
             archive.dicom,
@@ -84,7 +96,7 @@ class ArchiveService:
             socket_path(configuration.state_dir, "archive"),
             {**handlers.methods(), "copy.expect": expected.expect_copies},
         )
-        self._turns: asyncio.Task[None] | None = None
+        self._turns: list[asyncio.Task[None]] = []
 
     async def start(self, dicom: socket.socket, web_socket: socket.socket) -> None:
         """Remove what a kill has left, then serve."""
@@ -93,7 +105,9 @@ class ArchiveService:
         await self._web.setup()
         await web.SockSite(self._web, web_socket).start()
         await self._scp.start(dicom)
-        self._turns = spawn(self._janitor.run(), name="janitor")
+        self._turns.append(spawn(self._janitor.run(), name="janitor"))
+        if self._compressor is not None:
+            self._turns.append(spawn(self._compressor.run(), name="compressor"))
 
     def change(self, configuration: Configuration) -> list[str]:
         """Take over retention, C-MOVE destinations and DICOM callers; return what could not be: nothing."""
@@ -107,7 +121,10 @@ class ArchiveService:
         await asyncio.gather(  # 1. no new work; what is under way ends, and is durable or was never there
             self._scp.stop(GRACE_S), self._web.cleanup()
         )
-        await cancel_and_wait(self._turns)
+        for turns in self._turns:
+            await cancel_and_wait(turns)
+        if self._compressor is not None:
+            await self._compressor.close()
         await self._control.stop()  # 2. nobody asks any more
         await asyncio.to_thread(self._close)  # 3. nobody writes any more
 

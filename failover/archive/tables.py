@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Final
 
-VERSION: Final = 3
+VERSION: Final = 4
 
 TABLES: Final = """
 CREATE TABLE studies (
@@ -59,7 +59,7 @@ CREATE TABLE instances (
   bytes INTEGER NOT NULL,               -- of the file
   data_set_offset INTEGER NOT NULL,
   pixel_offset INTEGER, pixel_length INTEGER,  -- in the file; no length: encapsulated; none when deflated
-  digest BLOB NOT NULL,                 -- SHA-256 of transfer syntax and data set as they came
+  digest BLOB NOT NULL,                 -- SHA-256 of transfer syntax and data set of the file as it is now
   patient_id TEXT NOT NULL,             -- as written in this very instance
   hidden INTEGER NOT NULL DEFAULT 0,    -- deleted on the primary, or rejected: kept, never shown
   -- the ledger: what the archive owes the primary
@@ -70,7 +70,11 @@ CREATE TABLE instances (
   state_since REAL,                     -- owed again, refused or deleted since; NULL: owed since it arrived
   attempts INTEGER NOT NULL DEFAULT 0,
   refused_status INTEGER,
-  json TEXT NOT NULL
+  json TEXT NOT NULL,
+  -- lossless compression in the background
+  compression TEXT,                     -- NULL: not looked at yet; 'done'; else why the original stays
+  arrived_digest BLOB,                  -- of what came, where the file is another by now; NULL: the same
+  arrived TEXT                          -- JSON: what brings back what came
 ) STRICT;
 CREATE INDEX instances_by_series ON instances(series, number, id);
 CREATE INDEX instances_by_study ON instances(study);
@@ -78,6 +82,8 @@ CREATE INDEX instances_in_debt ON instances(state, arrived_at) WHERE state IN ('
 CREATE INDEX instances_paid_off ON instances(state, arrived_at) WHERE state IN ('proven', 'deleted');
 CREATE INDEX instances_by_arrival ON instances(arrived_at);
 CREATE UNIQUE INDEX instances_by_path ON instances(path);
+CREATE INDEX instances_to_compress ON instances(id)
+  WHERE compression IS NULL AND state IN ('none', 'proven') AND proven_at IS NOT NULL;
 
 CREATE TABLE history (                  -- what a correction by the primary replaced; never served
   id INTEGER PRIMARY KEY,
@@ -107,7 +113,15 @@ CREATE TABLE rejected (                 -- objects that a rejection note names: 
 ) STRICT;
 CREATE INDEX rejected_by_note ON rejected(note);
 
-CREATE TABLE doomed (path TEXT PRIMARY KEY) STRICT;  -- files whose row is gone, until they are unlinked
+CREATE TABLE doomed (                   -- files whose row is gone, until they are unlinked
+  path TEXT PRIMARY KEY,
+  not_before REAL NOT NULL DEFAULT 0    -- who began to read a file that was replaced may end
+) STRICT;
+
+CREATE TABLE compressed (               -- what compression has made of all that it replaced, for ever
+  modality TEXT PRIMARY KEY,
+  objects INTEGER NOT NULL, bytes_before INTEGER NOT NULL, bytes_after INTEGER NOT NULL
+) STRICT;
 
 CREATE TABLE totals (                   -- one row: what the archive holds
   only INTEGER PRIMARY KEY CHECK (only = 1),
@@ -132,5 +146,17 @@ CREATE TABLE rejected (                 -- objects that a rejection note names: 
   PRIMARY KEY (uid, note)
 ) STRICT;
 CREATE INDEX rejected_by_note ON rejected(note);
+""",
+    3: """
+ALTER TABLE instances ADD COLUMN compression TEXT;
+ALTER TABLE instances ADD COLUMN arrived_digest BLOB;
+ALTER TABLE instances ADD COLUMN arrived TEXT;
+CREATE INDEX instances_to_compress ON instances(id)
+  WHERE compression IS NULL AND state IN ('none', 'proven') AND proven_at IS NOT NULL;
+ALTER TABLE doomed ADD COLUMN not_before REAL NOT NULL DEFAULT 0;
+CREATE TABLE compressed (               -- what compression has made of all that it replaced, for ever
+  modality TEXT PRIMARY KEY,
+  objects INTEGER NOT NULL, bytes_before INTEGER NOT NULL, bytes_after INTEGER NOT NULL
+) STRICT;
 """,
 }

@@ -371,6 +371,10 @@ class Archive(Block):
     compression: Literal["none", "jpeg-lossless", "jpeg-ls", "htj2k"] = Field(
         "jpeg-lossless", description="how proven instances are compressed in the background (.70, .80, .201)"
     )
+    compression_by_modality: dict[Text, Literal["none", "jpeg-lossless", "jpeg-ls", "htj2k"]] = Field(
+        default_factory=dict,
+        description="other choices for single modalities, such as `{MG: jpeg-ls, US: none}`",
+    )
     outside_window: Literal["fail", "success"] = Field(
         "fail",
         description="a search through the router that could match outside the window and matches nothing",

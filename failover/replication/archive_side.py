@@ -31,6 +31,7 @@ class OwedObject:
     transfer_syntax_uid: str
     path: Path
     attempts: int
+    restoring: bool = False  # its file is made what it was when it came: not to be sent now
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,4 +186,5 @@ def _owed(entry: Json) -> OwedObject:
         transfer_syntax_uid=str(entry["transfer_syntax_uid"]),
         path=Path(entry["path"]),
         attempts=int(entry.get("attempts") or 0),
+        restoring=bool(entry.get("restoring")),
     )

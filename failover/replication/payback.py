@@ -65,7 +65,7 @@ class Payback:
         self._forget(self._failures, entries if len(entries) < _LOOK_AT else None)
         now_s = self._clock.monotonic()
         due = [e for e in entries if self._due(self._failures, e.sop_instance_uid, now_s)][:limit]
-        due = [entry for entry in due if entry.path.is_file()]  # it may have been moved this moment
+        due = [e for e in due if e.path.is_file() and not e.restoring]  # it may be moved this moment
         if not due:
             return 0
         health = self.health(way.name)

@@ -60,6 +60,7 @@ def configuration(
     dicom_callers: str = "any",
     web_callers: str = "[127.0.0.0/8]",
     max_store: str = "16GiB",
+    compression: str = "jpeg-lossless",
 ) -> Configuration:
     """Return a configuration as its file would say it."""
     primary = "primary: {dicom: {host: 127.0.0.1, port: 4242, ae_title: ORTHANC}}" if has_primary else ""
@@ -71,6 +72,7 @@ archive:
   web: {{port: {free_port()}, max_store_bytes: {max_store}}}
   access: {{dicom: {dicom_callers}, web: {{addresses: {web_callers}}}}}
   retention: {{min_free_bytes: {min_free}}}
+  compression: {compression}
   move_destinations: {{{moves}}}
 """
     return parse(text, name="failover.yaml", folder=folder, archive_alone=True)
