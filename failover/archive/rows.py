@@ -6,6 +6,7 @@ the levels above follow at the end of the transaction: `summaries`.
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from collections.abc import Mapping
 from dataclasses import dataclass
