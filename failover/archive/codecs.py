@@ -80,6 +80,7 @@ class Layout:
     bits_allocated: int
     bits_stored: int
     signed: bool
+    high_bit: int | None = None  # None: the stored bits are the lowest ones
 
     @property
     def frame_bits(self) -> int:
@@ -128,7 +129,28 @@ def decode(frame: bytes, transfer_syntax: str, layout: Layout) -> tuple[Array, L
         pixels = pixels[:, :, 0]
     if pixels.shape != expected:
         raise Undecodable("the frame has another size than its header says")
-    return _as_described(pixels, layout), replace(layout, photometric=photometric, planar=0)
+    if transfer_syntax == _RLE:  # PS3.5 G: whole cells, as they stand uncompressed
+        size = pixels.dtype.itemsize
+        pixels = pixels.view(f"{'i' if layout.signed else 'u'}{size}")
+        return pixels, replace(layout, photometric=photometric, planar=0)
+    return _as_described(pixels, layout), replace(layout, photometric=photometric, planar=0, high_bit=None)
+
+
+def stored_values(pixels: Array, layout: Layout) -> Array:
+    """Return what the stored bits of decoded samples say (PS3.5 8.1.1).
+
+    Between them and the ends of the cell other bits may stand, such as overlays. For looking at alone:
+    samples that are kept or sent keep every bit. Of all codecs only RLE has whole cells too.
+    """
+    bits = pixels.dtype.itemsize * 8
+    high = layout.bits_stored - 1 if layout.high_bit is None else layout.high_bit
+    low = high + 1 - layout.bits_stored
+    if low < 0 or high >= bits or layout.bits_stored == bits or layout.bits_allocated != bits:
+        return pixels  # no such bits, or all of them
+    # Up to the cell's end and down again: the sign is then that of the highest stored bit.
+    values = pixels << (bits - 1 - high)
+    values >>= bits - layout.bits_stored
+    return values
 
 
 def native_bytes(pixels: Array, layout: Layout) -> bytes:

@@ -70,6 +70,8 @@ class FrameTables:
             return None
         with self._lock:
             table = self._kept.get(held.path)
+            if table is not None:
+                self._kept.move_to_end(held.path)
         if table is None:
             table = _fragments(held.path, held.pixel_offset)
             with self._lock:

@@ -187,6 +187,7 @@ class Images:
 def layout_of(header: pydicom.Dataset) -> Layout:
     """Return how the samples of one frame are described."""
     allocated = whole(header.get("BitsAllocated"), 8)
+    stored = min(allocated, whole(header.get("BitsStored"), allocated) or allocated)
     return Layout(
         rows=whole(header.get("Rows"), 0),
         columns=whole(header.get("Columns"), 0),
@@ -194,8 +195,9 @@ def layout_of(header: pydicom.Dataset) -> Layout:
         photometric=str(header.get("PhotometricInterpretation") or "MONOCHROME2").strip().upper(),
         planar=whole(header.get("PlanarConfiguration"), 0),
         bits_allocated=allocated,
-        bits_stored=min(allocated, whole(header.get("BitsStored"), allocated) or allocated),
+        bits_stored=stored,
         signed=whole(header.get("PixelRepresentation"), 0) == 1,
+        high_bit=whole(header.get("HighBit"), stored - 1),
     )
 
 

@@ -13,6 +13,7 @@ from typing import Any, Final
 import numpy as np
 import pydicom
 from PIL import Image as Picture
+from PIL.PngImagePlugin import PngInfo
 from pydicom.pixels.processing import apply_color_lut
 
 from failover.archive import codecs
@@ -24,6 +25,7 @@ from failover.dicom.part10 import EXPLICIT_BIG
 MAX_VIEWPORT: Final = 8192
 _JPEG_QUALITY: Final = 90
 _ALL_VALUES: Final = 65536  # of samples of 16 bits
+_TOLD_AS: Final = "failover-window"  # text chunk of a PNG: kind, centre, width
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,23 +68,39 @@ def render(image: Image, number: int, view: View) -> bytes:
         pixels, layout = _float_frame(image, number)
     else:
         pixels, layout = codecs.decode(image.read_frame(number), image.transfer_syntax, image.layout)
+    told = PngInfo()
     if layout.samples > 1:
         picture = Picture.fromarray(_colour(pixels, layout))
     elif layout.photometric == "PALETTE COLOR":
-        picture = Picture.fromarray(_palette(pixels, image.header))
+        picture = Picture.fromarray(_palette(codecs.stored_values(pixels, layout), image.header))
     else:
-        picture = Picture.fromarray(greyscale(pixels, image.header, number, view.window))
+        grey, used = greyscale(pixels, layout, image.header, number, view.window)
+        picture = Picture.fromarray(grey)
+        if used is not None:  # the viewer's drag goes on from it, and its label names it
+            told.add_text(_TOLD_AS, f"{used.kind},{used.window.centre:.6g},{used.window.width:.6g}")
     if view.viewport is not None:
         picture.thumbnail(view.viewport, Picture.Resampling.BILINEAR)
     out = BytesIO()
     if view.media_type == "image/png":
-        picture.save(out, "PNG", compress_level=1)  # three times as fast as the default, a tenth larger
+        picture.save(
+            out, "PNG", compress_level=1, pnginfo=told
+        )  # three times as fast as the default, a tenth larger
     else:
         picture.save(out, "JPEG", quality=view.quality)
     return out.getvalue()
 
 
-def greyscale(pixels: Array, header: pydicom.Dataset, number: int, window: Window | None) -> Array:
+@dataclass(frozen=True, slots=True)
+class Used:
+    """The window of a picture asked for without: the object's `own`, its `lut`'s stretch, all `values`."""
+
+    kind: str
+    window: Window
+
+
+def greyscale(
+    pixels: Array, layout: Layout, header: pydicom.Dataset, number: int, window: Window | None
+) -> tuple[Array, Used | None]:
     """Return 8-bit greys, 0 black: modality LUT, then `window`, else the object's VOI, else min to max."""
     groups = functional_groups(header, number)
     named = window or own_window(header, groups) or _voi_lut(header)
@@ -90,21 +108,25 @@ def greyscale(pixels: Array, header: pydicom.Dataset, number: int, window: Windo
         # Each grey follows from its own value alone, so each possible value is worked out once.
         possible = np.arange(0, 1 << 8 * pixels.dtype.itemsize, dtype=np.uint32)
         possible = possible.astype(f"u{pixels.dtype.itemsize}").view(pixels.dtype)
-        table = _greys(possible, header, groups, window)
-        return np.take(table, pixels.view(f"u{pixels.dtype.itemsize}"))
-    return _greys(pixels, header, groups, window)
+        table, used = _greys(codecs.stored_values(possible, layout), header, groups, window)
+        return np.take(table, pixels.view(f"u{pixels.dtype.itemsize}")), used
+    return _greys(codecs.stored_values(pixels, layout), header, groups, window)
 
 
 def _greys(
     pixels: Array, header: pydicom.Dataset, groups: list[pydicom.Dataset], window: Window | None
-) -> Array:
+) -> tuple[Array, Used | None]:
     values = _modality(pixels, header, groups)
-    if window is None and (lut := _voi_lut(header)) is not None:
-        grey = _through_lut(values, lut)
+    used: Used | None = None
+    if window is not None:
+        grey = _windowed(values, window)
+    elif (lut := _voi_lut(header)) is not None:
+        used, grey = Used("lut", _stretch_of(lut)), _through_lut(values, lut)
     else:
-        chosen = window or own_window(header, groups) or _min_max(values, pixels, header)
-        grey = _windowed(values, chosen)
-    return 255 - grey if _is_inverse(header) else grey
+        own = own_window(header, groups)
+        used = Used("own", own) if own else Used("values", _min_max(values, pixels, header))
+        grey = _windowed(values, used.window)
+    return (255 - grey if _is_inverse(header) else grey), used
 
 
 def own_window(header: pydicom.Dataset, groups: list[pydicom.Dataset]) -> Window | None:
@@ -191,6 +213,15 @@ def _through_lut(values: Array, lut: tuple[Array, int]) -> Array:
     table, first = lut
     grey = (table.astype(np.float32) * (255.0 / max(float(table.max()), 1.0))).astype(np.uint8)
     return grey[np.clip(values.astype(np.int64) - first, 0, len(grey) - 1)]
+
+
+def _stretch_of(lut: tuple[Array, int]) -> Window:
+    """Return the window nearest to a LUT: the values at which it is neither darkest nor brightest."""
+    table, first = lut
+    least, most = int(table.min()), int(table.max())
+    within = np.flatnonzero((table > least) & (table < most))
+    low, high = (int(within[0]), int(within[-1])) if within.size else (0, len(table) - 1)
+    return Window(first + (low + high + 1) / 2, max(1.0, high - low + 1.0))
 
 
 def _lut(item: pydicom.Dataset) -> tuple[Array, int]:

@@ -258,3 +258,16 @@ async def test_rules_without_a_page(tmp_path: Path) -> None:
         assert await of("geometry", letters.format(axial, 0, "true")) == mirrored
         assert await of("geometry", f"m.lengthOf({axial}, 1, [0, 0], [40, 0])") == "10.0 mm"
         assert "px" in await of("geometry", "m.lengthOf({}, 1, [0, 0], [3, 4])")
+        # PS3.3 10.7.1.3: of a projection a length is one at the detector, unless it was calibrated.
+        across, detector = "'00280030': {Value: [0.5, 0.5]}", "'00181164': {Value: [0.5, 0.5]}"
+        how = "'00280A02': {Value: ['FIDUCIAL']}"
+        for header, said in (
+            (detector, "10.0 mm at detector"),
+            (f"{across}, {detector}", "10.0 mm at detector"),
+            (f"{across.replace('0.5', '0.4')}, {detector}", "8.0 mm calibrated (how is not told)"),
+            (f"{across}, {detector}, {how}", "10.0 mm calibrated (fiducial)"),
+            (f"{across}, '00080060': {{Value: ['DX']}}", "10.0 mm (in which plane is not told)"),
+            (f"{across}, '00080060': {{Value: ['MR']}}", "10.0 mm"),
+        ):
+            assert await of("geometry", f"m.lengthOf({{{header}}}, 1, [0, 0], [20, 0])") == said
+        assert len(await of("dicom", "m.nameKeys('a b c')")) == 6

@@ -3,10 +3,21 @@
 import { T, localDay, nameKeys, text } from "./dicom.js";
 
 export const PAGE = 50; // studies shown at once
+const MOST = 1000; // of each of several searches: their studies are put in one order here
 let root = "/dicom-web";
 
-/** Who answered last, as the router tells it: primary, backup, or "" without a router. */
+/** Who answers searches now, as the router tells it: primary, backup, none, or "" where that is not known.
+ *
+ * Told by searches for studies alone, and never by what the browser kept: a picture may come from the side that is
+ * not in use, or be of an earlier time. Of two answers the one to the later question counts. */
 export let answeredBy = "";
+let questions = 0, heard = 0;
+
+function told(question, who) {
+  if (question < heard) return;
+  heard = question;
+  answeredBy = who;
+}
 
 /** A question without a good answer. `kind`: gone, refused, busy, missing, uncovered, wrong. */
 export class NotAnswered extends Error {
@@ -33,15 +44,17 @@ async function problem(answer) {
 }
 
 /** Fetch below DICOMweb. Raises NotAnswered; an abort passes through. */
-export async function ask(path, accept, { signal, priority } = {}) {
+export async function ask(path, accept, { signal, priority, route = false } = {}) {
+  const question = (questions += 1);
   let answer;
   try {
-    answer = await fetch(path.startsWith("/") ? root + path : path, { headers: { Accept: accept }, signal, priority });
+    answer = await fetch(path.startsWith("/") ? root + path : path, { headers: { Accept: accept }, signal, priority, cache: route ? "no-store" : "default" });
   } catch (error) {
     if (error.name === "AbortError") throw error;
+    told(question, "");
     throw new NotAnswered("gone", "No contact: neither the router nor the archive can be reached from this computer.");
   }
-  answeredBy = answer.headers.get("X-Failover-Upstream") ?? "";
+  if (route) told(question, answer.headers.get("X-Failover-Upstream") ?? "");
   if (!answer.ok) throw await problem(answer);
   return answer;
 }
@@ -67,11 +80,10 @@ export async function askState() {
 
 /** Ask something small, to learn who answers now. */
 export async function whoAnswers() {
-  await ask("/studies?limit=1", "application/dicom+json").catch(() => {});
-  return answeredBy;
+  await ask("/studies?limit=1", "application/dicom+json", { route: true }).catch(() => {});
 }
 
-/** The searches that a form means, in the order in which they are tried; each a query without limit and offset. */
+/** The searches that a form means: what any of them finds is meant. Each is a query without limit and offset. */
 export function searchesOf(fields, today) {
   const query = new URLSearchParams();
   for (const name of ["PatientID", "AccessionNumber"]) {
@@ -103,18 +115,31 @@ function dateRange({ when, from, to }, today) {
 
 /** One page of studies, newest first: `{ studies, more }`. */
 export async function searchStudies(searches, offset, signal) {
-  let found = [];
-  for (const search of searches) {
-    const query = new URLSearchParams(search);
-    query.set("limit", String(PAGE + 1));
-    if (offset) query.set("offset", String(offset));
-    query.set("includefield", "StudyDescription");
-    ({ found } = await askJson(`/studies?${query}`, { signal }));
-    if (found.length || offset) break;
+  if (searches.length === 1) {
+    const found = await studiesFound(searches[0], { limit: PAGE + 1, offset }, signal);
+    return { studies: found.slice(0, PAGE).sort(newestFirst), more: found.length > PAGE };
   }
-  const when = (study) => text(study, T.studyDate) + text(study, T.studyTime);
-  return { studies: found.slice(0, PAGE).sort((a, b) => when(b).localeCompare(when(a))), more: found.length > PAGE };
+  // Each side has an order of its own, so pages are cut from all that was found, put in one order here.
+  const answers = await Promise.allSettled(searches.map((search) => studiesFound(search, { limit: MOST }, signal)));
+  const failed = answers.filter(({ status }) => status === "rejected").map(({ reason }) => reason);
+  const byUid = new Map(answers.flatMap(({ value }) => value ?? []).map((study) => [text(study, T.study), study]));
+  // One word order that nothing here has may be had elsewhere; that says nothing against what another found.
+  const serious = failed.find(({ kind }) => kind !== "uncovered") ?? (byUid.size ? null : failed[0]);
+  if (serious) throw serious;
+  const found = [...byUid.values()].sort(newestFirst);
+  return { studies: found.slice(offset, offset + PAGE), more: found.length > offset + PAGE };
 }
+
+async function studiesFound(search, { limit, offset = 0 }, signal) {
+  const query = new URLSearchParams(search);
+  query.set("limit", String(limit));
+  if (offset) query.set("offset", String(offset));
+  query.set("includefield", "StudyDescription");
+  return (await askJson(`/studies?${query}`, { signal, route: true })).found;
+}
+
+const whenOf = (study) => text(study, T.studyDate) + text(study, T.studyTime);
+const newestFirst = (a, b) => whenOf(b).localeCompare(whenOf(a)) || text(b, T.study).localeCompare(text(a, T.study));
 
 /** Other studies of the same patient ID, newest first. */
 export async function studiesOf(study, signal) {
@@ -122,8 +147,7 @@ export async function studiesOf(study, signal) {
   if (!id || /[*?\\]/.test(id)) return [];
   const query = new URLSearchParams({ PatientID: id, limit: "100", includefield: "StudyDescription" });
   const { found } = await askJson(`/studies?${query}`, { signal });
-  const when = (one) => text(one, T.studyDate) + text(one, T.studyTime);
-  return found.filter((one) => text(one, T.study) !== text(study, T.study)).sort((a, b) => when(b).localeCompare(when(a)));
+  return found.filter((one) => text(one, T.study) !== text(study, T.study)).sort(newestFirst);
 }
 
 export async function seriesOf(study, signal) {

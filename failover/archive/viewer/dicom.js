@@ -15,11 +15,11 @@ export const T = Object.freeze({
   patientOrientation: "00200020", position: "00200032", orientation: "00200037", laterality: "00200060",
   imageLaterality: "00200062", sliceLocation: "00201041", seriesCount: "00201206", instanceCount: "00201208",
   seriesInstanceCount: "00201209", samples: "00280002", photometric: "00280004", frames: "00280008",
-  rows: "00280010", columns: "00280011", spacing: "00280030", aspect: "00280034", bitsAllocated: "00280100",
+  rows: "00280010", columns: "00280011", spacing: "00280030", aspect: "00280034", calibration: "00280A02", bitsAllocated: "00280100",
   bitsStored: "00280101", highBit: "00280102", signed: "00280103", padding: "00280120", paddingLimit: "00280121",
   windowCentre: "00281050", windowWidth: "00281051", intercept: "00281052", slope: "00281053",
   rescaleType: "00281054", voiFunction: "00281056", windowName: "00281055", lossy: "00282110",
-  modalityLut: "00283000", voiLut: "00283010", lutShape: "20500020", documentTitle: "00420010",
+  modalityLut: "00283000", lutDescriptor: "00283002", voiLut: "00283010", lutShape: "20500020", documentTitle: "00420010",
   document: "00420011", documentType: "00420012", valueType: "0040A040", conceptName: "0040A043",
   text: "0040A160", dateTime: "0040A120", date: "0040A121", time: "0040A122", personName: "0040A123",
   uid: "0040A124", concept: "0040A168", measured: "0040A300", numeric: "0040A30A", units: "004008EA",
@@ -66,16 +66,18 @@ export function nameGroups(value) {
   return [value.Alphabetic, value.Ideographic, value.Phonetic].filter(Boolean).map(nameGroup).filter(Boolean);
 }
 
-/** What a person typed as a name, as keys of a search: the words in their order, then in the other. */
+/** What a person typed as a name, as keys of a search: up to three words in every order, more in both directions. */
 export function nameKeys(typed) {
   const text = typed.trim();
   if (!text) return [];
   if (/[*?]/.test(text)) return [text];
   const words = text.split(/[\s,^=]+/).filter(Boolean);
-  const keys = [`*${words.join("*")}*`];
-  if (words.length > 1) keys.push(`*${[...words].reverse().join("*")}*`);
-  return keys;
+  const orders = words.length > 3 ? [words, [...words].reverse()] : ordersOf(words);
+  return [...new Set(orders.map((order) => `*${order.join("*")}*`))];
 }
+
+const ordersOf = (words) => (words.length < 2 ? [words]
+  : words.flatMap((word, n) => ordersOf(words.filter((_, other) => other !== n)).map((rest) => [word, ...rest])));
 
 /** YYYYMMDD as YYYY-MM-DD; anything else as it stands. */
 export const day = (date) => (/^\d{8}$/.test(date) ? `${date.slice(0, 4)}-${date.slice(4, 6)}-${date.slice(6)}` : date);

@@ -5,12 +5,13 @@
 
 import { ask, bytesOf, instancePath, renderedPath } from "./archive.js";
 import { T, number } from "./dicom.js";
-import { greyOf, needsTables, storedValues } from "./windowing.js";
+import { greyOf, needsTables, storedValues, windowTold } from "./windowing.js";
 
 const KEPT_BYTES = 288 * 2 ** 20; // a stack of 512 slices of 512 x 512, 16 bits, and some
 const AHEAD = 40, BEHIND = 10;
 const AT_ONCE = 5; // a browser opens six connections to a host: one is left for searches
 const TRIES = 4;
+const PASSING = ["gone", "busy"]; // failures of the moment, not of the frame
 const RAW = 'multipart/related; type="application/octet-stream"';
 const pause = (ms, signal) => new Promise((resolve) => {
   const timer = setTimeout(resolve, ms);
@@ -53,16 +54,29 @@ export class Frames {
       near.push(place + step * direction);
       if (step <= BEHIND) near.push(place - step * direction);
     }
-    this.wanted = near.filter((one) => this.pages[one]?.picture && !this.kept.has(one) && !this.running.has(one));
     const reach = new Set(near);
-    for (const [one, controller] of this.running) if (!reach.has(one)) controller.abort();
+    for (const [one, controller] of this.running) {
+      if (reach.has(one)) continue;
+      controller.abort();
+      this.running.delete(one); // at once: who comes back meanwhile must find it wanted anew
+    }
+    this.wanted = near.filter((one) => this.pages[one]?.picture && !this.kept.has(one) && !this.running.has(one));
     this.fill();
   }
 
   /** Forget a failure, so that it is tried again. */
   again(place) {
-    if (this.kept.get(place)?.failure) this.kept.delete(place);
+    this.forget(place);
     this.want(place);
+  }
+
+  /** Forget that a frame could not be had at that time; what is wrong with the frame itself stays known. */
+  forgive(place) {
+    if (PASSING.includes(this.kept.get(place)?.failure?.kind)) this.forget(place);
+  }
+
+  forget(place) {
+    if (this.kept.get(place)?.failure) this.kept.delete(place);
   }
 
   fill() {
@@ -78,7 +92,7 @@ export class Frames {
     } catch (error) {
       frame = controller.signal.aborted ? null : { failure: error, bytes: 0 };
     }
-    this.running.delete(place);
+    if (this.running.get(place) === controller) this.running.delete(place);
     if (this.ending.signal.aborted) return; // the reader is elsewhere: a late answer is thrown away
     if (frame && !controller.signal.aborted) {
       this.keep(place, frame);
@@ -109,7 +123,7 @@ async function load(page, signal) {
       return await loadOnce(page, signal);
     } catch (error) {
       // During a failover an answer may be missing once; what is refused for good is not asked for again.
-      if (signal.aborted || attempt >= TRIES || !["gone", "busy"].includes(error.kind)) throw error;
+      if (signal.aborted || attempt >= TRIES || !PASSING.includes(error.kind)) throw error;
       await pause(250 * 2 ** attempt, signal);
       if (signal.aborted) throw error;
     }
@@ -126,7 +140,7 @@ async function loadOnce(page, signal) {
       const pixels = storedValues(await bytesOf(answer), grey, width * height);
       return { width, height, grey, pixels, bytes: pixels.byteLength };
     } catch (error) {
-      if (signal.aborted || ["gone", "busy", "refused"].includes(error.kind)) throw error;
+      if (signal.aborted || [...PASSING, "refused"].includes(error.kind)) throw error;
     }
   }
   return rendered(page, null, signal);
@@ -135,7 +149,9 @@ async function loadOnce(page, signal) {
 /** A frame as the archive's own picture, 8 bits a sample, under a window where one is given. */
 export async function rendered(page, voi, signal) {
   const answer = await ask(renderedPath(page, voi), "image/png", { signal });
-  const bitmap = await createImageBitmap(await answer.blob());
+  const picture = await answer.blob();
+  const bitmap = await createImageBitmap(picture);
   const served = isGrey(page.item);
-  return { width: bitmap.width, height: bitmap.height, bitmap, served, bytes: bitmap.width * bitmap.height * 4 };
+  const made = { width: bitmap.width, height: bitmap.height, bitmap, served, bytes: bitmap.width * bitmap.height * 4 };
+  return served ? { ...made, told: windowTold(new Uint8Array(await picture.slice(0, 1024).arrayBuffer())) } : made;
 }

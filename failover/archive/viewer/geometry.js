@@ -51,11 +51,22 @@ export function slicePosition(item, frame) {
 /** mm for each pixel, down and across, and what that is worth; null where lengths are in pixels alone. */
 export function spacingOf(item, frame) {
   const own = numbers(described(item, frame, T.pixelMeasures, T.spacing), T.spacing, 2);
-  for (const [found, note] of [[own, ""], [numbers(item, T.imagerSpacing, 2), "at the detector"],
+  const detector = numbers(item, T.imagerSpacing, 2);
+  for (const [found, note] of [[own, own && noteOf(item, own, detector)], [detector, "at detector"],
     [numbers(item, T.scannedSpacing, 2), "on the scanned film"]]) {
     if (found && found[0] > 0 && found[1] > 0) return { down: found[0], across: found[1], note };
   }
   return null;
+}
+
+const PROJECTED = new Set(["CR", "DX", "MG", "XA", "RF", "IO", "PX"]);
+
+/** What Pixel Spacing is worth (PS3.3 10.7.1.3): of a projection it may be calibrated, or the detector's own. */
+function noteOf(item, own, detector) {
+  const calibrated = text(item, T.calibration).toLowerCase();
+  if (calibrated) return `calibrated (${calibrated})`;
+  if (detector) return own.every((one, n) => one === detector[n]) ? "at detector" : "calibrated (how is not told)";
+  return PROJECTED.has(text(item, T.modality)) ? "(in which plane is not told)" : "";
 }
 
 /** How much higher than wide a pixel is (PS3.3 C.7.6.3.1.7). */

@@ -47,7 +47,8 @@ function begin(pane, stage, down) {
   if (!pane.picture.frame || down.target.closest("button, .document")) return;
   const box = stage.getBoundingClientRect();
   const tool = toolOf(pane, down);
-  const { picture, place, turn } = pane;
+  const { picture, turn, shownPlace: place } = pane; // what is seen is meant, not what is on its way
+  const first = pane.place;
   const grey = picture.frame.pixels || picture.frame.served;
   const from = { voi: pane.window(), x: picture.view.x, y: picture.view.y, at: picture.at(down.clientX - box.left, down.clientY - box.top) };
   const line = [from.at, from.at];
@@ -64,8 +65,10 @@ function begin(pane, stage, down) {
       picture.zoomBy(1.008 ** (lastY - event.clientY), down.clientX - box.left, down.clientY - box.top);
       lastY = event.clientY;
     },
-    scroll: (dx, dy) => pane.go(place + Math.trunc(dy / Math.max(2, Math.min(16, stage.clientHeight / pane.pages.length)))),
-    measure: (dx, dy, event) => { line[1] = picture.at(event.clientX - box.left, event.clientY - box.top); },
+    scroll: (dx, dy) => pane.go(first + Math.trunc(dy / Math.max(2, Math.min(16, stage.clientHeight / pane.pages.length)))),
+    measure: (dx, dy, event) => {
+      if (pane.shownPlace === place) line[1] = picture.at(event.clientX - box.left, event.clientY - box.top);
+    },
   };
   stage.setPointerCapture(down.pointerId);
   const ending = new AbortController();

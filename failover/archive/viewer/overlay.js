@@ -37,11 +37,18 @@ export function overlay(pane, page) {
 
 function windowLines(pane, frame) {
   const inverted = pane.inverted ? "inverted" : "";
-  if (!frame.pixels && !frame.served) return [inverted];
-  if (frame.served && !pane.voi) return ["Window of the object", inverted];
-  const { centre, width } = pane.window();
-  const digits = Math.abs(width) < 10 ? 2 : 0;
-  return [`WW ${width.toFixed(digits)}  WL ${centre.toFixed(digits)}`, inverted];
+  if (frame.pixels) return [numbersOf(pane.window()), inverted];
+  if (!frame.served) return [inverted];
+  // The archive's picture: the window that it was made with, which need not be the one that is asked for.
+  const { voi, failed } = pane.drawn;
+  const own = { lut: "Look-up table of the object", values: `${numbersOf(frame.told)} (all values)`, own: numbersOf(frame.told) }[frame.told?.kind];
+  return [failed ? `${numbersOf(failed)} could not be had` : "", voi ? numbersOf(voi) : own ?? "Window of the object", inverted];
+}
+
+function numbersOf(voi) {
+  if (!voi) return "";
+  const digits = Math.abs(voi.width) < 10 ? 2 : 0;
+  return `WW ${voi.width.toFixed(digits)}  WL ${voi.centre.toFixed(digits)}`;
 }
 
 function turnedLine({ quarters, mirrored }) {

@@ -10,7 +10,7 @@ import { Frames, rendered } from "./frames.js";
 import { follow } from "./gestures.js";
 import { overlay } from "./overlay.js";
 import { FITTED, Picture } from "./picture.js";
-import { fullWindow, ownWindows } from "./windowing.js";
+import { fullWindow, ownWindows, tableWindow } from "./windowing.js";
 
 export class Pane {
   /** `changed(pane)` is called when something that others show has changed. */
@@ -39,7 +39,7 @@ export class Pane {
     this.pages = [];
     this.place = this.shownPlace = 0;
     this.lines = new Map();
-    this.auto = this.voi = this.servedKey = null;
+    this.auto = this.voi = this.made = this.drawn = null;
     this.playing = false;
     this.picture.clear();
     this.$("document").replaceChildren();
@@ -143,6 +143,7 @@ export class Pane {
     if (!this.pages.length) return;
     const next = Math.min(this.pages.length - 1, Math.max(0, place));
     const direction = Math.sign(next - this.place) || 1;
+    if (next !== this.place) this.frames.forgive(next);
     this.place = next;
     this.frames.want(next, direction);
     this.slider();
@@ -171,6 +172,7 @@ export class Pane {
     const { page } = this;
     if (!page) return;
     if (!page.picture) return this.showDocument(page);
+    this.$("document").hidden = true;
     const frame = this.frames.at(this.place);
     if (!frame) {
       if (!this.picture.frame) this.note("Loading…");
@@ -180,15 +182,18 @@ export class Pane {
     if (frame.failure) {
       this.picture.clear(); // an older picture must not pass for this one
       overlay(this, null);
-      const place = this.place;
-      this.note(`This image cannot be shown here. ${frame.failure.message}`, () => this.frames?.again(place));
+      const place = this.shownPlace = this.place; // its failure is what is seen: playing goes on behind it
+      this.note(`This image cannot be shown here. ${frame.failure.message}`, () => {
+        this.frames?.again(place);
+        this.schedule();
+      });
       return;
     }
     this.note("");
-    this.$("document").hidden = true;
     this.shownPlace = this.place;
     this.auto ??= frame.pixels ? fullWindow(frame.pixels, frame.grey) : null;
-    this.picture.set(page, frame, this.window(), this.inverted, this.served(page, frame));
+    this.drawn = this.served(page, frame);
+    this.picture.set(page, frame, this.window(), this.inverted, this.drawn.bitmap);
     this.picture.draw(this.lines.get(this.place));
     overlay(this, page);
   }
@@ -197,15 +202,17 @@ export class Pane {
     this.picture.clear();
     overlay(this, null);
     this.note("");
+    this.shownPlace = this.place;
     if (this.documentOf === page && !this.$("document").hidden) return;
     this.documentOf = page;
     this.$("document").replaceChildren(card(page));
     this.$("document").hidden = false;
   }
 
-  /** The window in use: the reader's, else the object's own, else all values. */
+  /** The window of the picture that is seen: the reader's, else the object's own, else all values. */
   window() {
-    return this.voi ?? ownWindows(this.page.item, this.page.frame)[0] ?? this.auto ?? { centre: 128, width: 256 };
+    const page = this.pages[this.shownPlace];
+    return this.voi ?? ownWindows(page.item, page.frame)[0] ?? this.frames.at(this.shownPlace)?.told ?? this.auto ?? tableWindow(page.item) ?? { centre: 128, width: 256 };
   }
 
   setWindow(voi) {
@@ -218,22 +225,21 @@ export class Pane {
     if (frame?.pixels) this.setWindow(fullWindow(frame.pixels, frame.grey));
   }
 
-  /** The picture that the archive makes for a window of the reader's, where windows cannot be computed here. */
+  /** The picture to draw and the window that it was made with (null: the object's own). Where windows cannot be
+   * computed here, the archive makes one for the reader's; until it is there, what is seen stays, with its own words. */
   served(page, frame) {
-    if (!frame.served || !this.voi) return frame.bitmap;
-    const key = [this.place, this.voi.centre, this.voi.width, this.voi.shape].join();
-    if (this.servedKey === key) return this.servedBitmap ?? frame.bitmap;
+    const own = { page, bitmap: frame.bitmap, voi: null };
+    if (!frame.served || !this.voi) return own;
+    const { voi, turn } = this;
+    const key = [this.place, voi.centre, voi.width, voi.shape].join();
+    if (this.made?.key === key) return this.made;
     if (!this.serving) {
-      const turn = this.turn;
       this.serving = true;
-      rendered(page, this.voi, this.asking.signal).then((made) => {
-        if (turn !== this.turn) return;
-        this.servedKey = key;
-        this.servedBitmap = made.bitmap;
-      }, () => { if (turn === this.turn) this.servedKey = key; this.servedBitmap = null; })
-        .finally(() => { this.serving = false; if (turn === this.turn) this.schedule(); });
+      rendered(page, voi, this.asking.signal).then(({ bitmap }) => ({ page, bitmap, voi, key }), () => ({ ...own, failed: voi, key }))
+        .then((made) => { if (turn === this.turn) this.made = made; })
+        .finally(() => { this.serving = false; this.schedule(); });
     }
-    return this.picture.page === page ? this.picture.bitmap : frame.bitmap;
+    return this.drawn?.page === page ? this.drawn : own;
   }
 
   reset() {

@@ -200,9 +200,12 @@ async function watch() {
   if (state?.via_router && Date.now() - watch.asked > ROUTE_EVERY_MS) {
     watch.asked = Date.now();
     await whoAnswers();
+    await showState();
   }
-  setTimeout(watch, STATE_EVERY_MS);
+  clearTimeout(watch.timer);
+  watch.timer = setTimeout(watch, STATE_EVERY_MS);
 }
+document.addEventListener("visibilitychange", () => { if (!document.hidden) { watch.asked = 0; watch(); } });
 watch.asked = Date.now();
 
 // -- begin ---------------------------------------------------------------------------------------------
@@ -221,6 +224,6 @@ function open(study) {
 activate(addPane());
 active.note("Choose a study.");
 await showState();
-setTimeout(watch, STATE_EVERY_MS);
+watch.timer = setTimeout(watch, STATE_EVERY_MS);
 await list.search();
 await showState();

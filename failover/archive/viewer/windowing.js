@@ -1,6 +1,6 @@
 // From stored values to greys: modality LUT, VOI window, presets. Pure. Same rules as the archive's rendering.
 
-import { T, described, number, text, values } from "./dicom.js";
+import { T, described, number, numbers, text, values } from "./dicom.js";
 
 /** Windows that readers know, in Hounsfield units; only for CT whose values are in HU. */
 export const CT_PRESETS = Object.freeze([
@@ -51,6 +51,20 @@ export function ownWindows(item, frame) {
 /** Whether only the archive can apply what the object asks for: LUTs stand behind links in its header. */
 export const needsTables = (item) => values(item, T.modalityLut).length > 0
   || (values(item, T.voiLut).length > 0 && number(item, T.windowWidth) === null);
+
+/** The values that the object's first table takes, as a window (PS3.3 C.11.1.1): count, first, bits; null without one. */
+export function tableWindow(item) {
+  const [voi, modality] = [values(item, T.voiLut)[0], values(item, T.modalityLut)[0]].map((one) => numbers(one, T.lutDescriptor, 3));
+  if (voi) return { centre: voi[1] + (voi[0] || 65536) / 2, width: voi[0] || 65536, shape: "LINEAR" };
+  return modality ? { centre: 2 ** (modality[2] - 1), width: 2 ** modality[2], shape: "LINEAR" } : null;
+}
+
+/** The window that a PNG of the archive says it was made with (its text chunk stands before the pixels); else null. */
+export function windowTold(png) {
+  const [, kind, centre, width] = /failover-window\0([a-z]+),([-+.e0-9]+),([-+.e0-9]+)/.exec(String.fromCharCode(...png)) ?? [];
+  const found = { centre: Number(centre), width: Number(width), shape: "LINEAR", kind };
+  return Number.isFinite(found.centre) && found.width > 0 ? found : null;
+}
 
 /** The grey, 0 to 255, of a value under a window (PS3.3 C.11.2.1.2, C.11.2.1.3). */
 export function greyAt(value, { centre, width, shape = "LINEAR" }) {

@@ -11,7 +11,14 @@ import pydicom
 import pytest
 from pydicom.pixels import convert_color_space, pixel_array
 
-from failover.archive.codecs import Layout, Undecodable, can_decode, decode, native_bytes
+from failover.archive.codecs import (
+    Layout,
+    Undecodable,
+    can_decode,
+    decode,
+    native_bytes,
+    stored_values,
+)
 from failover.archive.pixels import NoPixels, NoSuchFrame, open_image
 from tests.unit.archive_web.samples import FILES, image
 
@@ -143,6 +150,37 @@ def test_signed_samples_survive_a_codec_without_signs(bits_stored: int) -> None:
     pixels, _ = decode(stream, "1.2.840.10008.1.2.4.70", layout)
     assert np.array_equal(pixels, samples)
     assert native_bytes(pixels, layout) == samples.astype("<i2").tobytes()
+
+
+@pytest.mark.parametrize("syntax", ["1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2", "1.2.840.10008.1.2.5"])
+@pytest.mark.parametrize(("stored", "high"), [(12, 11), (12, 15), (10, 12), (16, 15)])
+@pytest.mark.parametrize("signed", [False, True])
+def test_what_stands_beside_the_stored_bits_is_not_shown_and_not_lost(
+    syntax: str, stored: int, high: int, signed: bool
+) -> None:
+    """Given overlays in the unused bits, then what is looked at is the samples, and what is sent is all."""
+    least = -(2 ** (stored - 1)) if signed else 0
+    values = np.arange(least, least + 2**stored, 2 ** (stored - 4))[:16].reshape(4, 4)
+    low = high + 1 - stored
+    ours = (2**stored - 1) << low
+    beside = np.random.default_rng(3).integers(0, 2**16, (4, 4)) & ~ours
+    cells = (((values << low) & ours) | beside).astype("<u2")
+    layout = Layout(4, 4, 1, "MONOCHROME2", 0, 16, stored, signed, high)
+    frame = cells.tobytes()
+    if syntax == "1.2.840.10008.1.2.2":
+        frame = cells.astype(">u2").tobytes()
+    elif syntax == "1.2.840.10008.1.2.5":
+        frame = _run_lengths(cells)
+    pixels, decoded_layout = decode(frame, syntax, layout)
+    assert np.array_equal(stored_values(pixels, decoded_layout), values)
+    assert native_bytes(pixels, decoded_layout) == cells.tobytes()
+
+
+def _run_lengths(cells: np.ndarray) -> bytes:
+    """PS3.5 G: sixteen samples of two bytes, each half a segment that is one literal run."""
+    halves = [cells.view(np.uint8).reshape(-1, 2)[:, n].tobytes() for n in (1, 0)]
+    segments = [b"\x0f" + half + b"\0" for half in halves]
+    return np.array([2, 64, 64 + 18] + [0] * 13, "<u4").tobytes() + b"".join(segments)
 
 
 def test_htj2k_is_read() -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image as Picture
+from pydicom.dataset import Dataset
 
 from failover.archive.pixels import open_image
 from failover.archive.rendering import View, Window, decoded_frame, render
@@ -117,3 +118,28 @@ def test_a_large_picture_has_the_greys_of_its_small_parts(
     ]
     assert np.array_equal(whole, np.concatenate(halves))
     assert len(np.unique(whole)) > 1
+
+
+@pytest.mark.parametrize("side", [16, 512])  # worked out one by one, or looked up
+def test_overlays_in_unused_bits_are_not_seen(tmp_path: Path, side: int) -> None:
+    plain = np.resize(np.arange(4096, dtype=np.uint16), (side, side))
+    overlaid = plain | (np.arange(side, dtype=np.uint16) % 2 << 15)
+    stored = {"BitsStored": 12, "HighBit": 11, "WindowCenter": 2048, "WindowWidth": 4096}
+    expected = seen(image(tmp_path / "plain.dcm", plain, **stored))
+    assert np.array_equal(seen(image(tmp_path / "overlaid.dcm", overlaid, **stored)), expected)
+    high = {**stored, "HighBit": 15}
+    assert np.array_equal(seen(image(tmp_path / "high.dcm", plain << 4, **high)), expected)
+
+
+def test_a_picture_says_the_window_that_it_was_made_with(tmp_path: Path) -> None:
+    def told(path: Path, view: View = PNG) -> str | None:
+        return Picture.open(BytesIO(render(open_image(path), 1, view))).info.get("failover-window")
+
+    lut = Dataset()
+    lut.add_new("LUTDescriptor", "SS", [300, -100, 8])
+    lut.add_new("LUTData", "OW", (b"\0" * 100 + bytes(range(1, 101)) + b"\xff" * 100))
+    shaped = image(tmp_path / "lut.dcm", RAMP.astype(np.int16), VOILUTSequence=[lut])
+    assert told(shaped) == "lut,50,100"  # entries 100 to 199 stand for the values 0 to 99
+    assert told(shaped, View(window=Window(1, 2), media_type="image/png")) is None
+    assert told(image(tmp_path / "own.dcm", RAMP, WindowCenter=40, WindowWidth=400)) == "own,40,400"
+    assert told(image(tmp_path / "none.dcm", RAMP)) == "values,2040,4080"
