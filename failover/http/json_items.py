@@ -12,8 +12,9 @@ from failover.errors import LimitExceeded, MalformedBody
 
 # What can change the depth or begin a string. Multi-byte UTF-8 never holds one of these bytes.
 _MARK: Final = re.compile(rb'["{}\[\]]')
-# The next end of a string: an escaped quote is stepped over.
-_STRING_END: Final = re.compile(rb'[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
+# What stands in a string up to its end: an escaped quote is stepped over.
+_IN_STRING: Final = re.compile(rb'[^"\\]*(?:\\.[^"\\]*)*', re.DOTALL)
+_QUOTE: Final = ord('"')
 _SPACE: Final = b" \t\r\n"
 
 
@@ -23,7 +24,8 @@ class JsonItems:
     def __init__(self, *, max_item_bytes: int) -> None:
         self._max_item_bytes = max_item_bytes
         self._rest = bytearray()
-        self._at = 0  # searched up to here
+        self._at = 0  # searched up to here: no byte is looked at twice
+        self._in_string = False
         self._depth = 0
         self._began = self.ended = False
 
@@ -36,8 +38,10 @@ class JsonItems:
         items: list[bytes] = []
         while not self.ended and self._advance(items):
             pass
-        if self.ended and bytes(self._rest).strip(_SPACE):
-            raise MalformedBody("something follows the array")
+        if self.ended:
+            if bytes(self._rest).strip(_SPACE):
+                raise MalformedBody("something follows the array")
+            self._rest.clear()
         if len(self._rest) > self._max_item_bytes:
             raise LimitExceeded(f"an item of more than {self._max_item_bytes} bytes")
         return items
@@ -49,6 +53,8 @@ class JsonItems:
 
     def _advance(self, items: list[bytes]) -> bool:
         rest = self._rest
+        if self._in_string:
+            return self._pass_string()
         found = _MARK.search(rest, self._at)
         if found is None:
             self._at = len(rest)
@@ -64,11 +70,8 @@ class JsonItems:
         if mark == b'"':
             if not self._depth:
                 raise MalformedBody("an item that is no object")
-            string = _STRING_END.match(rest, at + 1)
-            if string is None:
-                self._at = at
-                return False
-            self._at = string.end()
+            self._in_string = True
+            self._at = at + 1
         elif mark in b"{[":
             self._at = at + 1
             self._depth += 1
@@ -86,4 +89,15 @@ class JsonItems:
             self.ended = True
         else:
             raise MalformedBody("a bracket too many")
+        return True
+
+    def _pass_string(self) -> bool:
+        """Step over what of a string is here. False: its end is still to come."""
+        inside = _IN_STRING.match(self._rest, self._at)
+        assert inside is not None
+        self._at = inside.end()
+        if self._at == len(self._rest) or self._rest[self._at] != _QUOTE:
+            return False  # at most a backslash is left, whose other half is to come
+        self._at += 1
+        self._in_string = False
         return True

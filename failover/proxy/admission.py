@@ -215,7 +215,7 @@ class Admission:
         remembered, status = self.remembered, answer.status
         if remembered is None:
             return
-        if status in (401, 403):
+        if status == 401 or (status == 403 and self._counts_for_all(asked, head)):
             digest = self._digest(head)
             if digest is not None:
                 remembered.refused(digest)
@@ -230,6 +230,13 @@ class Admission:
         elif self._counts(asked, head, answer) and remembered.accepted(digest, asked_s):
             self._to_probe.setdefault((head.host or b"", forwarded), []).append(digest)
             self._wanted.fire()
+
+    def _counts_for_all(self, asked: Asked, head: RequestHead) -> bool:
+        """Whether a 403 speaks of the caller: not of one study that it may not see (RFC 9110 15.5.4)."""
+        if head.method != b"GET":
+            return False
+        below = (asked.below_prefix or b"").partition(b"?")[0].strip(b"/")
+        return asked.path in self._paths or (self._searches and below == b"studies")
 
     def _counts(self, asked: Asked, head: RequestHead, answer: AnswerHead) -> bool:
         if head.method != b"GET":

@@ -29,7 +29,7 @@ _JOINED_BYTES: Final = 64 * 1024
 class Answer:
     __slots__ = (
         "_chunked", "_held", "_held_bytes", "_room", "begun", "body_bytes", "close", "head", "judgement",
-        "passage", "plan", "received_bytes", "upstream", "urls",
+        "passage", "plan", "proven", "received_bytes", "upstream", "urls",
     )  # fmt: skip
 
     def __init__(
@@ -49,6 +49,8 @@ class Answer:
         """How its parts are known again; None: it goes on as it comes."""
         self.urls: JsonUrls | None = None
         """What leads the URLs in its body back to us; None: they stay as they are."""
+        self.proven = head.content_length is not None or head.chunked
+        """Its end can be told from a death: by its framing, or because all its parts are here."""
         self._chunked = False
         self._room = room  # what all held answers take together
         self._held: list[bytes] = []
@@ -124,6 +126,18 @@ class Answer:
         if self._chunked:
             caller.write(LAST_CHUNK)
 
+    def may_turn_to(self, urls: JsonUrls | None) -> bool:
+        """Whether its rest can come from an upstream whose URLs are led back by `urls`."""
+        # Items are passed on whole, so an URL is never of both; an opaque body may have ended inside one.
+        return (self.passage is not None and self.passage.framed) or (urls is None and self.urls is None)
+
+    def turn_to(self, caller: CallerConnection, urls: JsonUrls | None) -> None:
+        """Its rest comes from an upstream whose URLs are led back by `urls`."""
+        if self.urls is not None:
+            before, self.urls = self.urls.end(), None
+            self._write(caller, before)
+        self.urls = urls
+
     @property
     def _reframed(self) -> bool:
         """Its length on the way to the caller is not yet known."""
@@ -149,6 +163,10 @@ class Answer:
         if not answer_has_body(head, request.method):
             if request.method == b"HEAD" and head.content_length is not None:
                 framing = b"Content-Length: %d\r\n" % head.content_length
+        elif not self.proven and self.passage is None:
+            # Only the end of the connection ends it, whether its upstream was done or died (RFC 9112 8). A
+            # length or a last chunk of ours would promise more than the upstream did.
+            keep = False
         elif whole is not None:
             framing = b"Content-Length: %d\r\n" % whole
         elif head.content_length is not None and not self._reframed:

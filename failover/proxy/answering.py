@@ -131,7 +131,9 @@ class Answering:
     def _resume(self, attempt: Attempt, head: AnswerHead) -> None:
         """What begins with `head` shall give the rest of what was lost."""
         exchange = self._exchange
-        if not self._response.resume(head):
+        upstream = self._proxy.upstreams[attempt.name]
+        urls = leads.rewriter(exchange.asked, head, upstream, exchange.caller.place)
+        if not self._response.resume(head, urls, vouched=upstream.name is PRIMARY or upstream.is_archive):
             exchange.leave(Outcome.FAILED if head.status in FAILING else Outcome.ANSWERED)
             step = exchange.pursuit.cannot_resume(attempt.name, self._proxy.clock.monotonic())
             if not silence.back_to_parked(exchange):
@@ -204,12 +206,11 @@ class Answering:
         """Whether a held body is all of it, as far as can be told.
 
         Without a length or chunks only its end says so, and a killed upstream ends it too: where it has parts
-        or items, these tell.
+        or items, these tell. Anything else ends for the caller as it ended here: with the connection.
         """
-        head = answer.head
-        if head.content_length is not None or head.chunked or self._exchange.head.method != b"GET":
+        if answer.proven or self._exchange.head.method != b"GET":
             return True
-        parts = resume.passage(self._exchange.asked, head)
+        parts = resume.passage(self._exchange.asked, answer.head)
         if parts is None:
             return True
         try:
@@ -217,6 +218,7 @@ class Answering:
             parts.end()
         except ProtocolError:
             return False
+        answer.proven = True
         return True
 
     async def _pass_when_copied(self, copy: WebCopy, answer: Answer) -> None:

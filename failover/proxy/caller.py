@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import struct
 from enum import IntEnum
 from typing import TYPE_CHECKING, Final
 
@@ -34,6 +35,10 @@ PIPELINE_BYTES: Final = 64 * 1024
 KNOWN_BYTES: Final = 2048
 # How long a caller may take to close after its last answer; what it still sends is thrown away.
 LINGER_S: Final = 2.0
+
+
+# SO_LINGER with no time: closing sends RST.
+_RESET: Final = struct.pack("ii", 1, 0)
 
 
 class Phase(IntEnum):
@@ -339,8 +344,12 @@ class CallerConnection(Connection):
             asyncio.get_running_loop().call_soon(self._next)
 
     def abort(self) -> None:
-        """End at once; what was not sent is lost. The exchange hears of it by `connection_lost`."""
+        """End at once, by a reset; what was not sent is lost. `connection_lost` tells the exchange."""
         if not self.closed:
+            sock = self.transport.get_extra_info("socket")
+            if sock is not None:
+                # Without it the kernel would say FIN, which ends a body without a length as if it were whole.
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
             self.transport.abort()
 
     def _linger(self) -> None:

@@ -98,7 +98,11 @@ class Exchange:
         """Whether the backup may answer this caller takes a while to tell."""
         admission = self.proxy.admission
         assert admission is not None
-        admitted = await admission.check(self.head, self.caller.address)
+        try:
+            admitted = await admission.check(self.head, self.caller.address)
+        except Exception as error:  # whoever waits for it would wait for ever
+            _log.error("caller not checked", error=type(error).__name__)
+            admitted = False
         self.pursuit.settle(admitted=admitted)
         self.route_changed()
 

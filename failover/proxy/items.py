@@ -21,6 +21,7 @@ class Items:
         self._tag = key
         self._reader = JsonItems(max_item_bytes=WHOLE_PART_BYTES)
         self._done: set[str] = set()
+        self._unseen: set[str] = set()  # done before, and not found in the answer that goes on
         self._unkeyed = False
         self._resumed = False
         self._any = False
@@ -34,6 +35,7 @@ class Items:
                     raise CannotContinue("an item that cannot be told from those already sent")
                 self._unkeyed = True
             elif key in self._done:
+                self._unseen.discard(key)
                 continue
             else:
                 self._done.add(key)
@@ -43,14 +45,23 @@ class Items:
 
     def end(self) -> list[bytes]:
         self._reader.receive_end()
+        if self._unseen:
+            raise CannotContinue("the other holds less")
         return [b"]" if self._any else b"[]"]
 
-    def resume(self, head: AnswerHead) -> bool:
+    def resume(self, head: AnswerHead, *, vouched: bool) -> bool:
         media = media_type(head)
-        if self._unkeyed or not may_continue(head) or media is None or not media.essence.endswith("json"):
+        if (
+            not vouched
+            or self._unkeyed
+            or not may_continue(head)
+            or media is None
+            or not media.essence.endswith("json")
+        ):
             return False
         self._reader = JsonItems(max_item_bytes=WHOLE_PART_BYTES)
         self._resumed = True
+        self._unseen = self._done.copy()
         return True
 
     def _key_of(self, item: bytes) -> str | None:

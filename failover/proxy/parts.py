@@ -42,13 +42,20 @@ class Parts:
 
     framed = True
 
-    def __init__(self, boundary: str, *, frames: bool, whole_bytes: int = WHOLE_PART_BYTES) -> None:
-        """`frames`: the parts come in the order in which they were asked for. Raises MalformedMultipart."""
+    def __init__(
+        self, boundary: str, *, frames: bool, count: int | None = None, whole_bytes: int = WHOLE_PART_BYTES
+    ) -> None:
+        """`frames`: the parts come in the order in which they were asked for; `count`: so many there are.
+
+        Raises MalformedMultipart.
+        """
+        self._count = count
         self._whole_bytes = whole_bytes
         self._mark = b"--" + boundary.encode("latin-1")
         self._parser = MultipartParser(boundary)
         self._frames = frames
         self._done: set[Key] = set()
+        self._unseen: set[Key] = set()  # done before, and not found in the answer that goes on
         self._unkeyed = False  # a part went to the caller that could not be known again
         self._open: Streamed | None = None  # a part that streams, or of which the rest is missing
         self._proof: Proof | None = None
@@ -83,10 +90,14 @@ class Parts:
 
     def end(self) -> list[bytes]:
         self._parser.receive_end()
+        if self._resumed and (self._unseen or self._count not in (None, len(self._done))):
+            raise CannotContinue("the other holds less")
         return [b"\r\n", self._mark, b"--\r\n"]
 
-    def resume(self, head: AnswerHead) -> bool:
+    def resume(self, head: AnswerHead, *, vouched: bool) -> bool:
         media = media_type(head)
+        if not vouched and self._count is None:
+            return False
         if self._unkeyed or not may_continue(head) or media is None or media.essence != "multipart/related":
             return False
         if self._open is not None and (self._open.key is None or self._open.length is None):
@@ -97,6 +108,7 @@ class Parts:
             return False
         self._proof = self._open.again() if self._open is not None else None
         self._resumed, self._places = True, 0
+        self._unseen = self._done.copy()
         self._waiting.clear()
         self._waiting_bytes = 0
         self._begin_part(PartBegan({}))
@@ -131,6 +143,7 @@ class Parts:
         if key is None:
             raise CannotContinue("a part that cannot be told from those already sent")
         if key in self._done:
+            self._unseen.discard(key)
             self._doing = _Doing.SKIP
             self._held.clear()
         elif self._open is not None and key == self._open.key:

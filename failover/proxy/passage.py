@@ -37,8 +37,12 @@ class Passage(Protocol):
     def end(self) -> list[bytes]:
         """The answer is whole: return what ends the response. Raises like `receive`."""
 
-    def resume(self, head: AnswerHead) -> bool:
-        """The answer before is lost. Return whether the one that begins with `head` may go on."""
+    def resume(self, head: AnswerHead, *, vouched: bool) -> bool:
+        """The answer before is lost. Return whether the one that begins with `head` may go on.
+
+        `vouched`: who gives it holds all, or says by 206 or Warning that it does not: the primary, and our
+        archive. Another's end is believed only where the request tells how much there is.
+        """
 
 
 def media_type(answer: AnswerHead) -> MediaType | None:

@@ -1,7 +1,7 @@
 """How long each phase of a request may stand still: time-outs, each for whoever holds things up.
 
-The limits are `listen.web.answer_timeout` and `body_idle`; a tunnel may be silent for as long as it likes, and
-a copy has a limit of its own.
+The limits are `listen.web.answer_timeout` and `body_idle`; a tunnel may be silent for as long as it likes,
+and a copy has a limit of its own.
 """
 
 from __future__ import annotations

@@ -14,6 +14,7 @@ from failover.http.head import AnswerHead, RequestHead
 from failover.proxy import resume
 from failover.proxy.answer import Answer
 from failover.proxy.classify import Asked
+from failover.proxy.leads import JsonUrls
 from failover.routing.selection import Kind
 
 if TYPE_CHECKING:
@@ -71,14 +72,18 @@ class Response:
         self.lost, self.answer = answer, None
         return True
 
-    def resume(self, head: AnswerHead) -> bool:
-        """What begins with `head` shall give the rest of what was lost. Whether it may."""
+    def resume(self, head: AnswerHead, urls: JsonUrls | None, *, vouched: bool) -> bool:
+        """What begins with `head` shall give the rest of what was lost. Whether it may.
+
+        `urls` leads its URLs back; `vouched` as in `Passage.resume`.
+        """
         lost = self.lost
         assert lost is not None
         assert lost.passage is not None
-        if not lost.passage.resume(head):
+        if not lost.may_turn_to(urls) or not lost.passage.resume(head, vouched=vouched):
             return False
         self.leave_parked()
+        lost.turn_to(self._caller, urls)
         self.answer, self.lost = lost, None
         return True
 

@@ -18,7 +18,8 @@ from failover.proxy.passage import Passage, Proof, Streamed, is_encoded, may_con
 
 _SOP_INSTANCE_UID: Final = "00080018"
 _QIDO_KEYS: Final = {b"studies": "0020000D", b"series": "0020000E", b"instances": _SOP_INSTANCE_UID}
-_FRAMES: Final = re.compile(rb"/frames/[0-9,%C]+$", re.IGNORECASE)
+_FRAMES: Final = re.compile(rb"/frames/([0-9,%C]+)$", re.IGNORECASE)
+_ONE_INSTANCE: Final = re.compile(rb"/instances/[^/]+/?$")
 
 
 def passage(asked: Asked, answer: AnswerHead) -> Passage | None:
@@ -33,7 +34,8 @@ def passage(asked: Asked, answer: AnswerHead) -> Passage | None:
     if media.essence == "multipart/related":
         boundary = media.parameters.get("boundary", "")
         try:
-            return Parts(boundary, frames=_FRAMES.search(asked.path) is not None)
+            frames = _FRAMES.search(asked.path)
+            return Parts(boundary, frames=frames is not None, count=_count(asked.path, frames))
         except ProtocolError:
             return None
     if media.essence in ("application/dicom+json", "application/json"):
@@ -42,6 +44,13 @@ def passage(asked: Asked, answer: AnswerHead) -> Passage | None:
     if asked.retrieve and answer.content_length is not None:
         return Opaque(media.essence, answer.content_length)
     return None
+
+
+def _count(path: bytes, frames: re.Match[bytes] | None) -> int | None:
+    """Return how many parts the request asks for; None: it does not tell."""
+    if frames is not None:
+        return len(re.split(rb",|%2c", frames[1], flags=re.IGNORECASE))
+    return 1 if _ONE_INSTANCE.search(path) else None
 
 
 def _json_key(asked: Asked) -> str | None:
@@ -73,8 +82,8 @@ class Opaque:
             raise MalformedBody("the body is not as long as it said")
         return []
 
-    def resume(self, head: AnswerHead) -> bool:
-        media = media_type(head)
+    def resume(self, head: AnswerHead, *, vouched: bool) -> bool:
+        media = media_type(head)  # that it is all is proven by its length, whoever gives it
         if media is None or media.essence != self._essence or not may_continue(head):
             return False
         if head.content_length != self._body.length:

@@ -311,11 +311,14 @@ class Pursuit:
         self.cause = "store_not_acknowledged" if self._kept_lies else "status"
         self.kept = upstream
         self._tried.add(upstream)
-        return self.next(now_s)
+        # Its body may have outgrown the spool while the failing answer came: then it would go on with a hole.
+        return self.next(now_s) if self.repeatable else self._give_kept()
 
     def answer_dropped(self, upstream: UpstreamName, now_s: float) -> Step:
         """The answer of `upstream` did not count."""
         self._tried.add(upstream)
+        if self.kept is not None and not self.repeatable:
+            return self._give_kept()
         if self.kept is None and upstream is BACKUP:
             assert self._choice is not None
             if self._choice.provisional:

@@ -2,6 +2,10 @@
 
 The caller's URL space is the primary's. Heads are written anew: framing, hop-by-hop fields and what
 `Connection` names are never copied (RFC 9110 7.6.1); who the caller is we say ourselves.
+
+`Connection` takes away only what may be meant for one hop. "Connection: host, cookie" would let a caller have
+us strip what others decide by (the same section forbids to send it): such a name is ignored and the field
+goes on. Not 400: a proxy on the way may have made the caller say so, and an answer has nobody to refuse.
 """
 
 from __future__ import annotations
@@ -64,6 +68,15 @@ _NOT_TO_UPSTREAM: Final = _HOP_BY_HOP | {b"expect", b"forwarded", b"x-real-ip"}
 _OF_THE_PRIMARY: Final = frozenset(
     (b"range", b"if-range", b"if-match", b"if-none-match", b"if-modified-since", b"if-unmodified-since")
 )
+# Meant for the recipient, whatever `Connection` says; so is what begins like this.
+_END_TO_END: Final = frozenset(
+    (
+        b"age", b"allow", b"authorization", b"cache-control", b"cookie", b"date", b"etag", b"expires",
+        b"host", b"last-modified", b"link", b"location", b"origin", b"pragma", b"range", b"referer",
+        b"retry-after", b"set-cookie", b"user-agent", b"vary", b"warning", b"www-authenticate",
+    )
+)  # fmt: skip
+_END_TO_END_BEGINS: Final = (b"accept", b"access-control-", b"content-", b"if-", b"sec-")
 _CRLF: Final = b"\r\n"
 # The only other protocol that is spoken through us.
 TO_WEBSOCKET: Final = b"Connection: Upgrade\r\nUpgrade: websocket\r\n"
@@ -107,7 +120,7 @@ def _request_fields(
     if upstream.name is not UpstreamName.PRIMARY and not upstream.pass_credentials:
         dropped = dropped | {b"authorization"}
     lines = []
-    connection = head.connection
+    connection = _of_this_hop(head.connection)
     for key, name, value in head.headers:
         if key in dropped or key in connection or key.startswith((b"x-forwarded-", b"x-failover-")):
             continue
@@ -128,6 +141,15 @@ def _request_fields(
         if prefix is not None:
             lines.append(b"X-Failover-Prefix: %b\r\n" % (prefix or b"/"))
     return b"".join(lines)
+
+
+def _of_this_hop(options: frozenset[bytes]) -> frozenset[bytes]:
+    """Return the fields that the options of `Connection` take away."""
+    if options <= _NAMES_NO_FIELD:
+        return frozenset()
+    return frozenset(
+        name for name in options if name not in _END_TO_END and not name.startswith(_END_TO_END_BEGINS)
+    )
 
 
 def _cookies_for(upstream: WebUpstream, value: bytes) -> bytes:
@@ -195,6 +217,7 @@ def _answer_lines(answer: AnswerHead, upstream: WebUpstream, place: Place) -> by
     lines = [b"HTTP/1.1 %d %b\r\n" % (answer.status, answer.reason)]
     connection = answer.connection
     if connection and not connection <= _NAMES_NO_FIELD:
+        connection = _of_this_hop(connection)
         for header in answer.headers:
             if header[0] not in connection:
                 lines.append(_caller_line(header, upstream, place))

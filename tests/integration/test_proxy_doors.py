@@ -22,6 +22,7 @@ from failover.credentials.password_file import PasswordFile, set_password
 from failover.credentials.remembered import Remembered, read_key
 from failover.credentials.sessions import Sessions
 from failover.errors import UpstreamBroke
+from failover.http.head import RequestHead
 from failover.model import Phase, UpstreamName, Verdict
 from failover.proxy.admission import Admission, Passwords
 from tests.fakes.backend import Received, Talk, always, answer, die, silent
@@ -152,6 +153,40 @@ async def test_a_refusal_and_a_logout_are_forgetting(tmp_path: Path) -> None:
         here.primary_is_down()
         assert (await here.search(f"Cookie: {SESSION}")).status == 503
         assert here.stage.backup.requests == []
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "known"),
+    [
+        ("/studies/1.2", "403 Forbidden", True),  # this study is not for them
+        ("/studies/1.2/series", "403 Forbidden", True),
+        ("/studies", "403 Forbidden", False),  # nothing is
+        ("/studies/1.2", "401 Unauthorized", False),
+    ],
+)
+async def test_a_403_on_one_study_is_no_wrong_password(
+    tmp_path: Path, path: str, status: str, known: bool
+) -> None:
+    async with site(tmp_path, remember=True) as here:
+        await here.search(f"Cookie: {SESSION}")
+        await here.remembered()
+        here.stage.primary.script = always(answer(b"no", status))
+        assert (await here.stage.ask(f"/dicom-web{path}", f"Cookie: {SESSION}")).status == int(status[:3])
+        here.primary_is_down()
+        assert (await here.search(f"Cookie: {SESSION}")).status == (200 if known else 503)
+
+
+async def test_a_check_that_fails_ends_the_wait(tmp_path: Path) -> None:
+    async with site(tmp_path, passwords=True) as here:
+        here.primary_is_down()
+
+        async def broken(head: RequestHead, address: str) -> bool:
+            raise RuntimeError("the thread is gone")
+
+        here.admission.check = broken  # type: ignore[method-assign]
+        async with asyncio.timeout(10):
+            answered = await here.search(f"Authorization: {basic('anna', PASSWORD)}")
+        assert (answered.status, answered.upstream) == (401, "none")
 
 
 async def test_a_cookie_that_the_primary_takes_back_is_forgotten(tmp_path: Path) -> None:

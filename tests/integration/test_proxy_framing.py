@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
+import struct
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -205,17 +207,60 @@ async def test_these_have_no_body(stage: Stage, status: str) -> None:
         assert answered.header("Transfer-Encoding") is None
 
 
-async def test_body_until_close_reaches_the_caller_in_chunks(stage: Stage) -> None:
+@pytest.mark.parametrize("megabytes", [0, 2])  # held until whole, and streamed
+@pytest.mark.parametrize("method", ["GET", "POST"])
+async def test_what_only_the_end_of_the_connection_ends_ends_so_for_the_caller(
+    stage: Stage, method: str, megabytes: int
+) -> None:
+    """A killed upstream's kernel says the same FIN: a length or a last chunk would promise too much."""
+    body = b"all of " + b"i" * (megabytes * 2**20) + b"t"
+
     async def old(_: Received, talk: Talk) -> None:
-        await talk.send(b"HTTP/1.0 200 OK\r\n\r\nall of ")
-        await talk.send(b"it")
+        await talk.send(b"HTTP/1.0 200 OK\r\n\r\n" + body[:7])
+        await talk.send(body[7:])
         talk.close()
 
     stage.primary.script = old
     caller = await stage.caller()
-    answered = await caller.ask("/thing")
-    assert answered.body == b"all of it"
-    assert (await caller.ask("/thing")).body == b"all of it"
+    answered = await caller.ask("/thing", method=method, body=b"x" if method == "POST" else None)
+    assert (answered.status, answered.body, answered.header("Connection")) == (200, body, "close")
+    assert answered.header("Transfer-Encoding") is answered.header("Content-Length") is None
+    assert await caller.ended() == b""
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+async def test_a_reset_inside_a_body_until_close_is_a_reset_for_the_caller(stage: Stage, method: str) -> None:
+    async def resets(_: Received, talk: Talk) -> None:
+        await talk.send(b"HTTP/1.0 200 OK\r\n\r\n" + b"x" * (3 * 2**20))
+        await goes_on.wait()
+        linger = struct.pack("ii", 1, 0)
+        talk.writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+        talk.die()
+
+    goes_on = asyncio.Event()
+    stage.primary.script = resets
+    caller = await stage.caller()
+    body = "" if method == "GET" else "Content-Length: 0\r\n"
+    await caller.send(f"{method} /thing HTTP/1.1\r\nHost: a\r\n{body}\r\n".encode())
+    assert (await caller.head()).status == 200
+    await caller.reader.readexactly(3 * 2**20)
+    goes_on.set()
+    with pytest.raises(ConnectionResetError):
+        await caller.reader.read()
+
+
+async def test_parts_prove_that_a_body_until_close_is_whole(stage: Stage) -> None:
+    body = b'[{"00080018":{"vr":"UI","Value":["1.2"]}}]'
+
+    async def old(_: Received, talk: Talk) -> None:
+        await talk.send(b"HTTP/1.0 200 OK\r\nContent-Type: application/dicom+json\r\n\r\n" + body)
+        talk.close()
+
+    stage.primary.script = old
+    caller = await stage.caller()
+    for _ in range(2):
+        answered = await caller.ask("/dicom-web/studies/1/metadata")
+        assert (answered.body, answered.header("Content-Length")) == (body, str(len(body)))
 
 
 async def test_http_1_0_caller_gets_its_answer_and_the_end(stage: Stage) -> None:

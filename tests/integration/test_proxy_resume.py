@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from failover.http.multipart import MultipartParser, MultipartWriter, PartBegan, PartBytes
-from failover.model import Verdict
+from failover.model import Phase, Verdict
 from tests.fakes.backend import Received, Script, Talk, always, answer
 from tests.fakes.web_stage import BACKUP, LOOPS, PRIMARY, Stage, web_stage
 
@@ -234,3 +234,66 @@ async def test_a_short_answer_that_only_its_end_ends_is_taken_for_whole_only_whe
     answered = await stage.ask(f"{STUDY}/metadata")
     assert (answered.whole, json.loads(answered.body)) == (True, json.loads(body))
     assert answered.upstream == ("primary" if whole else "backup")
+
+
+@pytest.fixture
+async def foreign(tmp_path: Path) -> AsyncIterator[Stage]:
+    """The backup is another PACS, which does not say when it holds less."""
+    async with web_stage(tmp_path, foreign_backup=True) as stage:
+        yield stage
+
+
+def with_urls(base: str) -> bytes:
+    return json.dumps(
+        [
+            {
+                "00080018": {"vr": "UI", "Value": [f"1.{n}"]},
+                "00081190": {"vr": "UR", "Value": [f"{base}/studies/1.2/instances/1.{n}"]},
+                "00080060": {"Value": ["x" * 1000]},
+            }
+            for n in range(1500)
+        ]
+    ).encode()
+
+
+async def test_the_urls_of_the_rest_are_led_back_by_the_rules_of_who_gives_it(foreign: Stage) -> None:
+    kind = "Content-Type: application/dicom+json"
+    backup = f"http://127.0.0.1:{foreign.backup.port}/rs"
+    primary = f"http://127.0.0.1:{foreign.primary.port}/dicom-web"
+    foreign.phase(Phase.ON_BACKUP)
+    foreign.backup.script = dies_after(answer(with_urls(backup), "200 OK", kind), 1_200_000)
+    foreign.primary.script = always(answer(with_urls(primary), "200 OK", kind))
+    answered = await foreign.ask(f"{STUDY}/metadata")
+    assert (answered.whole, answered.upstream) == (True, "backup")
+    assert foreign.counted("failover_http_resumed_total", upstream="primary") == 1
+    found = {item["00081190"]["Value"][0] for item in json.loads(answered.body)}
+    assert found == {f"http://pacs.example/dicom-web/studies/1.2/instances/1.{n}" for n in range(1500)}
+
+
+@pytest.mark.parametrize(
+    ("target", "held", "whole"),
+    [
+        (f"{STUDY}/series/1/instances/2/frames/1,2,3%2C4", 4, True),
+        (f"{STUDY}/series/1/instances/2/frames/1,2,3%2C4", 3, False),
+        (STUDY, 4, False),  # how many there are nobody tells
+    ],
+)
+async def test_the_end_of_another_pacs_is_believed_only_when_it_can_be_counted(
+    foreign: Stage, target: str, held: int, whole: bool
+) -> None:
+    foreign.primary.script = dies_after(
+        answer(multipart(FIRST, PARTS, "x"), "200 OK", typed(FIRST)), 1_200_000
+    )
+    rest = dict(list(PARTS.items())[:held])
+    foreign.backup.script = always(answer(multipart(SECOND, rest, "y"), "200 OK", typed(SECOND)))
+    answered = await foreign.ask(target)
+    assert answered.whole is whole
+    if whole:
+        assert parts_of(answered.body, FIRST.boundary) == PARTS
+
+
+async def test_who_lacks_what_was_already_sent_does_not_end_the_response(stage: Stage) -> None:
+    stage.primary.script = dies_after(answer(multipart(FIRST, PARTS, "x"), "200 OK", typed(FIRST)), 1_200_000)
+    rest = {name: PARTS[name] for name in ("bb", "cc", "dd")}
+    stage.backup.script = always(answer(multipart(SECOND, rest, "y"), "200 OK", typed(SECOND)))
+    assert not (await stage.ask(STUDY)).whole

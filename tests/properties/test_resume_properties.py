@@ -83,7 +83,7 @@ def test_parts_resume_wherever_the_first_answer_dies(
     second = body_of(content, SECOND, order, "http://archive/x")
     passage = Parts(FIRST, frames=False, whole_bytes=WHOLE_BYTES)
     out = fed(passage.receive, first[: death % (len(first) + 1)], one)
-    assert passage.resume(head_of(SECOND))
+    assert passage.resume(head_of(SECOND), vouched=True)
     try:
         out += fed(passage.receive, second, two) + b"".join(passage.end())
     except CannotContinue:
@@ -127,7 +127,7 @@ def test_items_resume_wherever_the_first_answer_dies(
     passage = Items("00080018")
     out = fed(passage.receive, first[: death % (len(first) + 1)], one)
     head = AnswerHead(headers=[(b"content-type", b"Content-Type", b"application/dicom+json")], status=200)
-    assert passage.resume(head)
+    assert passage.resume(head, vouched=True)
     out += fed(passage.receive, second, two) + b"".join(passage.end())
     found = json.loads(out)
     assert sorted(item["00080018"]["Value"][0] for item in found) == sorted(content)
@@ -157,7 +157,7 @@ def test_an_opaque_body_goes_on_only_with_the_same_bytes(
     def run(second: bytes) -> bytes:
         passage: Passage = Opaque("image/jpeg", len(body))
         out = fed(passage.receive, body[:death], one)
-        assert passage.resume(head)
+        assert passage.resume(head, vouched=True)
         return out + fed(passage.receive, second, two) + b"".join(passage.end())
 
     assert run(body) == body

@@ -243,3 +243,20 @@ def test_ours_is_the_archives_alone() -> None:
         one = Pursuit(ours, {PRIMARY: Reach.NEVER, BACKUP: reach}, admitted=admitted)
         one.see(CALM, Verdict.UP)
         assert said(one.next(0.0)) == step
+
+
+def test_a_store_that_outgrew_the_spool_after_an_early_refusal_is_not_sent_with_a_hole() -> None:
+    one = pursuit(STOW)
+    assert said(one.next(0.0)) == "send primary fresh"
+    assert one.judge(PRIMARY, 507) is Judgement.KEEP
+    one.body_kept = False  # more of the body came while the answer did
+    assert said(one.answer_kept(PRIMARY, 0.0)) == "pass_kept"
+
+
+def test_nor_a_second_time_after_both_refused_and_the_route_changed() -> None:
+    one = pursuit(STOW)
+    one.next(0.0)
+    assert said(one.answer_kept(PRIMARY, 0.0)) == "send backup fresh"
+    one.body_kept = False
+    one.see(DOWN, Verdict.DOWN)
+    assert said(one.answer_dropped(BACKUP, 0.0)) == "pass_kept"

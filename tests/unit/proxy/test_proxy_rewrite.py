@@ -85,6 +85,27 @@ def test_what_never_passes() -> None:
                          b"Forwarded: for=1.2.3.4"]  # fmt: skip
 
 
+ENDS = (
+    "Cookie: a=b", "Authorization: Basic x", "Accept: */*", "Content-Type: x", "If-None-Match: y",
+    "User-Agent: z", "Sec-Fetch-Site: same-origin", "Origin: https://pacs",
+)  # fmt: skip
+
+
+def test_connection_takes_away_no_field_that_is_meant_for_the_upstream() -> None:
+    names = ", ".join(["HOST", "X-Mine", *(line.partition(":")[0].lower() for line in ENDS), "close"])
+    lines = sent(PRIMARY, "GET", "/x", f"Connection: {names}", "X-Mine: 1", *ENDS)
+    assert lines[1:] == [b"Host: pacs", *(line.encode() for line in ENDS), FORWARDED[:-2]]
+
+
+def test_nor_one_of_an_answer_that_is_meant_for_the_caller() -> None:
+    fields = b"Content-Type: x\r\nSet-Cookie: a=b\r\nCache-Control: no-store\r\nX-Inner: 1\r\n"
+    names = b"Connection: content-type, set-cookie, cache-control, x-inner\r\n"
+    head = parse_answer(b"HTTP/1.1 200 OK\r\n" + fields + names + b"\r\n")
+    lines = rewrite.answer_head(head, PRIMARY, PLACE, b"").split(b"\r\n")
+    assert lines[1:4] == [b"Content-Type: x", b"Set-Cookie: a=b", b"Cache-Control: no-store"]
+    assert not [line for line in lines if line.lower().startswith((b"x-inner", b"connection"))]
+
+
 def test_ranges_and_validators_of_one_system_never_reach_the_other() -> None:
     lines = sent(
         ARCHIVE, "GET", "/dicom-web/studies/1", "Range: bytes=0-1", "If-None-Match: x", "Cookie: a=b"
