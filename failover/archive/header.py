@@ -34,8 +34,7 @@ _SEQUENCE_END: Final = 0xFFFEE0DD
 _PIXEL_TAGS: Final = frozenset({0x7FE00008, 0x7FE00009, 0x7FE00010})
 # PS3.5 7.1.2: these have two reserved bytes and a length of 32 bits.
 _SHORT_VRS: Final = {
-    vr: vr.decode("ascii")
-    for vr in b"AE AS AT CS DA DS DT FL FD IS LO LT PN SH SL SS ST TM UI UL US".split()
+    vr: vr.decode("ascii") for vr in b"AE AS AT CS DA DS DT FL FD IS LO LT PN SH SL SS ST TM UI UL US".split()
 }
 
 
