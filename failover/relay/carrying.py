@@ -108,7 +108,7 @@ async def _try(session: Session, flight: Flight, leg: Leg, attempt: Attempt) -> 
             upstream=str(leg.upstream),
             why=str(lost),
         )
-        session.abort_leg()
+        session.lose(leg)
         flight.lost[leg.upstream] += 1
         flight.moved = True
         flight.cancel_sent = False

@@ -68,6 +68,12 @@ class Flight:
     def message_id(self) -> int:
         return self.request.command.message_id
 
+    def is_answered_by(self, command: Command) -> bool:
+        """Whether `command` is a response to this very request: of its command field, to its Message ID
+        (PS3.7 9.1 and E.1)."""
+        request = self.request.command
+        return command.field == request.field | 0x8000 and command.message_id == request.message_id
+
 
 def own_response(flight: Flight, status: int, comment: str | None = None) -> Command:
     """A response that we make ourselves."""

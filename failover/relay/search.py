@@ -14,7 +14,7 @@ from failover.relay.flight import Answer, CallerLeft, Flight, LegLost
 from failover.relay.legs import Leg
 from failover.relay.matches import match_key
 from failover.relay.operations import Keep
-from failover.relay.reverse import relay_backwards
+from failover.relay.reverse import pass_back_and_wait
 from failover.relay.session import Session
 
 _KEEP_RAW_BYTES: Final = 8 << 20  # matches kept as they are; beyond that only their keys
@@ -45,7 +45,7 @@ class Search:
         while True:
             message = await session.hear_message(leg, flight)
             if not message.command.is_response:
-                await relay_backwards(session, leg, message)
+                await pass_back_and_wait(session, leg, message)
                 continue
             data_set = await session.hear_data_set(leg, flight, message)
             command = self._monotonic(message.command)

@@ -2,28 +2,34 @@
 
 from __future__ import annotations
 
+import structlog
+
 from failover.dicom.dimse import Message
 from failover.errors import LimitExceeded
+from failover.health.passive import Outcome
 from failover.relay.carrying import carry
 from failover.relay.flight import CallerLeft, Flight, LegLost, too_long
 from failover.relay.operations import Keep, Shape, operation
 from failover.relay.retrieve import Retrieve
-from failover.relay.reverse import relay_backwards
+from failover.relay.reverse import answer_back, pass_back
 from failover.relay.search import Search
 from failover.relay.session import Session
 from failover.relay.store import relay_store
 
+_log = structlog.get_logger(__name__)
+
 
 async def serve_caller(session: Session) -> None:
     """Serve until the caller releases. Raises CallerLeft."""
-    session.serve = lambda message: serve_request(session, message)
     caller = session.caller
     while True:
         await session.until(session.stirs)
         await _settle_leg(session)
         item = caller.take()
         if isinstance(item, Message):
-            if not item.command.is_response:  # an unasked response means nothing
+            if item.command.is_response:
+                await answer_back(session, item)
+            else:
                 with caller.working():
                     await serve_request(session, item)
         elif item is None:
@@ -38,15 +44,20 @@ async def _settle_leg(session: Session) -> None:
     leg = session.leg
     if leg is None:
         return
-    if leg.association.has_queued:
-        item = leg.association.take()
-        if isinstance(item, Message) and not item.command.is_response:
-            try:
-                await relay_backwards(session, leg, item)
-            except LegLost:
-                session.abort_leg()
-    elif not leg.alive or session.misplaced():
-        session.drop_leg()
+    try:
+        while leg.association.has_queued:
+            item = leg.association.take()
+            if not isinstance(item, Message):
+                continue
+            if item.command.is_response:
+                raise LegLost("a response to what was not asked", Outcome.FAILED)
+            await pass_back(session, leg, item)
+    except LegLost as lost:
+        _log.warning("idle upstream lost", upstream=str(leg.upstream), why=str(lost))
+        session.lose(leg)
+    else:
+        if not leg.alive or session.misplaced():
+            session.drop_leg()
 
 
 async def serve_request(session: Session, message: Message) -> None:

@@ -7,7 +7,7 @@ the first is lost or says no. How an operation is sent and answered is in `searc
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import Final, Protocol
 
 import structlog
@@ -72,7 +72,7 @@ class Session:
         self._passed_over_s: dict[UpstreamName, float] = {}  # when it let our patience run out, monotonic
         if leg is not None and leg.passed_over is not None:
             self._passed_over_s[leg.passed_over] = around.clock.monotonic()
-        self.serve: Callable[[Message], Awaitable[None]] = _not_serving  # set by `serving`
+        self.asked_back: dict[int, tuple[Leg, Flight]] = {}  # requests of an upstream, see `reverse`
         caller.listen(self.nudge)
         if leg is not None:
             leg.association.listen(self.nudge)
@@ -188,9 +188,14 @@ class Session:
             self.around.legs.abort(leg)
 
     def abort_leg(self) -> None:
-        leg, self.leg = self.leg, None
-        if leg is not None:
-            self.around.legs.abort(leg)
+        if self.leg is not None:
+            self.lose(self.leg)
+
+    def lose(self, leg: Leg) -> None:
+        """Abort `leg`; the one that has taken its place meanwhile stays."""
+        if self.leg is leg:
+            self.leg = None
+        self.around.legs.abort(leg)
 
     def end_at(self, upstream: UpstreamName) -> bool:
         """End the leg if it is at `upstream`, and say whether it was: what is under way moves or fails."""
@@ -256,10 +261,16 @@ class Session:
             raise LegLost(f"the {leg.upstream} is {self.verdict(leg.upstream)}", Outcome.LEFT)
 
     async def hear_message(self, leg: Leg, flight: Flight) -> Message:
-        """Return the next message from the upstream; what is left of a data set before it is skipped."""
+        """Return the next message from the upstream; what is left of a data set before it is skipped.
+
+        A response to another request than this one breaks the protocol: what it would end is unknown, so the
+        leg is lost, and nothing is taken for answered.
+        """
         while True:
             item = await self.hear(leg, flight)
             if isinstance(item, Message):
+                if item.command.is_response and not flight.is_answered_by(item.command):
+                    raise LegLost("a response to what was not asked", Outcome.FAILED)
                 return item
 
     async def hear_data_set(self, leg: Leg, flight: Flight, message: Message) -> bytes | None:
@@ -337,7 +348,3 @@ class Session:
             return await self.caller.whole_data_set(MAX_SHORT_BYTES)
         except AssociationEnded as error:
             raise CallerLeft(str(error)) from error
-
-
-async def _not_serving(message: Message) -> None:
-    raise AssertionError("a session that nobody serves")

@@ -2,7 +2,7 @@
 
 It speaks through our own acceptor. `faults` is a list of what happens to the next operations of a name:
 "die" (the connection breaks at once), "die_after_one" (after one match or instance), "hang" (no word),
-"abort", or a status to answer.
+"abort", "stray_id" or "stray_field" (a success that answers something else, then no word), or a status.
 """
 
 from __future__ import annotations
@@ -131,6 +131,9 @@ class FakeUpstream:
                 await asyncio.Event().wait()
             if fault in ("die", "abort"):
                 self._break(association, fault)
+            if fault in ("stray_id", "stray_field"):
+                await association.send(message.context_id, _stray(message.command, fault))
+                await asyncio.Event().wait()
             await self._answer(association, message, fault)
 
     def _break(self, association: Association, fault: Fault) -> None:
@@ -215,6 +218,13 @@ class FakeUpstream:
             Tag.MESSAGE_ID_RESPONDED_TO: None, Tag.EVENT_TYPE_ID: 1, Tag.DATA_SET_TYPE: 1,
         })  # fmt: skip
         await association.send(message.context_id, event, raw)
+
+
+def _stray(request: Command, fault: Fault) -> Command:
+    answer = response(request, 0)
+    if fault == "stray_field":
+        return answer.replaced({Tag.COMMAND_FIELD: CommandField.N_DELETE_RSP})
+    return answer.replaced({Tag.MESSAGE_ID_RESPONDED_TO: request.message_id + 1000})
 
 
 def _announced(number: int, uid: str) -> Command:
