@@ -8,6 +8,7 @@ us alone (0700), so whoever can connect is one of us.
 from __future__ import annotations
 
 import asyncio
+import errno
 import hashlib
 import json
 import os
@@ -20,7 +21,7 @@ from typing import Any, Final
 import structlog
 
 from failover.durable import make_folder
-from failover.errors import ControlError, ControlUnreachable, FailoverError
+from failover.errors import ControlError, ControlUnreachable, FailoverError, StorageError
 
 _log = structlog.get_logger(__name__)
 _LENGTH: Final = struct.Struct(">I")
@@ -31,6 +32,8 @@ _MAX_SOCKET_PATH: Final = 100
 
 # What a peer on a line may leave unread: one that reads nothing is stopped or hung, and is cut off.
 _MAX_UNREAD_BYTES: Final = 4 * 2**20
+# The disk takes nothing: it is full, or read-only, as a file system becomes that found errors.
+_NOT_WRITABLE: Final = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EIO)
 
 Json = dict[str, Any]
 Handler = Callable[[Json], Awaitable[Json]]
@@ -70,8 +73,14 @@ def socket_path(state_dir: Path, component: str) -> Path:
     direct = state_dir / "control" / f"{component}.sock"
     if len(os.fsencode(direct)) <= _MAX_SOCKET_PATH:
         return direct
+    return _elsewhere(direct)
+
+
+def _elsewhere(path: Path) -> Path:
+    """Return where a socket is that cannot be at `path`: too long, or on a disk that cannot be written."""
+    state_dir = path.parent.parent
     digest = hashlib.sha256(os.fsencode(state_dir)).hexdigest()[:16]
-    return Path(tempfile.gettempdir()) / f"failover-{os.getuid()}-{digest}" / f"{component}.sock"
+    return Path(tempfile.gettempdir()) / f"failover-{os.getuid()}-{digest}" / path.name
 
 
 class ControlServer:
@@ -90,17 +99,32 @@ class ControlServer:
         self._connections: set[asyncio.StreamWriter] = set()
 
     async def start(self) -> None:
-        """Listen; a socket left by a killed process is replaced. Raises ControlError, StorageError."""
-        folder = self._path.parent
+        """Listen; a socket left by a killed process is replaced. Raises ControlError, StorageError.
+
+        Where the disk of `path` cannot be written, in a folder of ours for temporary files: `ask` looks there
+        too. A full disk must keep none of us from hearing the others.
+        """
+        try:
+            await self._listen(self._path)
+        except (ControlError, StorageError) as error:
+            elsewhere = _elsewhere(self._path)
+            if elsewhere == self._path or getattr(error.__cause__, "errno", None) not in _NOT_WRITABLE:
+                raise
+            _log.error("control socket elsewhere: its folder cannot be written", error=str(error))
+            await self._listen(elsewhere)
+
+    async def _listen(self, path: Path) -> None:
+        folder = path.parent
         make_folder(folder)
         try:
             if folder.stat().st_uid != os.getuid():
                 raise ControlError(f"{folder} belongs to another user")
-            folder.chmod(0o700)
-            self._path.unlink(missing_ok=True)
-            self._server = await asyncio.start_unix_server(self._serve, path=str(self._path))
+            if folder.stat().st_mode & 0o777 != 0o700:
+                folder.chmod(0o700)
+            await asyncio.to_thread(path.unlink, missing_ok=True)
+            self._server = await asyncio.start_unix_server(self._serve, path=str(path))
         except OSError as error:
-            raise ControlError(f"{self._path}: cannot be listened on: {error.strerror}") from error
+            raise ControlError(f"{path}: cannot be listened on: {error.strerror}") from error
 
     async def stop(self) -> None:
         if self._server is not None:
@@ -151,7 +175,7 @@ async def ask(path: Path, method: str, params: Json | None = None, *, timeout_s:
     """
     try:
         async with asyncio.timeout(timeout_s):
-            reader, writer = await asyncio.open_unix_connection(str(path))
+            reader, writer = await _connect(path)
             try:
                 writer.write(_frame({"method": method, "params": params or {}}))
                 await writer.drain()
@@ -170,12 +194,23 @@ async def join(path: Path, method: str, params: Json, *, timeout_s: float = 5.0)
     """Open a line to the process that listens at `path`. Raises ControlUnreachable when it is not there."""
     try:
         async with asyncio.timeout(timeout_s):
-            reader, writer = await asyncio.open_unix_connection(str(path))
+            reader, writer = await _connect(path)
     except (OSError, TimeoutError) as error:
         raise ControlUnreachable(f"{path.stem} does not answer: {type(error).__name__}") from error
     line = Line(reader, writer)
     line.send({"method": method, "params": params})
     return line
+
+
+async def _connect(path: Path) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    try:
+        return await asyncio.open_unix_connection(str(path))
+    except (FileNotFoundError, ConnectionRefusedError):
+        elsewhere = _elsewhere(path)
+        # Folders for temporary files are everyone's: another user's socket is not asked.
+        if elsewhere == path or elsewhere.parent.stat().st_uid != os.getuid():
+            raise
+        return await asyncio.open_unix_connection(str(elsewhere))
 
 
 def _frame(content: Json) -> bytes:

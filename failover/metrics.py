@@ -289,6 +289,12 @@ class ArchiveMetrics:
             "Bytes before by bytes after, of all that was ever compressed; absent before the first",
             ("modality",),
         )
+        self.trouble = Gauge(
+            "failover_archive_trouble",
+            "1 while a person is wanted: no_room, index_damaged, clock_doubted",
+            ("trouble",),
+            registry=r,
+        )
         self.evicted = Counter("failover_archive_evicted", "Instances that went by retention", registry=r)
         self.requests = Counter(
             "failover_archive_requests", "DICOMweb requests", ("route", "code"), registry=r

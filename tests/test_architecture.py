@@ -50,7 +50,7 @@ PURE = {
     "health/plan", "health/report",
     "routing/states", "routing/state", "routing/machine", "routing/gate", "routing/route",
     "routing/selection", "routing/snapshot", "routing/wishes", "routing/replicator_word", "routing/wire",
-    "app/store_totals", "app/web_words",
+    "routing/troubles", "app/store_totals", "app/web_words",
     "proxy/rewrite", "proxy/retry", "proxy/hold", "proxy/classify", "proxy/stow", "proxy/resume",
     "proxy/passage", "proxy/parts", "proxy/items", "proxy/stage",
     "proxy/upstreams",

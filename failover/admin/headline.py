@@ -28,6 +28,14 @@ _REPAIR_PRIMARY: Final = (
     "Repair the primary; traffic returns by itself when it stays up and nothing is owed to it."
 )
 
+# What wants a person though all callers are served; `advice` is the trouble's own sentence.
+_TROUBLES: Final = {
+    "no_room": "the archive's disk is full: it takes no stores",
+    "index_damaged": "the archive's index is damaged: it takes no stores",
+    "clock_doubted": "the archive's clock leapt ahead: nothing is evicted by age",
+    "state_not_written": "the router cannot write its state: a restart would forget it",
+}
+
 
 @dataclass(frozen=True, slots=True)
 class Headline:
@@ -46,7 +54,19 @@ def with_headline(status: Json) -> dict[str, Any]:
 
 def headline(status: Json) -> Headline:
     """Return the one thing to know. What hurts callers first, then what an operator wants."""
-    facts = _Facts(status)
+    told = _of_routing(_Facts(status))
+    troubles = status.get("troubles") or ()
+    if told.level == CALM and troubles:
+        return Headline(ATTENTION, _trouble(troubles[0]), _capital(f"{troubles[0]['sentence']}."))
+    return told
+
+
+def _trouble(trouble: Json) -> str:
+    what = _TROUBLES.get(str(trouble["code"]), f"the {trouble['component']} wants you")
+    return f"The primary answers, but {what}."
+
+
+def _of_routing(facts: _Facts) -> Headline:
     return (
         _nobody_serves(facts)
         or _starting(facts)

@@ -61,6 +61,7 @@ class Others:
             recheck_done=recheck["done"],
             vanished=recheck.get("vanished"),
             wants_decision=bool(recheck.get("wants_decision")),
+            troubles={str(code): str(told) for code, told in (ledger.get("troubles") or {}).items()},
         )
 
     def _judge_stores(self, known: Json) -> None:
@@ -88,6 +89,11 @@ class Others:
             return True
         _log.warning("the replicator has not said that it heard the operator")
         return False
+
+    async def clock_is_right(self) -> None:
+        """Tell the archive what an operator decided. Raises ControlError."""
+        if "archive" in self._sockets:
+            await ask(self._sockets["archive"], "retention.clock_right", timeout_s=LIMIT_S)
 
     async def _ask(self, component: str, method: str, *, limit_s: float = LIMIT_S) -> Json | None:
         path = self._sockets.get(component)

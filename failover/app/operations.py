@@ -71,6 +71,10 @@ class RouterOperations:
         return self._answer(would, dry_run=request.dry_run)
 
     async def decide(self, request: DecisionRequest, actor: str) -> Json:
+        if request.decision is Decision.CLOCK_RIGHT and not request.dry_run:
+            # It is the archive that believes its clock again; what it did not hear was not decided.
+            await self._controller.decide(request.decision, request.reason, actor, dry_run=True)
+            await self._others.clock_is_right()
         would = await self._controller.decide(
             Decision(request.decision), request.reason, actor, dry_run=request.dry_run
         )

@@ -22,6 +22,7 @@ from failover.archive.instances import Instances
 from failover.archive.janitor import Janitor
 from failover.archive.ledger import Ledger
 from failover.archive.rows import text
+from failover.archive.troubles import Troubles
 from failover.archive.versions import differences
 from failover.control import Handler, Json
 from failover.errors import ControlError
@@ -42,7 +43,9 @@ class Handlers:
         moves: ExpectedMoves,
         janitor: Janitor,
         metrics: ArchiveMetrics,
+        troubles: Troubles,
     ) -> None:
+        self._troubles = troubles
         self._index = index
         self._instances = instances
         self._ledger = ledger
@@ -65,13 +68,15 @@ class Handlers:
             "studies.recent": self.studies_recent,
             "window.set": self.window_set,
             "retention.unproven": self.retention_unproven,
+            "retention.clock_right": self.retention_clock_right,
             "quarantine.list": self.quarantine_list,
             "numbers": self.numbers,
             "metrics": self.metrics,
         }
 
     async def ledger_numbers(self, question: Json) -> Json:
-        return asdict(await _in_thread(self._ledger.numbers))
+        numbers = asdict(await _in_thread(self._ledger.numbers))
+        return {**numbers, "troubles": self._troubles.sentences()}
 
     async def ledger_list(self, question: Json) -> Json:
         states = [_state(word) for word in question.get("states", ["owed"])]
@@ -143,6 +148,13 @@ class Handlers:
             return {"objects": self._ledger.described(uids), "next": place and list(place)}
 
         return await _in_thread(look)
+
+    async def retention_clock_right(self, question: Json) -> Json:
+        """An operator says that the clock is right; `was`: what was the matter with it, null: nothing."""
+        was = self._janitor.clock_guard.doubt
+        if was is not None and not question.get("dry_run"):
+            await _in_thread(self._janitor.clock_guard.confirm)
+        return {"was": was}
 
     async def quarantine_list(self, question: Json) -> Json:
         """What is in quarantine, newest first; with `versions` also what is served, and what differs."""

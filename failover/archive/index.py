@@ -23,7 +23,7 @@ from failover.archive.paths import INDEX, OBJECTS
 from failover.archive.queries import Level, Match, Query, Sql, dump, is_left_over, to_sql
 from failover.archive.writer import Transaction, Writer
 from failover.durable import make_folder
-from failover.errors import StateUnreadable
+from failover.errors import StateUnreadable, StorageError
 from failover.model import DebtState, InstanceKey, Origin, Uid
 
 _T = TypeVar("_T")
@@ -105,11 +105,12 @@ class Index:
         self._connections: list[sqlite3.Connection] = []
         self._lock = threading.Lock()
         self._scans = ThreadPoolExecutor(_SCAN_THREADS, thread_name_prefix="archive-search")
+        self._refuses_writes: str | None = None
         try:
             connection = _open(self._path)
             _prepare(connection, data_dir)
         except sqlite3.DatabaseError as error:
-            raise StateUnreadable(f"{self._path} cannot be read: {error}") from error
+            raise StateUnreadable(f"{self._path} cannot be read: {error}; {what_to_do(data_dir)}") from error
         self._writer = Writer(connection, summaries.finish)
         self._window = self._read_window()
 
@@ -278,15 +279,26 @@ class Index:
 
     # -- writing ------------------------------------------------------------------------------------
 
+    def refuse_writes(self, why: str) -> None:
+        """Write nothing more: what is damaged must not lose debts as well. Reads go on."""
+        self._refuses_writes = why
+
+    def check_writable(self) -> None:
+        """Raise StorageError when nothing may be written any more."""
+        if self._refuses_writes is not None:
+            raise StorageError(self._refuses_writes)
+
     async def write(self, work: Callable[[Transaction], _T]) -> _T:
         """Run `work` in the writer thread; return its result when that is durable.
 
         Raises DiskFull, StorageError, or the FailoverError that `work` raised.
         """
+        self.check_writable()
         return await asyncio.wrap_future(self._writer.submit(work))
 
     def write_now(self, work: Callable[[Transaction], _T]) -> _T:
         """As `write`, for threads: blocks until it is durable."""
+        self.check_writable()
         return self._writer.submit(work).result()
 
     # -- inside -------------------------------------------------------------------------------------
@@ -367,8 +379,7 @@ def _prepare(connection: sqlite3.Connection, data_dir: Path) -> None:
         if _holds_objects(data_dir / OBJECTS):
             # The janitor removes files without a row: what only this archive has would be gone for good.
             raise StateUnreadable(
-                f"{data_dir} holds objects but {INDEX} is new or gone: restore it from a backup; without one"
-                f" move the folder {OBJECTS} out of {data_dir}, start, and `failover import` it"
+                f"{data_dir} holds objects but {INDEX} is new or gone: {what_to_do(data_dir)}"
             )
         _run(connection, tables.TABLES, tables.VERSION)
     while version in tables.UPGRADES:
@@ -378,6 +389,14 @@ def _prepare(connection: sqlite3.Connection, data_dir: Path) -> None:
         raise StateUnreadable(
             f"{INDEX} has version {version}, this program reads {tables.VERSION}: update the program"
         )
+
+
+def what_to_do(data_dir: Path) -> str:
+    """Return how a lost or damaged index is replaced."""
+    return (
+        f"stop the archive, move {INDEX}* and the folder {OBJECTS} out of {data_dir}, put a backup of {INDEX}"
+        " there if there is one, start, and `failover import` that folder: what the primary has is not owed"
+    )
 
 
 def _holds_objects(folder: Path) -> bool:

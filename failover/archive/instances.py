@@ -126,7 +126,11 @@ class Instances:
         return await self.store(resolved, origin, "replicator")
 
     def check_room(self, more_bytes: int) -> None:
-        """Raise DiskFull when `more_bytes` would leave less than min_free_bytes on the disk."""
+        """Raise DiskFull when `more_bytes` would leave less than min_free_bytes on the disk.
+
+        StorageError when the index takes nothing more.
+        """
+        self._index.check_writable()
         now_s = self._clock.monotonic()
         if now_s >= self._looked_s + _LOOK_EVERY_S or self._free_bytes - more_bytes < self.min_free_bytes:
             space = os.statvfs(self._data_dir)

@@ -17,8 +17,11 @@ from typing import Any, Final
 import structlog
 
 from failover.archive import paths, rows
-from failover.archive.index import Index, Window
+from failover.archive.clock_guard import ClockGuard
+from failover.archive.index import Index, Window, what_to_do
+from failover.archive.opening import is_damage, look_through
 from failover.archive.replacing import doom, is_doomed
+from failover.archive.reserve import Reserve
 from failover.archive.retention import (
     PROOF_AGE_S,
     Candidate,
@@ -27,9 +30,10 @@ from failover.archive.retention import (
     choose,
     space_wanted,
 )
+from failover.archive.troubles import Trouble, Troubles
 from failover.archive.writer import Transaction
 from failover.clock import Clock
-from failover.errors import StorageError
+from failover.errors import DiskFull, StorageError
 from failover.metrics import ArchiveMetrics
 from failover.model import DebtState
 
@@ -63,13 +67,22 @@ class Janitor:
     """One per archive. `at_start` before anything is stored, then `run` as a task."""
 
     def __init__(
-        self, data_dir: Path, index: Index, policy: Policy, metrics: ArchiveMetrics, clock: Clock
+        self,
+        data_dir: Path,
+        index: Index,
+        policy: Policy,
+        metrics: ArchiveMetrics,
+        clock: Clock,
+        troubles: Troubles | None = None,
     ) -> None:
         self._data_dir = data_dir
         self._index = index
         self._policy = policy
         self._metrics = metrics
         self._clock = clock
+        self._troubles = troubles or Troubles(metrics)
+        self._reserve = Reserve(data_dir)
+        self.clock_guard = ClockGuard(index, clock, self._troubles)
         self._next_folder = 0
 
     def change(self, policy: Policy) -> None:
@@ -77,7 +90,11 @@ class Janitor:
         self._policy = policy
 
     def at_start(self) -> None:
-        """Remove what a kill has left: half-received objects, files whose rows are gone. Blocks."""
+        """Remove what a kill has left: half-received objects, files whose rows are gone. Blocks.
+
+        On a disk that is full what can be removed without writing is; the rest waits for the turns.
+        """
+        self.look_for_room()
         left = 0
         for path in (self._data_dir / paths.INCOMING).iterdir():
             path.unlink(missing_ok=True)
@@ -87,7 +104,10 @@ class Janitor:
             if path.is_file() and now - path.stat().st_mtime > _HANDOVER_AGE_S:
                 path.unlink(missing_ok=True)
                 left += 1
-        self._bury(at_start=True)
+        try:
+            self._bury(at_start=True)
+        except StorageError as error:
+            _log.warning("files whose rows are gone are still there", error=str(error))
         if left:
             _log.info("leftovers removed", files=left)
 
@@ -96,6 +116,13 @@ class Janitor:
         while True:
             try:
                 await asyncio.get_running_loop().run_in_executor(None, self.turn)
+            except DiskFull as error:
+                _log.warning("janitor's turn failed", error=str(error))
+                self._reserve.give_up()  # for the next turn: evictions, too, are written down
+            except sqlite3.DatabaseError as error:
+                _log.warning("janitor's turn failed", error=str(error))
+                if is_damage(error):
+                    self._damaged(str(error))
             except (StorageError, OSError, sqlite3.Error) as error:
                 _log.warning("janitor's turn failed", error=str(error))
             except Exception:
@@ -103,8 +130,37 @@ class Janitor:
                 _log.exception("janitor's turn failed")
             await self._clock.sleep(_TURN_EVERY_S)
 
+    async def look_through_index(self) -> None:
+        """Look once, in a thread, whether the index is sound; a damaged one is written no more."""
+        path = self._data_dir / paths.INDEX
+        began_s = self._clock.monotonic()
+        found = await asyncio.to_thread(look_through, path, self._clock)
+        took_s = round(self._clock.monotonic() - began_s, 1)
+        if found.damage is not None:
+            self._damaged(found.damage)
+        elif found.whole:
+            _log.info("index looked through: it is sound", took_s=took_s)
+        else:
+            _log.warning("index looked through in part: no damage so far", took_s=took_s)
+
+    def _damaged(self, damage: str) -> None:
+        what = f"the index is damaged ({damage}): stores are refused; {what_to_do(self._data_dir)}"
+        self._troubles.tell(Trouble.INDEX_DAMAGED, what)
+        self._index.refuse_writes("the index is damaged")
+
+    def look_for_room(self) -> None:
+        """Keep the index's room, and tell when stores find none."""
+        self._reserve.keep()
+        full = self._reserve.free_bytes() < self._policy.min_free_bytes
+        what = (
+            f"the disk of {self._data_dir} has less than archive.retention.min_free_bytes left: stores are"
+            " refused until there is room"
+        )
+        self._troubles.tell(Trouble.NO_ROOM, what if full else None)
+
     def turn(self) -> None:
         """One turn: numbers, folders, history, retention. Blocks; for a thread."""
+        self.look_for_room()
         self.count()
         for _ in range(_FOLDERS_A_TURN):
             self.compare_folder(f"{self._next_folder:03x}")
@@ -129,6 +185,7 @@ class Janitor:
 
     def evict(self) -> int:
         """Evict at most 200 objects; return how many went."""
+        self.clock_guard.look(self._policy)
         return self._index.write_now(self._evict)
 
     def unproven(self, limit: int, after: Place | None = None) -> tuple[list[str], Place | None]:
@@ -164,9 +221,11 @@ class Janitor:
     def _evict(self, transaction: Transaction) -> int:
         now = self._clock.wall().timestamp()
         wanted = self._space_wanted()
+        by_age = self.clock_guard.believed
         going = choose(self._candidates(transaction, now, for_space=False), self._policy, now, 0)
         if wanted and not going:
-            going = choose(self._candidates(transaction, now, for_space=True), self._policy, now, wanted)
+            candidates = self._candidates(transaction, now, for_space=True)
+            going = choose(candidates, self._policy, now, wanted, by_age=by_age)
         for candidate, cause in going:
             self._remove(transaction, candidate, cause, now)
         if going:
@@ -223,11 +282,13 @@ class Janitor:
             self._index.keep_window(transaction, Window(after, window.short))
 
     def _cutoff(self, now: float) -> float:
+        """What came before this moment is old; nothing is while the clock is not believed."""
+        if not self.clock_guard.believed:
+            return 0.0
         return now - timedelta(days=self._policy.days).total_seconds()
 
     def _free_bytes(self) -> int:
-        space = os.statvfs(self._data_dir)
-        return space.f_bavail * space.f_frsize
+        return self._reserve.free_bytes()
 
     def _forget_history(self, transaction: Transaction) -> None:
         """Versions that the primary has corrected go after the days of retention."""

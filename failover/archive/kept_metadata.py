@@ -84,10 +84,20 @@ class KeptMetadata:
             )
 
 
+def forget_files(data_dir: Path) -> int:
+    """Remove all that is kept, before any of it is opened; return how many bytes that were."""
+    freed = 0
+    for end in ("", "-wal", "-shm"):
+        path = data_dir / (NAME + end)
+        if path.exists():
+            freed += path.stat().st_size
+            path.unlink(missing_ok=True)
+    return freed
+
+
 def _made_anew(path: Path) -> sqlite3.Connection:
     try:
-        for end in ("", "-wal", "-shm"):
-            path.with_name(NAME + end).unlink(missing_ok=True)
+        forget_files(path.parent)
         return _open(f"file:{path}")
     except (OSError, sqlite3.DatabaseError) as error:
         # The disk is full or cannot be written. What can be made again keeps nobody from reading.

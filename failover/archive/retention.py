@@ -86,15 +86,42 @@ def space_wanted(held_bytes: int, free_bytes: int, policy: Policy) -> int:
     return max(0, over, min(short, held_bytes))
 
 
+@dataclass(frozen=True, slots=True)
+class ClockSeen:
+    """What the wall clock showed when it was last believed. `monotonic_s` None: before a restart."""
+
+    wall: float
+    monotonic_s: float | None
+
+
+def leap_s(seen: ClockSeen, wall: float, monotonic_s: float) -> float:
+    """Return how far the wall clock is ahead of where it should be; over a restart, time off counts."""
+    passed_s = 0.0 if seen.monotonic_s is None else monotonic_s - seen.monotonic_s
+    return wall - seen.wall - passed_s
+
+
+def may_age(leap: float, policy: Policy) -> bool:
+    """Return whether the wall clock is believed: a leap of `days` would make all that is held old at once.
+
+    A tenth of them, at least a day, is the most that may go too early. A clock behind keeps all longer.
+    """
+    return leap <= max(timedelta(days=1), timedelta(days=policy.days) / 10).total_seconds()
+
+
 def choose(
-    oldest_first: Iterable[Candidate], policy: Policy, now: float, wanted_bytes: int
+    oldest_first: Iterable[Candidate],
+    policy: Policy,
+    now: float,
+    wanted_bytes: int,
+    *,
+    by_age: bool = True,
 ) -> list[tuple[Candidate, Cause]]:
-    """Return what goes now, from candidates in the order of their age."""
+    """Return what goes now, from candidates in the order of their age; not `by_age`: for space alone."""
     going: list[tuple[Candidate, Cause]] = []
     for candidate in oldest_first:
         if why_it_stays(candidate, policy, now) is not None:
             continue
-        if is_old(candidate, policy, now):
+        if by_age and is_old(candidate, policy, now):
             going.append((candidate, Cause.AGE))
         elif wanted_bytes > 0:
             going.append((candidate, Cause.SPACE))

@@ -22,8 +22,11 @@ from failover.archive.index import Index
 from failover.archive.instances import Instances
 from failover.archive.janitor import Janitor
 from failover.archive.ledger import Ledger
+from failover.archive.opening import open_index
+from failover.archive.reserve import Reserve
 from failover.archive.retention import Policy
 from failover.archive.scp import Scp
+from failover.archive.troubles import Troubles
 from failover.clock import Clock
 from failover.config.schema import Configuration, DicomCallers
 from failover.control import ControlServer, socket_path
@@ -48,7 +51,9 @@ class ArchiveService:
         archive = configuration.archive
         owes = configuration.primary is not None
         self._metrics = ArchiveMetrics(CollectorRegistry())
-        self._index = Index(archive.data_dir, has_primary=owes)
+        self._troubles = Troubles(self._metrics)
+        self._index = open_index(archive.data_dir, has_primary=owes)
+        self._reserve = Reserve(archive.data_dir)
         self._instances = Instances(
             archive.data_dir,
             self._index,
@@ -59,7 +64,9 @@ class ArchiveService:
         )
         ledger = Ledger(self._index, clock)
         expected = ExpectedMoves(clock)
-        self._janitor = Janitor(archive.data_dir, self._index, _policy(configuration), self._metrics, clock)
+        self._janitor = Janitor(
+            archive.data_dir, self._index, _policy(configuration), self._metrics, clock, self._troubles
+        )
         self._compressor: Compressor | None = None
         if owes:
             self._compressor = Compressor(
@@ -71,7 +78,9 @@ class ArchiveService:
                 self._metrics,
                 clock,
             )
-        handlers = Handlers(self._index, self._instances, ledger, expected, self._janitor, self._metrics)
+        handlers = Handlers(
+            self._index, self._instances, ledger, expected, self._janitor, self._metrics, self._troubles
+        )
         self._scp = Scp(
             archive.dicom,
             _callers(configuration),
@@ -108,6 +117,7 @@ class ArchiveService:
         self._turns.append(spawn(self._janitor.run(), name="janitor"))
         if self._compressor is not None:
             self._turns.append(spawn(self._compressor.run(), name="compressor"))
+        self._turns.append(spawn(self._janitor.look_through_index(), name="look through index"))
 
     def change(self, configuration: Configuration) -> list[str]:
         """Take over retention, C-MOVE destinations and DICOM callers; return what could not be: nothing."""
@@ -131,6 +141,7 @@ class ArchiveService:
     def _close(self) -> None:
         self._instances.close()
         self._index.close()
+        self._reserve.keep(also_in_need=True)
 
 
 def _policy(configuration: Configuration) -> Policy:

@@ -20,6 +20,7 @@ class EventKind(StrEnum):
     DRAIN = "drain"
     ALARM = "alarm"
     STATE = "state"
+    TROUBLE = "trouble"
     CONFIGURATION = "configuration"
 
 
@@ -33,6 +34,7 @@ KINDS: Final[Mapping[EventKind, str]] = {
     EventKind.DRAIN: "a drained upstream became empty, or its grace ended with work left",
     EventKind.ALARM: "an upstream that should serve is down and nothing moves, and why",
     EventKind.STATE: "the routing state could not be written in time, or could be again",
+    EventKind.TROUBLE: "the archive or the disk of state_dir wants a person, and for what; or it is over",
     EventKind.CONFIGURATION: "the configuration was read again: which keys are in force from now on",
 }
 

@@ -36,6 +36,9 @@ class Trail:
         self._wanted = Signal()
         self._progress = Signal()
         self._writer: asyncio.Task[None] | None = None
+        self._half_a_line = False
+        self.problem: str | None = None
+        """Why the last entries could not be written, None when they were."""
         self.appended = Signal()
         try:
             durable.make_folder(path.parent)
@@ -100,31 +103,29 @@ class Trail:
     def _read(self) -> None:
         for event in self._entries():
             self._recent.append(event)
-        with self._path.open("rb+") as file:
+        with self._path.open("rb") as file:
             # A crash can leave half a line: the next entry must not be glued to it.
-            if file.seek(0, 2) and (file.seek(-1, 2), file.read(1))[1] != b"\n":
-                file.write(b"\n")
+            self._half_a_line = bool(file.seek(0, 2)) and (file.seek(-1, 2), file.read(1))[1] != b"\n"
 
     def _entries(self) -> list[Event]:
         with self._path.open("rb") as file:
             return [event for line in file if (event := parse_event(line)) is not None]
 
     async def _write(self) -> None:
-        failing = False
         while True:
             while not self._unwritten:
                 await self._wanted.wait()
             batch = list(self._unwritten)
-            lines = b"\n".join(event.line() for event in batch)
+            lines = (b"\n" if self._half_a_line else b"") + b"\n".join(event.line() for event in batch)
             try:
                 await asyncio.to_thread(durable.append_line, self._path, lines)
             except StorageError as error:
-                if not failing:
+                if self.problem is None:
                     _log.error("audit trail not written", error=str(error), waiting=len(batch))
-                failing = True
+                self.problem = str(error)
                 await self._clock.sleep(_RETRY_S)
                 continue
-            failing = False
+            self.problem, self._half_a_line = None, False
             for _ in batch:
                 self._unwritten.popleft()
             self._progress.fire()

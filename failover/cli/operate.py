@@ -154,7 +154,9 @@ def decide(
     router: RouterClient,
     decision: Annotated[
         str,
-        typer.Argument(metavar="failback|refused|vanished-owed|vanished-deleted", show_default=False),
+        typer.Argument(
+            metavar="failback|refused|vanished-owed|vanished-deleted|clock-right", show_default=False
+        ),
     ],
     reason: ReasonOption,
     dry_run: DryRunOption = False,
@@ -164,8 +166,9 @@ def decide(
 
     failback: begin the gated way back (policy.failback: manual). refused: go back although the primary
     refuses objects. vanished-owed: what vanished from the primary is debt. vanished-deleted: it was deleted.
+    clock-right: the archive's clock leapt ahead, and is right: what is old by it may go.
     """
-    choices = ("failback", "refused", "vanished-owed", "vanished-deleted")
+    choices = ("failback", "refused", "vanished-owed", "vanished-deleted", "clock-right")
     if decision not in choices:
         leave(Exit.USAGE, f"decide: must be {', '.join(choices[:-1])} or {choices[-1]}, is {decision}")
     request = {"decision": decision, "reason": reason, "dry_run": dry_run}

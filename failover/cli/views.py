@@ -177,6 +177,8 @@ def _facts(status: Json) -> Table:
         words = in_flight_words(status, upstream)
         if words:
             table.add_row(f"at the {upstream}", words)
+    for trouble in status.get("troubles") or ():
+        table.add_row(Text("trouble", "bold red"), str(trouble["sentence"]))
     table.add_row("way back", _failback_words(status))
     table.add_row("owed", _owed_words(status["replication"]))
     table.add_row("replication", _replication_words(status["replication"]))

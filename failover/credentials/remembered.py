@@ -43,7 +43,7 @@ Pair = tuple[bytes, bytes]
 
 
 def read_key(folder: Path) -> bytes:
-    """Return the key in `folder`; a new one when there is none. Raises StorageError."""
+    """Return the key in `folder`; a new one when there is none, which a disk that is full does not keep."""
     path = folder / KEY_FILE
     try:
         key = bytes.fromhex(path.read_text(encoding="ascii").strip())
@@ -52,7 +52,10 @@ def read_key(folder: Path) -> bytes:
     except (OSError, ValueError):
         pass
     key = os.urandom(_KEY_BYTES)
-    write_file(path, key.hex().encode() + b"\n")
+    try:
+        write_file(path, key.hex().encode() + b"\n")
+    except StorageError as error:
+        _log.error("the key of logins is not kept: all log in again after a restart", error=str(error))
     return key
 
 

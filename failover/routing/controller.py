@@ -55,6 +55,7 @@ from failover.routing.state import (
 )
 from failover.routing.states import Decision, Numbers, Rules, Wish
 from failover.routing.store import RouteStore, restored, saved
+from failover.routing.troubles import Trouble, news, troubles_of
 
 _log = structlog.get_logger(__name__)
 
@@ -138,6 +139,7 @@ class Controller:
         self._tasks: list[asyncio.Task[None]] = []
         self._asking: asyncio.Task[None] | None = None
         self._forgave_s = float("-inf")
+        self._troubles: Mapping[str, Trouble] = {}
         self.changed = Signal()
         self.board = RouteBoard(self.route)
 
@@ -241,6 +243,7 @@ class Controller:
             site=self._site,
             reports=self._reports,
             in_flight=self._hooks.in_flight,
+            troubles=self._troubles,
         )
 
     def not_ready(self) -> str | None:
@@ -383,6 +386,7 @@ class Controller:
             )
         )
         self._forgive_stores(now_s)
+        self._tell_troubles(now_s)
         show_numbers(self._metrics, self._state, self._rules, now_s)
 
     def _forgive_stores(self, now_s: float) -> None:
@@ -393,6 +397,17 @@ class Controller:
         if any(store_verdict(self._reports, service) is Verdict.DOWN for service in Service):
             self._forgave_s = now_s
             self._hooks.nothing_to_prove(UpstreamName.PRIMARY)
+
+    def _tell_troubles(self, now_s: float) -> None:
+        problem = self._store.problem or self._trail.problem
+        before, self._troubles = (
+            self._troubles,
+            troubles_of(self._troubles, live_numbers(self._state, now_s), problem),
+        )
+        for code, sentence in news(before, self._troubles):
+            self._trail.add(EventKind.TROUBLE, code, sentence)
+            _log.warning("trouble", code=code, what=sentence)
+            self.changed.fire()
 
     def _work_on_primary(self) -> int:
         return sum(self._hooks.in_flight(UpstreamName.PRIMARY, service) for service in Service)

@@ -184,6 +184,8 @@ def _take_decision(state: State, event: Decided) -> tuple[State, list[Command]]:
         return replace(state, failback_decided=True), [told]
     if event.decision in (Decision.VANISHED_OWED, Decision.VANISHED_DELETED):
         return replace(state, vanished_decided=event.decision), [told]
+    if event.decision is Decision.CLOCK_RIGHT:
+        return state, [told]  # the archive has been told: routing does not change by it
     refused = 0 if state.numbers is None else state.numbers.refused or 0
     return replace(state, refused_accepted=refused, refused_since_s=None), [told]
 

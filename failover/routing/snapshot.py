@@ -15,6 +15,7 @@ from failover.routing.gate import gate, live_numbers
 from failover.routing.route import service_route, whole_phase
 from failover.routing.state import Key, Now, State
 from failover.routing.states import Numbers, Rules
+from failover.routing.troubles import Trouble
 from failover.routing.wishes import decidable
 
 Json = dict[str, Any]
@@ -28,6 +29,7 @@ def status_of(
     site: str,
     reports: Mapping[Key, Report],
     in_flight: Callable[[UpstreamName, Service], int],
+    troubles: Mapping[str, Trouble],
 ) -> Json:
     """Return the status; DESIGN section 5 has its contract."""
     intent, open_ = state.intent, gate(state, rules, now.s)
@@ -58,6 +60,10 @@ def status_of(
             "hold_down_left_s": round(open_.hold_down_left_s, 1),
         },
         "replication": _replication(live_numbers(state, now.s)),
+        "troubles": [
+            {"component": one.component, "code": code, "sentence": one.sentence}
+            for code, one in sorted(troubles.items())
+        ],
         "decisions": [str(each) for each in decidable(state, rules, now.s)],
     }
 

@@ -7,7 +7,7 @@ an edge is taken is `machine`'s to decide.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from typing import Final
@@ -123,6 +123,7 @@ class Decision(StrEnum):
     REFUSED = "refused"  # go back although the primary refuses objects
     VANISHED_OWED = "vanished-owed"  # what vanished from the primary is debt
     VANISHED_DELETED = "vanished-deleted"  # what vanished from the primary was deleted there
+    CLOCK_RIGHT = "clock-right"  # the archive's clock leapt, and is right: what is old by it may go
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,6 +174,7 @@ class Numbers:
     recheck_done: bool | None = True
     vanished: int | None = None  # how many studies the recheck did not find any more
     wants_decision: bool = False  # they are so many that a person must say what they are
+    troubles: Mapping[str, str] = field(default_factory=dict)  # what the archive wants a person for, by code
 
 
 @dataclass(frozen=True, slots=True)

@@ -138,6 +138,8 @@ class RouteStore:
         self._wanted = 0
         self._written = 0
         self._overdue = False
+        self.problem: str | None = None
+        """Why the newest state could not be written, None when it was."""
         self._changed = Signal()
         self._writer: asyncio.Task[None] | None = None
 
@@ -187,9 +189,12 @@ class RouteStore:
             try:
                 await asyncio.to_thread(durable.write_file, self._path, content)
             except StorageError as error:
-                _log.error("routing state not written", error=str(error))
+                if self.problem is None:
+                    _log.error("routing state not written", error=str(error))
+                self.problem = str(error)
                 await self._clock.sleep(_RETRY_S)
                 continue
+            self.problem = None
             self._written = number
             self._changed.fire()
             if self._overdue and number == self._wanted:

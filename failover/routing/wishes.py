@@ -14,6 +14,7 @@ from failover.model import Mode, Phase, UpstreamName, Verdict
 from failover.routing.gate import gate, live_numbers
 from failover.routing.state import Audit, Command, Now, State
 from failover.routing.states import Decision, Intent, Rules, Wish
+from failover.routing.troubles import CLOCK_DOUBTED
 
 PRIMARY, BACKUP = UpstreamName.PRIMARY, UpstreamName.BACKUP
 
@@ -65,6 +66,10 @@ def check_decision(state: State, decision: Decision, reason: str, rules: Rules, 
             raise Refused("no object is refused that was not accepted already")
         return
     numbers = live_numbers(state, now_s)
+    if decision is Decision.CLOCK_RIGHT:
+        if numbers is None or CLOCK_DOUBTED not in numbers.troubles:
+            raise Refused("the archive does not doubt its clock: there is nothing to decide")
+        return
     if numbers is None or numbers.recheck_done is None:
         raise Refused("whether anything vanished is not known: archive or replicator do not answer")
     if not numbers.wants_decision:
@@ -132,6 +137,8 @@ def would_decide(state: State, decision: Decision, rules: Rules, now: Now) -> li
         if decision is Decision.VANISHED_OWED:
             return [f"{subject} from the primary: what is held of it becomes debt and is sent again"]
         return [f"{subject} from the primary: hidden in the archive, and never sent back"]
+    if decision is Decision.CLOCK_RIGHT:
+        return ["the archive believes its clock: what is older than archive.retention.days by it goes"]
     refused = 0 if state.numbers is None else state.numbers.refused or 0
     subject = (
         "1 refused object no longer holds" if refused == 1 else f"{refused} refused objects no longer hold"

@@ -125,7 +125,7 @@ function show() {
   $("lost").hidden = true;
   $("main").hidden = false;
   $("main").classList.remove("old");
-  put("headline", [status.level, status.headline, status.advice], () => renderHeadline(status));
+  put("headline", [status.level, status.headline, status.advice, status.troubles], () => renderHeadline(status));
   put("mode-words", [status.mode, status.intent], () => renderMode(status));
   $("mode").hidden = status.mode === "auto";
   $("decide").hidden = !(status.decisions ?? []).length;

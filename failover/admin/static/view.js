@@ -15,6 +15,7 @@ export const DECISIONS = {
   refused: "go back although the primary refused objects",
   "vanished-owed": "what vanished from the primary is debt: send it again",
   "vanished-deleted": "what vanished from the primary was deleted there: hide it",
+  "clock-right": "the archive's clock leapt ahead and is right: what is old by it may go",
 };
 const PARTS = { reach: "reach", query: "query", retrieve: "retrieve", store: "store" };
 
@@ -51,7 +52,9 @@ export function renderHeadline(status) {
     h("span", { class: "sign", "aria-hidden": "true" }, sign),
     h("div", {},
       h("h1", {}, inLocalTime(status.headline)),
-      h("p", {}, withCode(inLocalTime(status.advice)))));
+      h("p", {}, withCode(inLocalTime(status.advice))),
+      (status.troubles ?? []).filter(({ sentence }) => !status.advice.toLowerCase().startsWith(sentence.toLowerCase()))
+        .map(({ component, sentence }) => h("p", { class: "trouble" }, `${component}: `, withCode(sentence)))));
 }
 
 /** A command in a sentence stands between backticks. */

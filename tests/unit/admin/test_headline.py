@@ -297,6 +297,21 @@ def test_every_state_has_a_sentence() -> None:
             assert told.level == "alarm", words
 
 
+def test_a_trouble_is_told_when_nothing_worse_is() -> None:
+    sentence = "the disk of /data has no room: stores are refused until there is"
+    status = {
+        **calm_status(),
+        "troubles": [{"component": "archive", "code": "no_room", "sentence": sentence}],
+    }
+    told = headline(status)
+    assert told.level == "attention"
+    assert told.sentence == "The primary answers, but the archive's disk is full: it takes no stores."
+    assert told.advice == "The disk of /data has no room: stores are refused until there is."
+    verdict("backup", "down")(status)
+    assert headline(status).level == "alarm"
+    assert "backup is down" in headline(status).sentence
+
+
 def test_nothing_else_of_the_status_changes() -> None:
     status = calm_status()
     before = copy.deepcopy(status)

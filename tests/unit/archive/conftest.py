@@ -15,6 +15,7 @@ from failover.archive.janitor import Janitor
 from failover.archive.ledger import Ledger
 from failover.archive.queries import Level, Match, make_query
 from failover.archive.retention import Policy
+from failover.archive.troubles import Troubles
 from failover.clock import ManualClock
 from failover.metrics import ArchiveMetrics
 from failover.model import Origin
@@ -30,6 +31,7 @@ class Room:
     instances: Instances
     ledger: Ledger
     janitor: Janitor
+    troubles: Troubles
 
     async def store(self, content: bytes | Path, origin: Origin = Origin.CALLER) -> Stored:
         return await self.instances.store(content, origin, "CT1")
@@ -72,8 +74,9 @@ async def make_room(tmp_path: Path) -> AsyncIterator[MakeRoom]:
             data_dir, index, metrics, clock, owes=has_primary, min_free_bytes=min_free_bytes
         )
         policy = Policy(days, max_bytes, min_free_bytes, needs_proof=has_primary)
-        janitor = Janitor(data_dir, index, policy, metrics, clock)
-        room = Room(data_dir, clock, index, instances, Ledger(index, clock), janitor)
+        troubles = Troubles(metrics)
+        janitor = Janitor(data_dir, index, policy, metrics, clock, troubles)
+        room = Room(data_dir, clock, index, instances, Ledger(index, clock), janitor, troubles)
         rooms.append(room)
         return room
 

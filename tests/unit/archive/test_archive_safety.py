@@ -53,7 +53,7 @@ def test_no_new_index_is_begun_beside_objects(tmp_path: Path) -> None:
     index.close()
     Index(tmp_path, has_primary=True).close()
     (tmp_path / INDEX).unlink()
-    with pytest.raises(StateUnreadable, match=r"holds objects but index\.sqlite is new or gone: restore it"):
+    with pytest.raises(StateUnreadable, match=r"objects but index\.sqlite is new or gone: stop the archive"):
         Index(tmp_path, has_primary=True)
     assert kept.exists()
     (tmp_path / OBJECTS).rename(tmp_path / "aside")
@@ -65,7 +65,8 @@ def test_an_index_that_cannot_be_read_is_named_with_its_folder(tmp_path: Path) -
     (tmp_path / INDEX).write_bytes(b"garbage" * 1000)
     with pytest.raises(StateUnreadable) as told:
         Index(tmp_path, has_primary=True)
-    assert str(told.value) == f"{tmp_path / INDEX} cannot be read: file is not a database"
+    assert str(told.value).startswith(f"{tmp_path / INDEX} cannot be read: file is not a database; stop")
+    assert "`failover import`" in str(told.value)
 
 
 def test_metadata_that_cannot_be_kept_on_the_disk_keep_nobody_from_starting(tmp_path: Path) -> None:

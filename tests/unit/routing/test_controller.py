@@ -334,7 +334,7 @@ async def test_the_status_has_what_the_contract_names(tmp_path: Path) -> None:
     status = router.controller.snapshot()
     assert set(status) == {
         "site", "mode", "phase", "intent", "services", "upstreams", "in_flight", "failback", "replication",
-        "decisions",
+        "decisions", "troubles",
     }  # fmt: skip
     assert status["site"] == "essen"
     assert status["services"]["web"]["active"] == "primary"

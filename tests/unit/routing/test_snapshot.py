@@ -29,6 +29,7 @@ def test_a_dicom_retrieve_has_no_verdict_and_says_so() -> None:
         site="essen",
         reports={(PRIMARY, service): report_of(PRIMARY, service, health) for service in Service},
         in_flight=lambda _upstream, _service: 0,
+        troubles={},
     )
     sides = status["upstreams"]["primary"]
     assert sides["dicom"]["verdict"] == "up"
