@@ -27,11 +27,15 @@ class Bound(IntEnum):
 
 
 class Share(Protocol):
-    """What this process has taken of one bound. Assign to `used`; `total` is what all have taken."""
+    """What this process has taken of one bound. Assign to `used`; `total` is what all have taken.
+
+    `ahead` is how much more this one has than the one with the least.
+    """
 
     used: int
 
     def total(self) -> int: ...
+    def ahead(self) -> int: ...
 
 
 class Alone:
@@ -44,6 +48,9 @@ class Alone:
 
     def total(self) -> int:
         return self.used
+
+    def ahead(self) -> int:
+        return 0
 
 
 class OneOf:
@@ -68,6 +75,9 @@ class OneOf:
 
     def total(self) -> int:
         return sum(self._row)
+
+    def ahead(self) -> int:
+        return self.used - min(self._row)
 
 
 Shares = Mapping[Bound, Share]

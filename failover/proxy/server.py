@@ -51,6 +51,10 @@ NEWCOMERS_S: Final = 0.5
 ACCEPTS: Final = 64
 # The same where several processes take from one backlog: who wakes first must not take what the others could.
 ACCEPTS_OF_ONE: Final = 4
+# Whoever sleeps last wakes first: with this many connections more than another has, it lets the others go
+# before it for a moment. Not for longer: they may be dead.
+AHEAD: Final = 4
+AFTER_YOU_S: Final = 0.005
 # Callers who have not finished their TLS handshake; one takes 10 to 50 KB until it is done or over.
 HANDSHAKES: Final = 512
 HANDSHAKES_OF_ONE: Final = 256
@@ -131,6 +135,7 @@ class Proxy:
         self._gone = Signal()
         self._sock: socket.socket | None = None
         self._accepting = False
+        self._yielded = False
         self._tasks: list[asyncio.Task[None]] = []
         for name in upstreams:
             metrics.http_in_flight.labels(name.value).set_function(partial(self.in_flight, name))
@@ -241,6 +246,11 @@ class Proxy:
             if self._is_full():
                 self._accept_off()
                 return
+            if self._connections.ahead() >= AHEAD and not self._yielded:
+                self._yielded = True
+                self._accept_off()
+                asyncio.get_running_loop().call_later(AFTER_YOU_S, self._after_you)
+                return
             try:
                 accepted, _ = sock.accept()
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
@@ -255,6 +265,13 @@ class Proxy:
                 self._handshakes.begin(accepted, lambda: CallerConnection(self))
             else:
                 spawn(self._serve(accepted), name="proxy accept")
+
+    def _after_you(self) -> None:
+        """Take what the others have left."""
+        self._accept_on()
+        if self._accepting:
+            self._accept()
+        self._yielded = False
 
     def _is_full(self) -> bool:
         return self._connections.total() >= self.listen.max_connections

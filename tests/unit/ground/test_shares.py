@@ -26,6 +26,7 @@ async def test_two_processes_keep_one_bound_and_a_new_one_begins_at_nothing(tmp_
     assert (here.memory_used_bytes, there.memory_used_bytes) == (7, 3)
     assert mine[Bound.SPOOL_MEMORY_BYTES].total() == 10
     assert mine[Bound.HELD_BYTES].total() == 0
+    assert [one[Bound.SPOOL_MEMORY_BYTES].ahead() for one in (mine, theirs)] == [4, 0]
 
     # The second is killed and comes back: what it had taken is free again.
     shares.opened(descriptor, 1)
