@@ -19,7 +19,7 @@ from failover.admin import page
 from failover.admin.guards import actor_of, bearer_token, deny
 from failover.admin.headline import with_headline
 from failover.admin.operations import Operations
-from failover.admin.questions import parse_owed_question, parse_quarantine_question
+from failover.admin.questions import parse_owed_question, parse_quarantine_question, parse_split_question
 from failover.admin.requests import BadRequest, parse_decision_request, parse_route_request
 from failover.config.schema import ListenAdmin
 from failover.credentials.tokens import Tokens, read_tokens
@@ -76,6 +76,7 @@ def admin_app(operations: Operations, listen: ListenAdmin) -> web.Application:
             web.post("/api/decisions", api.decisions),
             web.get("/api/events", api.events),
             web.get("/api/owed", api.owed),
+            web.get("/api/split", api.split),
             web.get("/api/quarantine", api.quarantine),
             web.get("/api/stream", api.stream),
             web.get("/metrics", api.metrics),
@@ -111,6 +112,9 @@ class _Api:
 
     async def owed(self, request: web.Request) -> web.Response:
         return web.json_response(await self._operations.owed(parse_owed_question(_query(request))))
+
+    async def split(self, request: web.Request) -> web.Response:
+        return web.json_response(await self._operations.split(parse_split_question(_query(request))))
 
     async def quarantine(self, request: web.Request) -> web.Response:
         question = parse_quarantine_question(_query(request))

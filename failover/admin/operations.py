@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from failover.admin.questions import OwedQuestion, QuarantineQuestion
+from failover.admin.questions import OwedQuestion, QuarantineQuestion, SplitQuestion
 from failover.admin.requests import DecisionRequest, Json, RouteRequest
 from failover.aio import Signal
 
@@ -28,6 +28,9 @@ class Operations(Protocol):
 
     async def owed(self, question: OwedQuestion) -> Json:
         """Return what GET /api/owed answers. Raises Refused, ControlError."""
+
+    async def split(self, question: SplitQuestion) -> Json:
+        """Return what GET /api/split answers. Raises Refused, ControlError."""
 
     async def quarantine(self, question: QuarantineQuestion) -> Json:
         """Return what GET /api/quarantine answers. Raises Refused, ControlError."""

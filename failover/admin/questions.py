@@ -43,6 +43,14 @@ class OwedQuestion:
 
 
 @dataclass(frozen=True, slots=True)
+class SplitQuestion:
+    """GET /api/split."""
+
+    limit: int = DEFAULT_LIMIT
+    after: str | None = None  # the study instance UID of the last one got
+
+
+@dataclass(frozen=True, slots=True)
 class QuarantineQuestion:
     """GET /api/quarantine."""
 
@@ -53,12 +61,17 @@ class QuarantineQuestion:
 def parse_owed_question(query: Mapping[str, str]) -> OwedQuestion:
     """Return what GET /api/owed asks for. Raises BadRequest."""
     _only(query, "state", "limit", "after")
-    word, after = query.get("state"), query.get("after")
+    word = query.get("state")
     if word is not None and word not in list(OwedState):
         raise BadRequest(f"state: must be {', '.join(OwedState)}")
-    if after is not None and not _UID.fullmatch(after):
-        raise BadRequest("after: must be the SOP instance UID of the last one got")
+    after = _after(query, "SOP instance UID")
     return OwedQuestion(OwedState(word) if word is not None else None, _limit(query, LONGEST_PAGE), after)
+
+
+def parse_split_question(query: Mapping[str, str]) -> SplitQuestion:
+    """Return what GET /api/split asks for. Raises BadRequest."""
+    _only(query, "limit", "after")
+    return SplitQuestion(_limit(query, LONGEST_PAGE), _after(query, "study instance UID"))
 
 
 def parse_quarantine_question(query: Mapping[str, str]) -> QuarantineQuestion:
@@ -68,6 +81,13 @@ def parse_quarantine_question(query: Mapping[str, str]) -> QuarantineQuestion:
     if after is not None and not _NUMBER.fullmatch(after):
         raise BadRequest("after: must be the id of the last one got")
     return QuarantineQuestion(_limit(query, LONGEST_QUARANTINE_PAGE), None if after is None else int(after))
+
+
+def _after(query: Mapping[str, str], what: str) -> str | None:
+    after = query.get("after")
+    if after is not None and not _UID.fullmatch(after):
+        raise BadRequest(f"after: must be the {what} of the last one got")
+    return after
 
 
 def _only(query: Mapping[str, str], *known: str) -> None:

@@ -11,13 +11,14 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
 
-from failover.admin.questions import OwedQuestion, OwedState, QuarantineQuestion
+from failover.admin.questions import OwedQuestion, OwedState, QuarantineQuestion, SplitQuestion
 from failover.clock import Clock, rfc3339
 from failover.control import Json, ask, socket_path
 from failover.errors import ControlError, Refused
 
 # A page is read from the index in milliseconds; the versions in quarantine are read from their files.
 _LIMIT_S: Final = 5.0
+_STUDIES_A_PAGE: Final = 1000  # of those in debt, asked for at once
 _DEBT: Final = (OwedState.OWED, OwedState.SENT, OwedState.REFUSED)
 
 
@@ -51,6 +52,40 @@ class DebtLists:
                 "vanished": None if vanished is None else vanished["count"],
             },
             "sending": progress.get("allowed"),
+        }
+
+    async def split(self, question: SplitQuestion) -> Json:
+        """Answer GET /api/split: studies of which the primary has one part and is owed another.
+
+        Raises Refused, ControlError when one of the two does not answer: what is split, only both know.
+        """
+        self._check()
+        found: list[Json] = []
+        after = question.after
+        while len(found) < question.limit:
+            answer = await self._of_archive("ledger.studies", {"limit": _STUDIES_A_PAGE, "after": after})
+            in_debt: list[Json] = answer["studies"]
+            uids = [study["study_instance_uid"] for study in in_debt]
+            shown = await ask(
+                self._replicator, "studies.shown", {"study_instance_uids": uids}, timeout_s=_LIMIT_S
+            )
+            found += [
+                {
+                    **study,
+                    "since": _moment(study["since"]),
+                    "on_primary": shown["studies"][study["study_instance_uid"]]["instances"],
+                    "to_fetch": shown["studies"][study["study_instance_uid"]]["missing"],
+                }
+                for study in in_debt
+                if study["study_instance_uid"] in shown["studies"]
+            ]
+            if len(in_debt) < _STUDIES_A_PAGE:
+                break
+            after = uids[-1]
+        page = found[: question.limit]
+        return {
+            "studies": page,
+            "next": page[-1]["study_instance_uid"] if len(page) == question.limit else None,
         }
 
     async def quarantine(self, question: QuarantineQuestion) -> Json:

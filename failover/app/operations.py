@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from prometheus_client import generate_latest
 
-from failover.admin.questions import OwedQuestion, QuarantineQuestion
+from failover.admin.questions import OwedQuestion, QuarantineQuestion, SplitQuestion
 from failover.admin.requests import DecisionRequest, RouteRequest
 from failover.aio import Signal
 from failover.app.numbers import Others
@@ -82,6 +82,9 @@ class RouterOperations:
 
     async def owed(self, question: OwedQuestion) -> Json:
         return await self._lists.owed(question)
+
+    async def split(self, question: SplitQuestion) -> Json:
+        return await self._lists.split(question)
 
     async def quarantine(self, question: QuarantineQuestion) -> Json:
         return await self._lists.quarantine(question)

@@ -58,6 +58,7 @@ class Handlers:
         return {
             "ledger.numbers": self.ledger_numbers,
             "ledger.list": self.ledger_list,
+            "ledger.studies": self.ledger_studies,
             "ledger.described": self.ledger_described,
             "ledger.mark": self.ledger_mark,
             "ledger.tried": self.ledger_tried,
@@ -88,6 +89,10 @@ class Handlers:
                 lambda: self._ledger.entries(states, limit=limit, after=after, studies_first=first)
             )
         }
+
+    async def ledger_studies(self, question: Json) -> Json:
+        limit, after = int(question.get("limit", 100)), str(question.get("after") or "")
+        return {"studies": await _in_thread(lambda: self._ledger.studies(limit=limit, after=after))}
 
     async def ledger_described(self, question: Json) -> Json:
         uids = [str(uid) for uid in _given(question, "sop_instance_uids")]

@@ -129,6 +129,21 @@ class Ledger:
             entries += [self._entry(row) for row in rows]
         return entries
 
+    def studies(self, *, limit: int, after: str = "") -> list[dict[str, Any]]:
+        """Return the studies of which something is in debt, by UID, those behind `after`.
+
+        Of each: how much in each state, since when (seconds since 1970), how many objects are held in all.
+        """
+        rows = self._index.reader().execute(
+            "SELECT t.uid AS study_instance_uid, t.instances AS held, sum(i.state = 'owed') AS owed,"
+            " sum(i.state = 'sent') AS sent, sum(i.state = 'refused') AS refused,"
+            " min(coalesce(i.state_since, i.arrived_at)) AS since"
+            f" FROM instances i JOIN studies t ON t.id = i.study WHERE {_IN_DEBT} AND t.uid > ?"
+            " GROUP BY t.uid ORDER BY t.uid LIMIT ?",
+            (after, max(0, min(limit, MAX_LIMIT))),
+        )
+        return [dict(row) for row in rows]
+
     def described(self, sop_instance_uids: Sequence[str]) -> list[dict[str, Any]]:
         """Return the same facts of these objects, whatever their state; those not held are left out."""
         rows = self._index.reader().execute(

@@ -44,6 +44,26 @@ def owed_view(answer: Json, state: str | None) -> RenderableType:
     return Group(*lines)
 
 
+def split_view(answer: Json) -> RenderableType:
+    """GET /api/split: a line for each study."""
+    studies = answer["studies"]
+    if not studies:
+        return Text(
+            "no study is split: of each, all is proven on the primary or nothing was seen there", "green"
+        )
+    table = _table(
+        "since", "owed", "sent", "refused", "on the primary", "still to fetch", "study instance UID"
+    )
+    for one in studies:
+        counts = (one["owed"], one["sent"], one["refused"], one["on_primary"], one["to_fetch"])
+        numbers = ("?" if count is None else str(count) for count in counts)
+        table.add_row(_time(one["since"]), *numbers, one["study_instance_uid"])
+    lines: list[RenderableType] = [table]
+    if answer["next"]:
+        lines += [Text(), Text(f"the first {len(studies)}; all of them: --limit 0", "dim")]
+    return Group(*lines)
+
+
 def quarantine_view(answer: Json) -> RenderableType:
     """GET /api/quarantine: both versions of each object, by what differs."""
     if not answer["objects"]:

@@ -16,7 +16,7 @@ from failover.cli.watching import print_view
 
 Json = dict[str, Any]
 # The most that the API gives at once.
-_PAGES: Final = {"/api/owed": 1000, "/api/quarantine": 100}
+_PAGES: Final = {"/api/owed": 1000, "/api/split": 1000, "/api/quarantine": 100}
 _STATES: Final = ("owed", "sent", "refused", "vanished", "deleted", "proven")
 
 LimitOption = Annotated[
@@ -35,6 +35,9 @@ def owed(
             show_default=False,
         ),
     ] = None,
+    split: Annotated[
+        bool, typer.Option("--split", help="The studies of which each side has what the other lacks.")
+    ] = False,
     limit: LimitOption = 100,
     json_: JsonOption = False,
 ) -> None:
@@ -42,10 +45,16 @@ def owed(
 
     owed: not yet sent. sent: not yet shown by the primary. refused: for good. vanished: the primary showed it
     once and does not now. deleted: there, and hidden here. proven: was owed, and the primary has shown it.
+    With --split studies instead: those that a suspicion or an outage has split, until the replicator has made
+    them whole.
     """
+    if split and state is not None:
+        leave(Exit.USAGE, "--split lists studies, --state objects: one of the two")
+    if split:
+        return _list(router, "/api/split", {}, limit, as_json=json_)
     if state is not None and state not in _STATES:
         leave(Exit.USAGE, f"--state: must be {', '.join(_STATES[:-1])} or {_STATES[-1]}, is {state}")
-    _list(router, "/api/owed", {"state": state} if state else {}, limit, as_json=json_)
+    return _list(router, "/api/owed", {"state": state} if state else {}, limit, as_json=json_)
 
 
 def quarantine(
@@ -63,17 +72,24 @@ def quarantine(
 def _list(router: RouterClient, path: str, question: dict[str, str], limit: int, *, as_json: bool) -> None:
     with a_sentence_at_the_end():
         pages = list(_pages(router, path, question, limit))
-        objects = [one for page in pages for one in page["objects"]]
-        answer = {**pages[0], "objects": objects, "next": pages[-1]["next"]}
+        listed = _listed(path)
+        items = [one for page in pages for one in page[listed]]
+        answer = {**pages[0], listed: items, "next": pages[-1]["next"]}
     if as_json:
         say([json.dumps(answer, indent=2, ensure_ascii=False)])
         return
-    from failover.cli.list_views import owed_view, quarantine_view
+    from failover.cli.list_views import owed_view, quarantine_view, split_view
 
-    if path == "/api/owed":
+    if path == "/api/split":
+        print_view(split_view(answer))
+    elif path == "/api/owed":
         print_view(owed_view(answer, question.get("state")))
     else:
         print_view(quarantine_view(answer))
+
+
+def _listed(path: str) -> str:
+    return "studies" if path == "/api/split" else "objects"
 
 
 def _pages(router: RouterClient, path: str, question: dict[str, str], limit: int) -> Iterator[Json]:
@@ -84,7 +100,7 @@ def _pages(router: RouterClient, path: str, question: dict[str, str], limit: int
             asked["after"] = str(after)
         page = router.ask("GET", f"{path}?{urlencode(asked)}")
         yield page
-        left -= len(page["objects"])
+        left -= len(page[_listed(path)])
         after = page["next"]
         if after is None or (limit and left <= 0):
             return

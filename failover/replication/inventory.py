@@ -238,6 +238,18 @@ class Inventory:
         )
         return [uid for (uid,) in rows]
 
+    def shown(self, study_instance_uids: Sequence[str]) -> dict[str, tuple[int | None, int]]:
+        """Return which of these the primary has: its count of instances, and how many the archive lacks."""
+        found: dict[str, tuple[int | None, int]] = {}
+        for part in parts(study_instance_uids):
+            rows = self._db.execute(
+                "SELECT study_instance_uid, instances, missing FROM study WHERE vanished = 0"
+                f" AND study_instance_uid IN ({marks(part)})",
+                part,
+            )
+            found |= {uid: (instances, missing) for uid, instances, missing in rows}
+        return found
+
     def studies(self) -> int:
         """Return how many studies are known."""
         return int(self._db.execute("SELECT count(*) FROM study").fetchone()[0])

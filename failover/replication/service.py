@@ -147,13 +147,15 @@ class ReplicationService:
 
     def handlers(self) -> dict[str, Handler]:
         """`numbers` and `metrics` for the router's status and /metrics; `hear`: an operator has spoken;
-        `owed.progress` and `vanished.list` for the list of what is owed."""
+        `owed.progress` and `vanished.list` for the list of what is owed, `studies.shown` for what is split.
+        """
         return {
             "numbers": self._answer_numbers,
             "metrics": self._answer_metrics,
             "hear": self._answer_hear,
             "owed.progress": self._answer_progress,
             "vanished.list": self._answer_vanished,
+            "studies.shown": self._answer_shown,
         }
 
     async def _answer_hear(self, _params: Json) -> Json:
@@ -177,6 +179,16 @@ class ReplicationService:
         reckoning = self._inventory.reckoning
         page = reckoning.vanished_page(int(params.get("limit", 100)), str(params.get("after") or ""))
         return {"objects": page, "count": reckoning.vanished_objects()}
+
+    async def _answer_shown(self, params: Json) -> Json:
+        assert self._inventory is not None
+        shown = self._inventory.shown([str(uid) for uid in params.get("study_instance_uids") or []])
+        return {
+            "studies": {
+                uid: {"instances": instances, "missing": missing}
+                for uid, (instances, missing) in shown.items()
+            }
+        }
 
     async def _answer_metrics(self, _params: Json) -> Json:
         return {"text": generate_latest(self._metrics.registry).decode()}

@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 from typing import Any
 
-from failover.admin.questions import OwedQuestion, QuarantineQuestion
+from failover.admin.questions import OwedQuestion, QuarantineQuestion, SplitQuestion
 from failover.admin.requests import DecisionRequest, Json, RouteRequest
 from failover.aio import Signal
 from failover.clock import Clock, ManualClock, rfc3339
@@ -69,6 +69,7 @@ class FakeOperations:
         self.questions: list[OwedQuestion | QuarantineQuestion] = []
         self.owed_pages: dict[str | None, Json] = {}
         self.quarantined: list[Json] = []
+        self.split_studies: list[Json] = []
 
     def status(self) -> Json:
         if self.breaks is not None:
@@ -107,6 +108,10 @@ class FakeOperations:
         if self.breaks is not None:
             raise self.breaks
         return self.owed_pages.get(question.after, {"objects": [], "next": None})
+
+    async def split(self, question: SplitQuestion) -> Json:
+        self.questions.append(question)
+        return {"studies": self.split_studies, "next": None}
 
     async def quarantine(self, question: QuarantineQuestion) -> Json:
         self.questions.append(question)

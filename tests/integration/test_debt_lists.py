@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from failover.admin.questions import OwedQuestion, OwedState, QuarantineQuestion
+from failover.admin.questions import OwedQuestion, OwedState, QuarantineQuestion, SplitQuestion
 from failover.app.debt_lists import DebtLists
+from failover.app.samples import part10
 from failover.clock import SystemClock, parse_rfc3339
 from failover.control import Json
 from failover.errors import Refused
@@ -75,6 +76,42 @@ async def test_an_outage_can_be_followed_object_by_object_until_all_is_proven(tm
             proven = (await owed(site, OwedState.PROVEN))["objects"]
             assert {one["sop_instance_uid"] for one in proven} == uids
             assert all(one["times_sent"] >= 1 and one["since"] and not one["next_attempt"] for one in proven)
+
+
+async def test_a_study_split_by_an_outage_is_listed_until_it_is_whole(tmp_path: Path) -> None:
+    """Given half a study on the primary when it dies, and the other half and a new study in the archive."""
+    samples = samples_of_today()
+    series = [one for one in samples if one.StudyInstanceUID == samples[0].StudyInstanceUID]
+    other = next(one for one in samples if one.StudyInstanceUID != samples[0].StudyInstanceUID)
+    there, meanwhile = series[0], series[1:3]
+    assert len(meanwhile) == 2
+    port = free_port()
+    with Orthanc() as primary:
+        primary.upload(part10(there))
+        async with a_site(tmp_path, {"web": {"url": primary.url}, **dicom_side(primary)}, port) as site:
+            await until(site.covered, "the first part is in the archive")
+            assert (await lists(site).split(SplitQuestion()))["studies"] == []
+            await asyncio.to_thread(primary.kill)
+            site.router.word.update(phase="on_backup", primary={"web": "down", "dicom": "down"})
+            archive = DicomPeer(Address("127.0.0.1", port), AeTitle("MINIPACS"))
+            await store(archive, [*meanwhile, other], tmp_path)
+
+            answer = await lists(site).split(SplitQuestion())
+            (study,) = answer["studies"]
+            assert study["study_instance_uid"] == str(series[0].StudyInstanceUID)
+            assert (study["owed"] + study["sent"], study["refused"], study["held"]) == (2, 0, 3)
+            assert (study["on_primary"], study["to_fetch"]) == (1, 0)
+            assert parse_rfc3339(study["since"])
+            assert (await lists(site).split(SplitQuestion(1)))["next"] == study["study_instance_uid"]
+            assert (await lists(site).split(SplitQuestion(1, study["study_instance_uid"])))["studies"] == []
+
+            await asyncio.to_thread(primary.restart)
+            site.router.word.update(primary={"web": "up", "dicom": "up"})
+
+            async def whole() -> bool:
+                return (await lists(site).split(SplitQuestion()))["studies"] == [] and await site.lag() == 0
+
+            await until(whole, "the study is whole")
 
 
 async def test_what_vanished_and_what_was_deleted_is_listed(tmp_path: Path) -> None:

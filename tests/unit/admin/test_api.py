@@ -14,7 +14,7 @@ from aiohttp.test_utils import TestServer
 
 from failover.admin.api import admin_app
 from failover.admin.headline import with_headline
-from failover.admin.questions import OwedQuestion, OwedState, QuarantineQuestion
+from failover.admin.questions import OwedQuestion, OwedState, QuarantineQuestion, SplitQuestion
 from failover.config.schema import ListenAdmin
 from failover.errors import ControlUnreachable
 from tests.fakes.operations import FakeOperations, calm_status
@@ -232,10 +232,12 @@ async def test_what_is_owed_is_asked_for_by_state_and_page(door: Door) -> None:
     )
     assert (await door.ask("GET", "/api/owed"))[0] == 200
     assert (await door.ask("GET", "/api/quarantine?after=7"))[0] == 200
+    assert await door.ask("GET", "/api/split?limit=3&after=1.2") == (200, {"studies": [], "next": None})
     assert door.operations.questions == [
         OwedQuestion(OwedState.REFUSED, 5, "1.2"),
         OwedQuestion(None, 100, None),
         QuarantineQuestion(100, 7),
+        SplitQuestion(3, "1.2"),
     ]
 
 
@@ -250,6 +252,8 @@ async def test_what_is_owed_is_asked_for_by_state_and_page(door: Door) -> None:
         "owed?after=1.2%27",
         "owed?after=" + "1" * 65,
         "owed?sate=owed",
+        "split?after=x",
+        "split?state=owed",
         "quarantine?after=1.2",
         "quarantine?limit=101",
         "quarantine?state=owed",
@@ -263,7 +267,7 @@ async def test_a_list_asked_for_wrongly_is_a_sentence(door: Door, question: str)
 
 
 async def test_lists_want_the_token_and_an_archive_that_answers(locked: Door, door: Door) -> None:
-    for path in ("/api/owed", "/api/quarantine"):
+    for path in ("/api/owed", "/api/split", "/api/quarantine"):
         assert (await locked.ask("GET", path))[0] == 401
     assert locked.operations.questions == []
     door.operations.breaks = ControlUnreachable("the archive does not answer")

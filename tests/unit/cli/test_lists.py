@@ -8,7 +8,7 @@ from typing import Any
 
 from typer.testing import Result
 
-from failover.admin.questions import OwedQuestion, OwedState
+from failover.admin.questions import OwedQuestion, OwedState, SplitQuestion
 from tests.fakes.operations import FakeOperations
 from tests.unit.cli.conftest import Running
 
@@ -101,3 +101,19 @@ def test_quarantine_shows_both_versions_by_what_differs(failover: Failover, rout
         assert words in output
     facts = failover("quarantine", "--json", "--admin", router.url)
     assert json.loads(facts.stdout)["objects"] == [one]
+
+
+def test_split_studies_are_listed_with_what_each_side_lacks(failover: Failover, router: Running) -> None:
+    assert "no study is split" in failover("owed", "--split", "--admin", router.url).output
+    study = {
+        "study_instance_uid": "1.2.3", "since": "2026-01-01T03:04:05.000Z", "held": 9,
+        "owed": 4, "sent": 1, "refused": 0, "on_primary": None, "to_fetch": 2,
+    }  # fmt: skip
+    router.act(lambda operations: operations.split_studies.append(study))
+    output = failover("owed", "--split", "--admin", router.url).output
+    assert "1.2.3" in output
+    assert output.splitlines()[1].split()[-6:-1] == ["4", "1", "0", "?", "2"]
+    told = failover("owed", "--split", "--json", "--limit", "5", "--admin", router.url)
+    assert json.loads(told.stdout)["studies"] == [study]
+    assert router.operations.questions[-1] == SplitQuestion(5, None)
+    assert failover("owed", "--split", "--state", "sent", "--admin", router.url).exit_code == 2
