@@ -6,6 +6,7 @@ per exchange, made when an answer begins that `whole` did not pass on.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 import structlog
@@ -50,6 +51,7 @@ def whole(exchange: Exchange, attempt: Attempt, head: AnswerHead, body: bytes) -
     exchange.leave(Outcome.ANSWERED, answered=True)
     length, keep = len(body), exchange.keeps()
     framing = rewrite.length_lines(length, keep=keep)
+    exchange.stage = Stage.ANSWERING
     caller.write(rewrite.answer_head(head, upstream, caller.place, framing) + body)
     exchange.finish(name, status, length, close=not keep)
     return True
@@ -224,7 +226,7 @@ class Answering:
     async def _pass_when_copied(self, copy: WebCopy, answer: Answer) -> None:
         await copy.ended.wait_until(lambda: copy.over, timeout_s=ACKNOWLEDGEMENT_WAITS_S)
         if self._exchange.stage is Stage.COPYING:
-            self._exchange.pass_whole(answer)
+            self._exchange.guarded(partial(self._exchange.pass_whole, answer))
 
 
 def _outcome(status: int) -> Outcome:

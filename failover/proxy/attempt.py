@@ -42,6 +42,7 @@ class Owner(Protocol):
     def switched(self, attempt: Attempt, head: AnswerHead, rest: bytes) -> None: ...
     def failed(self, attempt: Attempt, failure: Failure) -> None: ...
     def body_lost(self) -> None: ...
+    def fault(self, error: Exception) -> None: ...
 
 
 class Attempt:
@@ -192,6 +193,9 @@ class Attempt:
 
     def upstream_failed(self, error: Exception | None) -> None:
         self._owner.failed(self, Failure.BROKE)
+
+    def fault(self, error: Exception) -> None:
+        self._owner.fault(error)
 
     def _heard(self) -> None:
         self._owner.caller.stirred = True

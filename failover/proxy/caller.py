@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import struct
+from collections.abc import Callable
 from enum import IntEnum
 from typing import TYPE_CHECKING, Final
 
@@ -17,7 +18,7 @@ from failover.http.forwarded import forwarded_fields, is_trusted, origin
 from failover.http.framing import BodyReader, request_body
 from failover.http.head import RequestHead, head_end, parse_again, parse_request
 from failover.model import UpstreamName
-from failover.proxy import login, rewrite
+from failover.proxy import faults, login, rewrite
 from failover.proxy.connection import READ_BUFFER, Connection
 from failover.proxy.exchange import Exchange
 from failover.proxy.leads import Place
@@ -101,10 +102,15 @@ class CallerConnection(Connection):
         self._proxy.caller_came(self)
 
     def buffer_updated(self, nbytes: int) -> None:
+        try:
+            self._receive(bytes(READ_BUFFER[:nbytes]))
+        except Exception as error:
+            self.fault(error)
+
+    def _receive(self, data: bytes) -> None:
         phase = self.phase
         if phase >= Phase.LINGER:
             return
-        data = bytes(READ_BUFFER[:nbytes])
         self.stirred = True
         if phase is not Phase.EXCHANGE:
             self._buffer = self._buffer + data if self._buffer else data
@@ -139,7 +145,13 @@ class CallerConnection(Connection):
         self._proxy.caller_went(self)
         exchange, self.exchange = self.exchange, None
         if exchange is not None:
-            exchange.caller_left()
+            try:
+                exchange.caller_left()
+            except Exception as fault:
+                faults.report(fault)
+        self.drop_bound()
+
+    def drop_bound(self) -> None:
         for connection in self.bound.values():
             connection.drop()
         self.bound.clear()
@@ -147,13 +159,27 @@ class CallerConnection(Connection):
     def pause_writing(self) -> None:
         self.write_paused = True
         if self.exchange is not None:
-            self.exchange.caller_paused()
+            self._guarded(self.exchange.caller_paused)
 
     def resume_writing(self) -> None:
         self.write_paused = False
         self.stirred = True
         if self.exchange is not None:
-            self.exchange.caller_writable()
+            self._guarded(self.exchange.caller_writable)
+
+    def _guarded(self, callback: Callable[[], None]) -> None:
+        try:
+            callback()
+        except Exception as error:
+            self.fault(error)
+
+    def fault(self, error: Exception) -> None:
+        """Our own code failed: the request that met it ends now, and nobody else is harmed."""
+        if self.exchange is not None:
+            self.exchange.fault(error)
+        else:
+            faults.report(error)
+            self.abort()
 
     # -- requests
 
@@ -264,6 +290,8 @@ class CallerConnection(Connection):
         """Return the lines that tell the upstream who the caller is; the same ones for the same Host."""
         if self._trusted:
             source = origin(head, self._peer(), self._proxy.scheme, self._proxy.listen.trusted_proxies)
+            if source.address != self.address:
+                self.drop_bound()  # the proxy speaks for another caller now, who must not inherit a login
             self.address = source.address
             self._admitted = None
             self.place = Place(source.scheme, source.host, self._proxy.prefix)
@@ -341,7 +369,7 @@ class CallerConnection(Connection):
             self.resume_reading()
         if self._buffer:
             # Not from here: answers of our own would nest as deep as requests are pipelined.
-            asyncio.get_running_loop().call_soon(self._next)
+            asyncio.get_running_loop().call_soon(self._guarded, self._next)
 
     def abort(self) -> None:
         """End at once, by a reset; what was not sent is lost. `connection_lost` tells the exchange."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import structlog
@@ -17,7 +18,7 @@ from failover.health.passive import Outcome
 from failover.http.framing import BodyReader
 from failover.http.head import AnswerHead, RequestHead
 from failover.model import Service, UpstreamName, Verdict
-from failover.proxy import answering, challenge, patience, rewrite, silence
+from failover.proxy import answering, challenge, faults, patience, rewrite, silence
 from failover.proxy.answer import Answer
 from failover.proxy.answering import Answering
 from failover.proxy.attempt import Attempt
@@ -59,7 +60,7 @@ class Exchange:
         self.body: RequestBody | None = None
         if not reader.ended:
             keep = Keep.NONE if asked.kind is Kind.OTHER else Keep.SPOOL
-            self.body = RequestBody(keep, proxy.spool, self._body_moved)
+            self.body = RequestBody(keep, proxy.spool, partial(self.guarded, self._body_moved))
         self.pursuit = Pursuit(
             asked, proxy.reach(asked), admitted=admitted,
             logins=proxy.admission is not None and proxy.admission.logins,
@@ -101,10 +102,10 @@ class Exchange:
         try:
             admitted = await admission.check(self.head, self.caller.address)
         except Exception as error:  # whoever waits for it would wait for ever
-            _log.error("caller not checked", error=type(error).__name__)
+            faults.report(error)
             admitted = False
         self.pursuit.settle(admitted=admitted)
-        self.route_changed()
+        self.guarded(self.route_changed)
 
     def _again(self) -> None:
         """A wait is over: a new round."""
@@ -145,7 +146,14 @@ class Exchange:
 
     def _timer_over(self, callback: Callable[[], None]) -> None:
         self._timer = None
-        callback()
+        self.guarded(callback)
+
+    def guarded(self, callback: Callable[[], None]) -> None:
+        """Call what nobody above us would hear fail."""
+        try:
+            callback()
+        except Exception as error:
+            self.fault(error)
 
     def cancel_timer(self) -> None:
         if self._timer is not None:
@@ -277,11 +285,11 @@ class Exchange:
         now_s = self.proxy.clock.monotonic()
         self.do(self.pursuit.failed(attempt.name, failure, sent=sent, reused=reused, now_s=now_s))
 
-    def answers_itself(self, status: int, sentence: str) -> None:
+    def answers_itself(self, status: int, sentence: str, *, close: bool = False) -> None:
         """Let go of the upstream and answer `status`."""
         self._forget_answer()
         self.leave(Outcome.LEFT)
-        self._say(status, sentence)
+        self._say(status, sentence, close=close)
 
     def _may_go_on(self) -> bool:
         """The upstream is gone. Whether the other may give the answer, or its rest; else it is broken now."""
@@ -378,19 +386,33 @@ class Exchange:
         answer.pass_whole(self.caller, self.head, keep=self.keeps())
         self.finish(answer.upstream.name, answer.head.status, answer.body_bytes, close=answer.close)
 
+    def fault(self, error: Exception) -> None:
+        """Our own code failed: this request ends now, and nobody else is harmed."""
+        faults.report(error)
+        answer = self.response.answer
+        unbegun = self.stage <= Stage.ASKING and self.response.lost is None
+        try:
+            if self.stage is Stage.ENDED or not unbegun or (answer is not None and answer.begun):
+                self.caller.abort()
+            else:
+                self.answers_itself(500, "the router failed at this request", close=True)
+        except Exception as second:
+            faults.report(second)
+            self.caller.abort()
+
     def leave(self, outcome: Outcome, *, answered: bool = False) -> None:
         """Let go of the upstream."""
         attempt, self.attempt = self.attempt, None
         if attempt is not None:
             attempt.leave(outcome, answered=answered)
 
-    def _say(self, status: int, sentence: str, location: bytes | None = None) -> None:
+    def _say(self, status: int, sentence: str, location: bytes | None = None, *, close: bool = False) -> None:
         """Answer ourselves."""
         lost = self.response.lost
         if lost is not None:  # too late to say anything: never a short body that looks whole
             self.finish(lost.upstream.name, lost.head.status, lost.body_bytes, broken=True)
             return
-        keep = self.keeps()
+        keep = not close and self.keeps()
         head_only = self.head.method == b"HEAD"
         fields, page = (b"", None) if location is None else (b"Location: %b\r\n" % location, None)
         if status == 401:

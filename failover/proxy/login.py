@@ -16,7 +16,7 @@ from failover.credentials.sessions import LIFETIME_S
 from failover.http import cookies
 from failover.http.head import RequestHead
 from failover.model import UpstreamName
-from failover.proxy import rewrite
+from failover.proxy import faults, rewrite
 from failover.proxy.admission import Admission, Busy
 from failover.proxy.challenge import FORM, LOGIN, PAGE_FIELDS, own_path, page
 from failover.proxy.classify import OURS, Asked, WebRoute
@@ -126,7 +126,18 @@ class LoginExchange:
         elif self.asked.path == LOGOUT:
             self._answer(303, b"", self._cookie(b"", 0) + b"Location: %b\r\n" % LOGIN)
         else:
-            spawn(self._log_in(), name="log in")
+            spawn(self._guarded(), name="log in")
+
+    async def _guarded(self) -> None:
+        try:
+            await self._log_in()
+        except Exception as error:
+            self.fault(error)
+
+    def fault(self, error: Exception) -> None:
+        """Our own code failed: see `Exchange.fault`."""
+        faults.report(error)
+        self._answer(500, b"the router failed at this request\n")
 
     def _is_of_this_site(self) -> bool:
         """A page elsewhere must not log anybody in or out (Fetch metadata; RFC 6454 for older browsers)."""

@@ -36,6 +36,8 @@ class Opener(Protocol):
 
     def connected(self, connection: UpstreamConnection) -> None: ...
     def not_connected(self, error: Exception) -> None: ...
+    def fault(self, error: Exception) -> None:
+        """Our own code failed at it."""
 
 
 class Pool:
@@ -84,13 +86,16 @@ class Pool:
 
     async def _connect(self, opener: Opener) -> None:
         try:
-            async with asyncio.timeout(CONNECT_S):
-                await self._turn()
-                connection = await self._dial()
-        except (OSError, TimeoutError, TlsUnusable) as error:
-            opener.not_connected(error)
-            return
-        opener.connected(connection)
+            try:
+                async with asyncio.timeout(CONNECT_S):
+                    await self._turn()
+                    connection = await self._dial()
+            except (OSError, TimeoutError, TlsUnusable) as error:
+                opener.not_connected(error)
+            else:
+                opener.connected(connection)
+        except Exception as error:
+            opener.fault(error)
 
     async def _dial(self) -> UpstreamConnection:
         loop = asyncio.get_running_loop()

@@ -211,7 +211,10 @@ class Proxy:
         ended = 0
         for caller in list(self._callers):
             if caller.exchange is not None:
-                ended += caller.exchange.end_at(upstream)
+                try:
+                    ended += caller.exchange.end_at(upstream)
+                except Exception as error:
+                    caller.fault(error)
             bound = caller.bound.pop(upstream, None)
             if bound is not None:
                 bound.drop()
@@ -302,14 +305,20 @@ class Proxy:
             await self.board.changed.wait()
             for caller in list(self._callers):
                 if caller.exchange is not None:
-                    caller.exchange.route_changed()
+                    try:
+                        caller.exchange.route_changed()
+                    except Exception as error:
+                        caller.fault(error)
 
     async def _sweep(self) -> None:
         while True:
             await self.clock.sleep(SWEEP_S)
             now_s = self.clock.monotonic()
             for caller in list(self._callers):
-                caller.sweep(now_s)
+                try:
+                    caller.sweep(now_s)
+                except Exception as error:
+                    caller.fault(error)
             for pool in self.pools.values():
                 pool.sweep(now_s)
             self.access.flush()

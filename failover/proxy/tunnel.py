@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
+from failover.proxy import faults
 from failover.proxy.upstream import UpstreamConnection
 
 if TYPE_CHECKING:
@@ -104,6 +105,10 @@ class Tunnel:
 
     def upstream_ended(self) -> None:
         self.restart()
+
+    def fault(self, error: Exception) -> None:
+        faults.report(error)
+        self._caller.abort()  # inside a frame, perhaps: no Close of ours would be read
 
     def restart(self) -> None:
         """The upstream is gone, or is to be left: tell the page to connect again."""

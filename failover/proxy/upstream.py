@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 from failover.errors import MalformedHead, ProtocolError
 from failover.http.framing import BodyReader, UntilClose, answer_body, answer_has_body
 from failover.http.head import AnswerHead, head_end, parse_answer
+from failover.proxy import faults
 from failover.proxy.connection import READ_BUFFER, Connection
 
 if TYPE_CHECKING:
@@ -32,6 +33,8 @@ class Asker(Protocol):
     def switched(self, head: AnswerHead, rest: bytes) -> None: ...
     def upstream_failed(self, error: Exception | None) -> None: ...
     def upstream_writable(self) -> None: ...
+    def fault(self, error: Exception) -> None:
+        """Our own code failed at what came."""
 
 
 class Tunnelled(Protocol):
@@ -40,6 +43,7 @@ class Tunnelled(Protocol):
     def from_upstream(self, data: bytes) -> None: ...
     def upstream_ended(self) -> None: ...
     def upstream_writable(self) -> None: ...
+    def fault(self, error: Exception) -> None: ...
 
 
 class UpstreamConnection(Connection):
@@ -89,22 +93,31 @@ class UpstreamConnection(Connection):
 
     def buffer_updated(self, nbytes: int) -> None:
         data = bytes(READ_BUFFER[:nbytes])
-        if self.tunnel is not None:
-            self.tunnel.from_upstream(data)
-            return
-        if self.asker is None:
-            # An answer that nobody asked for could be read as that to the next request.
-            self.drop()
-            return
-        self.answered = True
+        tunnel, asker = self.tunnel, self.asker
         try:
-            if self._reader is None:
-                self._read_head(data)
+            if tunnel is not None:
+                tunnel.from_upstream(data)
+            elif asker is None:
+                # An answer that nobody asked for could be read as that to the next request.
+                self.drop()
             else:
-                self.asker.heard()
-                self._read_body(self._reader, data)
+                self.answered = True
+                if self._reader is None:
+                    self._read_head(data)
+                else:
+                    asker.heard()
+                    self._read_body(self._reader, data)
         except ProtocolError as error:
             self._fail(error)
+        except Exception as error:
+            self._fault(tunnel or asker, error)
+
+    def _fault(self, whose: Asker | Tunnelled | None, error: Exception) -> None:
+        self.drop()
+        if whose is not None:
+            whose.fault(error)
+        else:
+            faults.report(error)
 
     def _read_head(self, data: bytes) -> None:
         if self._head_bytes:
@@ -177,23 +190,28 @@ class UpstreamConnection(Connection):
         self.closed = True
         tunnel, asker, reader = self.tunnel, self.asker, self._reader
         self.pool.lost(self)
-        if tunnel is not None:
-            self.tunnel = None
-            tunnel.upstream_ended()
-        elif asker is not None:
-            if error is None and isinstance(reader, UntilClose):
-                reader.finish()
-                asker.answer_ended()
-            else:
-                self.asker = None
-                asker.upstream_failed(error)
+        try:
+            if tunnel is not None:
+                self.tunnel = None
+                tunnel.upstream_ended()
+            elif asker is not None:
+                if error is None and isinstance(reader, UntilClose):
+                    reader.finish()
+                    asker.answer_ended()
+                else:
+                    self.asker = None
+                    asker.upstream_failed(error)
+        except Exception as fault:
+            self._fault(tunnel or asker, fault)
 
     def pause_writing(self) -> None:
         self.write_paused = True
 
     def resume_writing(self) -> None:
         self.write_paused = False
-        if self.tunnel is not None:
-            self.tunnel.upstream_writable()
-        elif self.asker is not None:
-            self.asker.upstream_writable()
+        whose = self.tunnel or self.asker
+        if whose is not None:
+            try:
+                whose.upstream_writable()
+            except Exception as error:
+                self._fault(whose, error)
