@@ -262,6 +262,18 @@ class ArchiveMetrics:
             registry=r,
         )
         _from_zero(self.refused_stores, "disk_full", "unreadable", "conflict")
+        self.commitments = Counter(
+            "failover_archive_commitments",
+            "Reports of storage commitment: committed (all), failed (some or all), undelivered (given up)",
+            ("result",),
+            registry=r,
+        )
+        _from_zero(self.commitments, "committed", "failed", "undelivered")
+        self.commitments_waiting = Gauge(
+            "failover_archive_commitments_waiting",
+            "Requests for storage commitment that wait for a proof, or for who takes the report",
+            registry=r,
+        )
         self.compressed = Counter(
             "failover_archive_compressed",
             "Instances looked at by lossless compression: done, or why the original stays: no_pixels,"

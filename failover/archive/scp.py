@@ -1,4 +1,4 @@
-"""The archive's DICOM side: C-ECHO, C-STORE, C-FIND, C-MOVE and C-GET as an SCP, on our own upper layer.
+"""The archive's DICOM side: C-ECHO, C-STORE, C-FIND, C-MOVE, C-GET and storage commitment as an SCP.
 
 It turns messages into calls of `instances` and `index` and their outcomes into statuses (PS3.4 B.2.3, C.4).
 What is served is what the index shows; nothing is acknowledged before `instances` says that it is durable.
@@ -15,6 +15,8 @@ from typing import Final
 import structlog
 
 from failover.archive import find, sending
+from failover.archive.commitment import PUSH_MODEL
+from failover.archive.commitments import Commitments
 from failover.archive.decoders import Decoders
 from failover.archive.expected import ExpectedMoves
 from failover.archive.index import Held, Index
@@ -102,6 +104,7 @@ class Scp:
         index: Index,
         instances: Instances,
         expected: ExpectedMoves,
+        commitments: Commitments,
         metrics: ArchiveMetrics,
         clock: Clock,
         *,
@@ -116,6 +119,7 @@ class Scp:
         self._index = index
         self._instances = instances
         self._expected = expected
+        self._commitments = commitments
         self._metrics = metrics
         self._clock = clock
         self._calls_out_as = calls_out_as
@@ -130,6 +134,7 @@ class Scp:
     def change(self, callers: DicomCallers, destinations: Mapping[AeTitle, MoveDestination]) -> None:
         """Go by these callers and destinations from the next association or C-MOVE on."""
         self._callers, self._destinations = callers, destinations
+        self._commitments.change(destinations)
 
     async def stop(self, grace_s: float) -> None:
         await self._acceptor.stop(grace_s)
@@ -171,6 +176,8 @@ class Scp:
             return await self._get(association, message, context)
         if field == CommandField.C_MOVE_RQ and context.abstract_syntax in find.MOVE:
             return await self._move(association, message, context)
+        if field == CommandField.N_ACTION_RQ and context.abstract_syntax == PUSH_MODEL:
+            return await self._say(association, message, *await self._commit(association, message, context))
         if message.command.is_response:
             return Status.SUCCESS  # of a sub-operation that was given up: nobody waits for it
         return await self._say(association, message, Status.UNRECOGNIZED_OPERATION)
@@ -219,6 +226,25 @@ class Scp:
         return self._expected.origin(
             command.text(Tag.MOVE_ORIGINATOR_AE), command.number(Tag.MOVE_ORIGINATOR_MESSAGE_ID)
         )
+
+    async def _commit(
+        self, association: Association, message: Message, context: AcceptedContext
+    ) -> tuple[int, str | None]:
+        rq = association.request
+        via_router = rq.user.implementation_version == RELAY_VERSION
+        try:
+            return await self._commitments.answer(
+                message.command,
+                await association.whole_data_set(_MAX_IDENTIFIER_BYTES),
+                context.transfer_syntax,
+                rq.calling_ae,
+                self._calls_out_as if via_router else self._ae_title,  # what the modality called
+            )
+        except LimitExceeded as error:
+            return Status.OUT_OF_RESOURCES, str(error)
+        except StorageError as error:
+            _log.error("a request for commitment was not kept", error=str(error))
+            return Status.PROCESSING_FAILURE, "could not be written"
 
     # -- searching ----------------------------------------------------------------------------------
 
@@ -376,7 +402,7 @@ def _is_storage(abstract_syntax: str) -> bool:
 def _result(context: ProposedContext, rq: AssociateRq) -> ContextResult:
     """Answer one proposed context: services in little endian, objects as they come."""
     abstract, proposed = context.abstract_syntax, context.transfer_syntaxes
-    if abstract == VERIFICATION or abstract in find.FIND | find.GET | find.MOVE:
+    if abstract in (VERIFICATION, PUSH_MODEL) or abstract in find.FIND | find.GET | find.MOVE:
         chosen = next((syntax for syntax in _LITTLE if syntax in proposed), None)
     elif not _is_storage(abstract):
         return ContextResult(context.context_id, ContextOutcome.ABSTRACT_SYNTAX_NOT_SUPPORTED)

@@ -15,6 +15,7 @@ from aiohttp import web
 from prometheus_client import CollectorRegistry
 
 from failover.aio import cancel_and_wait, spawn
+from failover.archive.commitments import Commitments
 from failover.archive.compressor import Compressor
 from failover.archive.expected import ExpectedMoves
 from failover.archive.handlers import Handlers
@@ -81,6 +82,14 @@ class ArchiveService:
         handlers = Handlers(
             self._index, self._instances, ledger, expected, self._janitor, self._metrics, self._troubles
         )
+        self._commitments = Commitments(
+            self._index,
+            archive.move_destinations,
+            self._metrics,
+            clock,
+            by_primary=owes and archive.commitment == "primary",
+            wait_s=archive.commitment_wait,
+        )
         self._scp = Scp(
             archive.dicom,
             _callers(configuration),
@@ -88,6 +97,7 @@ class ArchiveService:
             self._index,
             self._instances,
             expected,
+            self._commitments,
             self._metrics,
             clock,
             calls_out_as=configuration.listen.dicom.ae_title,
@@ -115,6 +125,7 @@ class ArchiveService:
         await web.SockSite(self._web, web_socket).start()
         await self._scp.start(dicom)
         self._turns.append(spawn(self._janitor.run(), name="janitor"))
+        self._turns.append(spawn(self._commitments.run(), name="commitments"))
         if self._compressor is not None:
             self._turns.append(spawn(self._compressor.run(), name="compressor"))
         self._turns.append(spawn(self._janitor.look_through_index(), name="look through index"))

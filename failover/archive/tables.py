@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Final
 
-VERSION: Final = 4
+VERSION: Final = 5
 
 TABLES: Final = """
 CREATE TABLE studies (
@@ -123,6 +123,15 @@ CREATE TABLE compressed (               -- what compression has made of all that
   objects INTEGER NOT NULL, bytes_before INTEGER NOT NULL, bytes_after INTEGER NOT NULL
 ) STRICT;
 
+CREATE TABLE commitments (              -- what modalities ask for, until its report is delivered
+  id INTEGER PRIMARY KEY,
+  transaction_uid TEXT NOT NULL,
+  calling_ae TEXT NOT NULL, called_ae TEXT NOT NULL,
+  objects TEXT NOT NULL,                -- JSON: [[SOP class UID, SOP instance UID], ...]
+  asked_at REAL NOT NULL,
+  UNIQUE (transaction_uid, calling_ae)
+) STRICT;
+
 CREATE TABLE totals (                   -- one row: what the archive holds
   only INTEGER PRIMARY KEY CHECK (only = 1),
   instances INTEGER NOT NULL, studies INTEGER NOT NULL, bytes INTEGER NOT NULL
@@ -157,6 +166,16 @@ ALTER TABLE doomed ADD COLUMN not_before REAL NOT NULL DEFAULT 0;
 CREATE TABLE compressed (               -- what compression has made of all that it replaced, for ever
   modality TEXT PRIMARY KEY,
   objects INTEGER NOT NULL, bytes_before INTEGER NOT NULL, bytes_after INTEGER NOT NULL
+) STRICT;
+""",
+    4: """
+CREATE TABLE commitments (              -- what modalities ask for, until its report is delivered
+  id INTEGER PRIMARY KEY,
+  transaction_uid TEXT NOT NULL,
+  calling_ae TEXT NOT NULL, called_ae TEXT NOT NULL,
+  objects TEXT NOT NULL,                -- JSON: [[SOP class UID, SOP instance UID], ...]
+  asked_at REAL NOT NULL,
+  UNIQUE (transaction_uid, calling_ae)
 ) STRICT;
 """,
 }

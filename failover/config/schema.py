@@ -382,6 +382,12 @@ class Archive(Block):
     commitment: Literal["primary", "archive"] = Field(
         "primary", description="who must hold the objects before storage commitment is granted"
     )
+    commitment_wait: Duration = Field(
+        43200.0,
+        gt=0,
+        description="how long a commitment waits for its objects to be proven on the primary; what is not by "
+        "then is reported as failed. A report goes to the address of its modality in `move_destinations`",
+    )
     move_destinations: dict[Ae, MoveDestination] = Field(
         default_factory=dict, description="AE titles to which C-MOVE may send; none by default"
     )

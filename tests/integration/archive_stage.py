@@ -61,6 +61,8 @@ def configuration(
     web_callers: str = "[127.0.0.0/8]",
     max_store: str = "16GiB",
     compression: str = "jpeg-lossless",
+    commitment: str = "primary",
+    commitment_wait: str = "12h",
 ) -> Configuration:
     """Return a configuration as its file would say it."""
     primary = "primary: {dicom: {host: 127.0.0.1, port: 4242, ae_title: ORTHANC}}" if has_primary else ""
@@ -73,6 +75,8 @@ archive:
   access: {{dicom: {dicom_callers}, web: {{addresses: {web_callers}}}}}
   retention: {{min_free_bytes: {min_free}}}
   compression: {compression}
+  commitment: {commitment}
+  commitment_wait: {commitment_wait}
   move_destinations: {{{moves}}}
 """
     return parse(text, name="failover.yaml", folder=folder, archive_alone=True)

@@ -25,8 +25,8 @@ from pynetdicom.association import Association
 from pynetdicom.sop_class import (
     CTImageStorage,
     ModalityPerformedProcedureStep,
+    ModalityWorklistInformationFind,
     PatientRootQueryRetrieveInformationModelFind,
-    StorageCommitmentPushModel,
     StudyRootQueryRetrieveInformationModelFind,
     StudyRootQueryRetrieveInformationModelGet,
     StudyRootQueryRetrieveInformationModelMove,
@@ -143,7 +143,7 @@ def _data_set_at(content: bytes) -> int:
 async def test_services_that_are_not_ours_are_not_accepted(stage: Stage) -> None:
     def work() -> list[str]:
         wanted = [(ModalityPerformedProcedureStep, [ImplicitVRLittleEndian]),
-                  (StorageCommitmentPushModel, [ImplicitVRLittleEndian]),
+                  (ModalityWorklistInformationFind, [ImplicitVRLittleEndian]),
                   (Verification, [ImplicitVRLittleEndian])]  # fmt: skip
         with associated(stage, *wanted) as association:
             return [str(context.abstract_syntax) for context in association.accepted_contexts]

@@ -212,7 +212,7 @@ async def test_an_index_of_the_version_before_is_upgraded_with_its_debt(make_roo
             "DROP TABLE rejected; DROP INDEX instances_paid_off;"
             " DROP INDEX instances_to_compress; ALTER TABLE instances DROP COLUMN compression;"
             " ALTER TABLE instances DROP COLUMN arrived; ALTER TABLE instances DROP COLUMN arrived_digest;"
-            " DROP TABLE compressed; ALTER TABLE doomed DROP COLUMN not_before;"
+            " DROP TABLE compressed; DROP TABLE commitments; ALTER TABLE doomed DROP COLUMN not_before;"
             " ALTER TABLE instances DROP COLUMN state_since; PRAGMA user_version = 1;"
         )
     upgraded = make_room()
