@@ -12,6 +12,17 @@ class FailoverError(Exception):
     """Root of all errors that this package raises on purpose."""
 
 
+def whence(error: BaseException) -> str:
+    """Return the innermost places of `error`, for a log: no message, no value, which may be a patient's."""
+    places: list[str] = []
+    trace = error.__traceback__
+    while trace is not None:
+        code = trace.tb_frame.f_code
+        places.append(f"{Path(code.co_filename).name}:{trace.tb_lineno} {code.co_name}")
+        trace = trace.tb_next
+    return " < ".join(reversed(places[-4:]))
+
+
 # -- what the operator can mend ---------------------------------------------------------------------
 
 

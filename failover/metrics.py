@@ -174,11 +174,12 @@ class RouterMetrics:
         # relay
         self.dicom_associations = Counter(
             "failover_dicom_associations",
-            "Associations of callers: accepted, rejected, over_limit, refused_by_upstream, aborted",
+            "Associations of callers: accepted, rejected, over_limit, refused_by_upstream, aborted, "
+            "failed (ended by a fault of ours)",
             ("upstream", "result"),
             registry=r,
         )
-        for result in ("rejected", "over_limit"):
+        for result in ("rejected", "over_limit", "failed"):
             self.dicom_associations.labels("none", result)
         self.dicom_open = Gauge(
             "failover_dicom_associations_open", "Associations of callers open now", registry=r

@@ -31,6 +31,9 @@ _log = structlog.get_logger(__name__)
 MEMORY_PER_BODY_BYTES: Final = 2 * 2**20
 # Bytes that wait for the disk before the writer is asked to pause (`KeptBody.busy`).
 _PENDING_HIGH_BYTES: Final = 2 * 2**20
+# Pieces below this are gathered: each one kept for itself costs some 300 bytes that nobody counts.
+_SMALL_BYTES: Final = 1024
+_GATHERED_BYTES: Final = 64 * 1024
 
 
 class Spool:
@@ -120,7 +123,7 @@ class KeptBody:
         self._chunks: list[Bytes] | None = []  # the whole body, while it is in memory
         self._pending: deque[tuple[int, Bytes]] = deque()  # (place, bytes) on their way to the disk
         self._pending_bytes = 0
-        self._writing = False
+        self._writing = 0  # how many of `_pending` a thread has in its hands
         self._descriptor: int | None = None
         self.on_disk_bytes = 0  # written and readable
         self._closed = False
@@ -135,17 +138,20 @@ class KeptBody:
         return self._pending_bytes > _PENDING_HIGH_BYTES
 
     def append(self, data: Bytes) -> None:
-        """Keep `data`, not a copy: it must not change any more.
+        """Keep `data`, of larger pieces not a copy: it must not change any more.
 
         Raises SpoolFull; then nothing of `data` was kept and what was kept before stays.
         """
         if self.failed:
             raise SpoolFull("the spool's disk has no room")
         count = len(data)
+        if not count:
+            return
         chunks = self._chunks
         if chunks is not None:
             if self.length_bytes + count <= MEMORY_PER_BODY_BYTES and self._spool.take_memory(count):
-                chunks.append(data)
+                if not (chunks and _gather(chunks[-1], data)):
+                    chunks.append(_gatherable(data))
                 self.length_bytes += count
                 return
             self._move_to_disk(chunks)
@@ -169,7 +175,9 @@ class KeptBody:
             self._enqueue(chunk)
 
     def _enqueue(self, data: Bytes) -> None:
-        self._pending.append((self.length_bytes, data))
+        untouched = len(self._pending) > self._writing
+        if not (untouched and _gather(self._pending[-1][1], data)):
+            self._pending.append((self.length_bytes, _gatherable(data)))
         self._pending_bytes += len(data)
         self.length_bytes += len(data)
         if not self._writing:
@@ -177,7 +185,7 @@ class KeptBody:
 
     def _write_on(self) -> None:
         batch = list(self._pending)
-        self._writing = True
+        self._writing = len(batch)
         assert self._descriptor is not None
         future = asyncio.get_running_loop().run_in_executor(
             self._spool.executor, _write_all, self._descriptor, batch
@@ -185,7 +193,7 @@ class KeptBody:
         future.add_done_callback(lambda done: self._written(len(batch), done))
 
     def _written(self, count: int, done: asyncio.Future[None]) -> None:
-        self._writing = False
+        self._writing = 0
         error = None if done.cancelled() else done.exception()
         if self._closed:
             self._close_file()
@@ -256,6 +264,23 @@ class KeptBody:
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None
+
+
+class _Gathered(bytearray):
+    """Small pieces, one after the other; a bytearray that was handed in is another's and must not grow."""
+
+
+def _gatherable(data: Bytes) -> Bytes:
+    """Return what is kept of `data`: itself, or a small one as what others can be gathered in."""
+    return data if len(data) >= _SMALL_BYTES else _Gathered(data)
+
+
+def _gather(last: Bytes, data: Bytes) -> bool:
+    """Add a small `data` to `last` if that gathers small ones and has room. Returns whether it did."""
+    if len(data) >= _SMALL_BYTES or not isinstance(last, _Gathered) or len(last) >= _GATHERED_BYTES:
+        return False
+    last += data
+    return True
 
 
 def _write_all(descriptor: int, batch: list[tuple[int, Bytes]]) -> None:

@@ -36,7 +36,8 @@ from failover.dicom.negotiation import (
 from failover.dicom.pdu import AssociateRq, ContextResult
 from failover.dicom.turned_away import Cause, TurnedAway
 from failover.doors import Door, HandshakeLimits, Handshakes
-from failover.errors import AssociationEnded
+from failover.errors import AssociationEnded, whence
+from failover.seldom import Seldom
 from failover.tls import ServerIdentity
 
 __all__ = [
@@ -95,13 +96,18 @@ class Acceptor:
         known_ae_titles: Collection[str] = (),
         name: str = "acceptor",
         turned_away: Callable[[Cause], None] | None = None,
+        failed: Callable[[], None] | None = None,
     ) -> None:
+        """`turned_away` is told of each association refused for want of room, `failed` of each one that a
+        fault of ours ended."""
         self._limits = limits
         self._admit, self._accept, self._serve = admit, accept, serve
         self._clock = clock
         self._known = frozenset(known_ae_titles)
         self._name = name
         self._turned_away = TurnedAway(name, clock, turned_away)
+        self._failed = failed
+        self._rejections, self._faults = Seldom(clock), Seldom(clock)
         self._server: asyncio.Server | None = None
         self._door: Door | None = None
         self._reaper: asyncio.Task[None] | None = None
@@ -185,6 +191,7 @@ class Acceptor:
             artim_s=self._limits.artim_s,
             opened=self._opened,
             closed=self._closed,
+            failed=self._fault,
         )
 
     def _opened(self, connection: Connection) -> None:
@@ -216,10 +223,28 @@ class Acceptor:
         self._half_open.pop(connection, None)
 
     async def _run(self, connection: Connection) -> None:
+        """Run one association from its RQ to its end. A fault of ours ends it at once, and no other."""
         try:
-            rq = await connection.handshake()
+            await self._run_to_end(connection)
         except AssociationEnded:
-            return
+            pass  # before there was an association
+        except Exception as error:
+            self._fault(error)
+            connection.fail_inside()
+
+    def _fault(self, error: Exception) -> None:
+        """Count and log a fault in our own code: where it happened, and nothing of what peers sent."""
+        if self._failed is not None:
+            self._failed()
+        where = whence(error)
+        count = self._faults.due(where)
+        if count:
+            _log.error(
+                "failed inside", acceptor=self._name, error=type(error).__name__, where=where, count=count
+            )
+
+    async def _run_to_end(self, connection: Connection) -> None:
+        rq = await connection.handshake()
         assert isinstance(rq, AssociateRq)
         if connection.ended is not None:
             return
@@ -265,8 +290,8 @@ class Acceptor:
             await self._serve(association)
         except AssociationEnded as ended:
             _log.info("association ended", acceptor=self._name, calling=rq.calling_ae, why=str(ended))
-        except BaseException:
-            connection.abort("failed inside")
+        except asyncio.CancelledError:
+            connection.abort("shutting down")
             raise
         if connection.released:
             connection.respond_release()
@@ -286,19 +311,24 @@ class Acceptor:
             await cancel_and_wait(accepting)
         if accepting.cancelled():
             return None
-        if accepting.exception() is not None:  # logged by `spawn`: a fault of ours, not of the requestor
+        outcome = accepting.result()
+        if isinstance(outcome, Exception):
+            self._fault(outcome)  # not the requestor's: it may try again
             return TEMPORARY_CONGESTION
-        return accepting.result()
+        return outcome
 
     def _reject(self, connection: Connection, rq: AssociateRq, rejection: Rejection) -> None:
-        _log.info(
-            "association rejected",
-            acceptor=self._name,
-            peer=connection.peer_host,
-            calling=rq.calling_ae,
-            called=rq.called_ae,
-            why=rejection.sentence,
-        )
+        count = self._rejections.due(f"{rq.calling_ae} {rejection.sentence}")
+        if count:
+            _log.warning(
+                "association rejected",
+                acceptor=self._name,
+                peer=connection.peer_host,
+                calling=rq.calling_ae,
+                called=rq.called_ae,
+                why=rejection.sentence,
+                count=count,
+            )
         connection.send_rj(rejection)
 
     def _over_limit(self, rq: AssociateRq, host: str) -> Cause | None:
@@ -323,22 +353,24 @@ class Acceptor:
         while True:
             await self._clock.sleep(_REAP_EVERY_S)
             now = self._clock.monotonic()
-            for connection in [*self._half_open]:
+            for connection in [*self._half_open, *self._open]:
                 deadline = connection.artim_deadline_s
                 if deadline is not None and now >= deadline:
                     connection.expire_artim()
                     connection.drop()
             for connection, association in [*self._open.items()]:
-                began = connection.pdu_began_s
-                if began is not None and now - began > _PDU_TIMEOUT_S:
+                if connection.unfinished_s(now) > _PDU_TIMEOUT_S:
                     connection.abort("a PDU took too long")
                 elif association and association.stalled_s(now) > self._limits.idle_timeout_s:
                     _log.info("idle association aborted", acceptor=self._name, peer=connection.peer_host)
                     connection.abort("idle for too long")
 
 
-async def _awaited(answer: Awaitable[Answer]) -> Answer:
-    return await answer
+async def _awaited(answer: Awaitable[Answer]) -> Answer | Exception:
+    try:
+        return await answer
+    except Exception as error:
+        return error
 
 
 def _count_down(counter: Counter[str], key: str) -> None:

@@ -21,7 +21,7 @@ from failover.dicom import pdu as p
 from failover.dicom.association import Effect, Event, State, UpperLayer
 from failover.dicom.dimse import CommandField, Fragment, Message, MessageAssembler
 from failover.dicom.negotiation import Rejection, provider_rejection
-from failover.errors import AssociationEnded, MalformedMessage, MalformedPdu, ProtocolError
+from failover.errors import AssociationEnded, MalformedMessage, MalformedPdu, ProtocolError, whence
 
 _log = structlog.get_logger(__name__)
 _REQUESTOR_CLOSE_S: Final = 2.0  # after our A-ABORT: then the connection is dropped
@@ -62,13 +62,13 @@ class Connection(asyncio.BufferedProtocol):
         artim_s: float = 10.0,
         opened: Callable[[Connection], None] | None = None,
         closed: Callable[[Connection], None] | None = None,
+        failed: Callable[[Exception], None] | None = None,
     ) -> None:
         self.max_pdu_bytes = max_pdu_bytes
         self.peer_host = ""
         self.machine = UpperLayer(requestor=requestor)
         self.artim_deadline_s: float | None = None
         self.last_moved_s = clock.monotonic()  # a byte came or went
-        self.pdu_began_s: float | None = None  # since when a PDU is unfinished
         self.rejection: Rejection | None = None  # what SEND_RJ sends
         self.assembler: MessageAssembler | None = None  # from the AC on
         self.cancelled: set[int] = set()
@@ -77,7 +77,7 @@ class Connection(asyncio.BufferedProtocol):
         self.listener: Callable[[], None] | None = None  # called when something arrived, drained or ended
         self._clock = clock
         self._artim_s = artim_s
-        self._opened, self._closed = opened, closed
+        self._opened, self._closed, self._failed = opened, closed, failed
         self._reader: p.PduReader | None = p.PduReader(max_pdu_bytes)
         self._buffer = _read_buffer()
         self._transport: asyncio.Transport | None = None
@@ -87,7 +87,8 @@ class Connection(asyncio.BufferedProtocol):
         self._outgoing: p.AssociateRq | p.AssociateAc | None = None
         self._queue: deque[Message | Fragment] = deque()
         self._queued_bytes = 0
-        self._reading_paused = False
+        self._pdu_began_s: float | None = None  # since when a PDU is unfinished
+        self._paused_s: float | None = None  # since when we do not read
         self._writing_paused = False
         self._writes = 0
         self._arrived: list[asyncio.Future[None]] = []  # one for each who waits
@@ -137,11 +138,18 @@ class Connection(asyncio.BufferedProtocol):
             return None
         item = self._queue.popleft()
         self._queued_bytes -= _size(item)
-        if self._reading_paused and self._queued_bytes <= QUEUE_LOW_BYTES and self._transport is not None:
-            self._reading_paused = False
-            with contextlib.suppress(RuntimeError):
-                self._transport.resume_reading()
+        if self._paused_s is not None and self._queued_bytes <= QUEUE_LOW_BYTES:
+            self._resume_reading()
         return item
+
+    def unfinished_s(self, now_s: float) -> float:
+        """Return for how long the peer has been at a PDU that it has not ended; 0 when there is none.
+
+        Time in which we did not read is ours, not the peer's.
+        """
+        if self._pdu_began_s is None:
+            return 0.0
+        return (now_s if self._paused_s is None else self._paused_s) - self._pdu_began_s
 
     @property
     def has_queued(self) -> bool:
@@ -207,6 +215,11 @@ class Connection(asyncio.BufferedProtocol):
             self._step(Event.INVALID_PDU_ARRIVED)
         self.end(why)
 
+    def fail_inside(self) -> None:
+        """A-ABORT by the service-provider, without a reason: our own code broke."""
+        self.listener = None  # it may be what broke
+        self.abort_as_provider(p.AbortReason.NOT_SPECIFIED, "failed inside")
+
     def expire_artim(self) -> None:
         self.artim_deadline_s = None
         with contextlib.suppress(ProtocolError):
@@ -214,9 +227,22 @@ class Connection(asyncio.BufferedProtocol):
         self.end("no A-ASSOCIATE-RQ in time")
 
     def close(self) -> None:
-        """Close the transport; what was written still goes out."""
-        if self._transport is not None:
-            self._transport.close()
+        """Close the transport; what was written still goes out, if the peer takes it within ARTIM.
+
+        Sta1 has no ARTIM, but a transport that waits for its last bytes to be taken is not closed yet.
+        """
+        if self._transport is None:
+            return
+        self._transport.close()
+        if self.artim_deadline_s is None:
+            self.artim_deadline_s = self._clock.monotonic() + self._artim_s
+            if self._transport is not None and self._transport.get_write_buffer_size():
+                self._drop_in_time()
+
+    def _drop_in_time(self) -> None:
+        """An acceptor has a reaper, a requestor only this."""
+        if self.machine.requestor:
+            asyncio.get_running_loop().call_later(_REQUESTOR_CLOSE_S, self.drop)
 
     def drop(self) -> None:
         """Close the transport at once, without what was not sent yet."""
@@ -289,10 +315,21 @@ class Connection(asyncio.BufferedProtocol):
             _log.warning("peer broke the protocol", peer=self.peer_host, why=str(error))
             self.abort_as_provider(reason, f"broke the protocol: {error}")
             return
+        except Exception as error:
+            self._fault(error)
+            return
         if not reader.held_bytes:
-            self.pdu_began_s = None
-        elif self.pdu_began_s is None:
-            self.pdu_began_s = self.last_moved_s
+            self._pdu_began_s = None
+        elif self._pdu_began_s is None:
+            self._pdu_began_s = self.last_moved_s
+
+    def _fault(self, error: Exception) -> None:
+        """Our own code broke on what arrived: this association ends at once, and no other."""
+        if self._failed is not None:
+            self._failed(error)
+        else:
+            _log.error("failed inside", error=type(error).__name__, where=whence(error))
+        self.fail_inside()
 
     def eof_received(self) -> bool:
         return False
@@ -319,7 +356,7 @@ class Connection(asyncio.BufferedProtocol):
     # -- the machine --------------------------------------------------------------------------------
 
     def _receive(self, unit: p.Pdu) -> None:
-        self.pdu_began_s = None
+        self._pdu_began_s = None
         match unit:
             case p.PDataTf():
                 if self.machine.state is State.ESTABLISHED or self.machine.state is State.AWAITING_RELEASE_RP:
@@ -375,10 +412,19 @@ class Connection(asyncio.BufferedProtocol):
                     self.cancelled.discard(item.command.message_id)
             self._queue.append(item)
             self._queued_bytes += _size(item)
-        if self._queued_bytes > QUEUE_HIGH_BYTES and not self._reading_paused and self._transport is not None:
-            self._reading_paused = True
+        if self._queued_bytes > QUEUE_HIGH_BYTES and self._paused_s is None and self._transport is not None:
+            self._paused_s = self._clock.monotonic()
             self._transport.pause_reading()
         self._wake()
+
+    def _resume_reading(self) -> None:
+        if self._paused_s is None or self._transport is None:
+            return
+        if self._pdu_began_s is not None:
+            self._pdu_began_s += self._clock.monotonic() - self._paused_s
+        self._paused_s = None
+        with contextlib.suppress(RuntimeError):
+            self._transport.resume_reading()
 
     def _step(self, event: Event, *, acceptable: bool = True) -> None:
         for effect in self.machine.step(event, acceptable=acceptable):
@@ -409,11 +455,9 @@ class Connection(asyncio.BufferedProtocol):
                 self.end("broke the protocol")
             case Effect.START_ARTIM:
                 self.artim_deadline_s = self._clock.monotonic() + self._artim_s
-                if self.machine.state is State.AWAITING_CLOSE and self._reading_paused and self._transport:
-                    self._reading_paused = False
-                    self._transport.resume_reading()  # else we would not see the peer close
-                if self.machine.requestor:  # an acceptor has a reaper, a requestor only this
-                    asyncio.get_running_loop().call_later(_REQUESTOR_CLOSE_S, self.drop)
+                if self.machine.state is State.AWAITING_CLOSE:
+                    self._resume_reading()  # else we would not see the peer close
+                self._drop_in_time()
             case Effect.STOP_ARTIM:
                 self.artim_deadline_s = None
             case Effect.CLOSE:

@@ -396,7 +396,10 @@ class MessageAssembler:
             return self._receive_command(pdv)
         if not self._in_data_set:
             raise MalformedMessage("a fragment of a data set that no command set announced")
-        self._in_data_set = not pdv.is_last
+        if pdv.is_last:
+            self._in_data_set = False
+        elif not pdv.fragment:
+            return None  # it says nothing, and a peer may send any number of them
         return Fragment(pdv.fragment, pdv.is_last)
 
     def _receive_command(self, pdv: Pdv) -> Message | None:

@@ -60,6 +60,9 @@ CALLED_AE_NOT_RECOGNIZED: Final = Rejection(1, 1, 7, "called AE title not recogn
 PROTOCOL_VERSION_NOT_SUPPORTED: Final = Rejection(1, 2, 2, "protocol version not supported")
 TEMPORARY_CONGESTION: Final = Rejection(2, 3, 1, "temporary congestion")
 LOCAL_LIMIT_EXCEEDED: Final = Rejection(2, 3, 2, "local limit exceeded")
+# PS3.8 D.1 names no least value, but to obey one of 7 makes a PDU of each byte. DCMTK takes none below 4096.
+LEAST_MAX_PDU_BYTES: Final = 1024
+MAX_LENGTH_TOO_SMALL: Final = Rejection(1, 2, 1, f"its maximum length is below {LEAST_MAX_PDU_BYTES} bytes")
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +93,8 @@ def provider_rejection(rq: AssociateRq) -> Rejection | None:
         return PROTOCOL_VERSION_NOT_SUPPORTED
     if rq.application_context != APPLICATION_CONTEXT:
         return APPLICATION_CONTEXT_NOT_SUPPORTED
+    if is_too_small(rq.user.max_pdu_bytes):
+        return MAX_LENGTH_TOO_SMALL
     for title, rejection in (
         (rq.called_ae, CALLED_AE_NOT_RECOGNIZED),
         (rq.calling_ae, CALLING_AE_NOT_RECOGNIZED),
@@ -99,6 +104,11 @@ def provider_rejection(rq: AssociateRq) -> Rejection | None:
         except ValueError:
             return rejection
     return None
+
+
+def is_too_small(max_pdu_bytes: int) -> bool:
+    """Whether a peer's maximum length is one that we do not obey; 0 means no limit (PS3.8 D.1.1)."""
+    return 0 < max_pdu_bytes < LEAST_MAX_PDU_BYTES
 
 
 def choose_contexts(rq: AssociateRq, supported: Callable[[str], Sequence[str]]) -> list[ContextResult]:

@@ -11,9 +11,12 @@ from failover.dicom.exchange import Association
 from failover.dicom.negotiation import (
     IMPLEMENTATION_CLASS_UID,
     IMPLEMENTATION_VERSION,
+    MAX_LENGTH_TOO_SMALL,
     agreed_contexts,
+    is_too_small,
 )
 from failover.dicom.pdu import (
+    AbortReason,
     AssociateAc,
     AssociateRj,
     AssociateRq,
@@ -95,6 +98,8 @@ async def open_association(
             if isinstance(answer, AssociateRj):
                 raise AssociationRejected(answer.result, answer.source, answer.reason)
             assert isinstance(answer, AssociateAc)
+            if is_too_small(answer.user.max_pdu_bytes):
+                raise MalformedPdu(MAX_LENGTH_TOO_SMALL.sentence, reason=AbortReason.INVALID_PARAMETER)
             agreed = agreed_contexts(rq.contexts, answer, rq.user.roles)
             return Association(connection, rq, answer, agreed)
     except TimeoutError:

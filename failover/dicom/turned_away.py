@@ -5,17 +5,15 @@ A flood of associations would else fill the log, and its victims would be nowher
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable
 from enum import StrEnum
-from typing import Final
 
 import structlog
 
 from failover.clock import Clock
+from failover.seldom import Seldom
 
 _log = structlog.get_logger(__name__)
-SAID_EVERY_S: Final = 60.0
 
 
 class Cause(StrEnum):
@@ -34,22 +32,16 @@ class TurnedAway:
 
     def __init__(self, acceptor: str, clock: Clock, told: Callable[[Cause], None] | None) -> None:
         self._acceptor = acceptor
-        self._clock = clock
         self._told = told
-        self._said_s: dict[Cause, float] = {}
-        self._since: Counter[Cause] = Counter()
+        self._seldom = Seldom(clock)
 
     def note(self, cause: Cause, peer: str, calling_ae: str = "") -> int:
         """One more. Returns of how many it told the log, 0 when it has spoken of this cause lately."""
         if self._told is not None:
             self._told(cause)
-        self._since[cause] += 1
-        now_s = self._clock.monotonic()
-        said_s = self._said_s.get(cause)
-        if said_s is not None and now_s - said_s < SAID_EVERY_S:
+        count = self._seldom.due(cause)
+        if not count:
             return 0
-        self._said_s[cause] = now_s
-        count = self._since.pop(cause)
         _log.warning(
             "turned away for want of room",
             acceptor=self._acceptor,

@@ -11,6 +11,7 @@ import ipaddress
 import socket
 import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import structlog
@@ -101,6 +102,7 @@ class Relay:
             known_ae_titles=_known(callers),
             name="relay",
             turned_away=self._over_limit,
+            failed=self._failed,
         )
         self._watcher: asyncio.Task[None] | None = None
 
@@ -150,30 +152,24 @@ class Relay:
     # -- opening ------------------------------------------------------------------------------------
 
     def _admit(self, rq: AssociateRq, host: str) -> Rejection | None:
-        rejection: Rejection | None = None
+        """Turn away who asks for another AE title, and whom `access.dicom` does not name."""
         if rq.called_ae != self._listen.ae_title:
-            rejection = CALLED_AE_NOT_RECOGNIZED
+            rejection = replace(CALLED_AE_NOT_RECOGNIZED, sentence="listen.dicom.ae_title is another")
         elif isinstance(self._callers, dict) and not _is_within(
             host, self._callers.get(AeTitle(rq.calling_ae), [])
         ):
-            rejection = CALLING_AE_NOT_RECOGNIZED
-        if rejection is not None:
-            self.metrics.dicom_associations.labels("none", "rejected").inc()
-            stranger = rejection is CALLING_AE_NOT_RECOGNIZED
-            _log.warning(
-                "association rejected",
-                calling=rq.calling_ae,
-                called=rq.called_ae,
-                address=host,
-                why="access.dicom does not name this caller"
-                if stranger
-                else "listen.dicom.ae_title is another",
-            )
+            rejection = replace(CALLING_AE_NOT_RECOGNIZED, sentence="access.dicom does not name this caller")
+        else:
+            return None
+        self.metrics.dicom_associations.labels("none", "rejected").inc()
         return rejection
 
     def _over_limit(self, cause: Cause) -> None:
         if cause is not Cause.HALF_OPEN:  # that was no association yet
             self.metrics.dicom_associations.labels("none", "over_limit").inc()
+
+    def _failed(self) -> None:
+        self.metrics.dicom_associations.labels("none", "failed").inc()
 
     async def _offer(self, rq: AssociateRq) -> Acceptance | Rejection:
         """Offer an association in rounds until an upstream answers it, at most NEITHER_S."""

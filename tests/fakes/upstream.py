@@ -73,6 +73,7 @@ class FakeUpstream:
         self.faults: Mapping[str, deque[Fault]] = defaultdict(deque)
         self.rejection: Rejection | None = None
         self.silent_opening = False  # no answer to an A-ASSOCIATE-RQ
+        self.max_pdu_bytes = 65536
         self.syntaxes: dict[str, Sequence[str]] = {}  # of an abstract syntax; default both little endian
         self.responses_to_events: list[int] = []
         self.cancelled = 0
@@ -91,7 +92,12 @@ class FakeUpstream:
         sock.bind(("127.0.0.1", self._port))
         self._port = sock.getsockname()[1]
         self._acceptor = Acceptor(
-            Limits(max_associations=1000, max_per_address=1000, max_per_ae_title=1000),
+            Limits(
+                max_associations=1000,
+                max_per_address=1000,
+                max_per_ae_title=1000,
+                max_pdu_bytes=self.max_pdu_bytes,
+            ),
             lambda rq, _host: self.rejection,
             self._accept,
             self._serve,

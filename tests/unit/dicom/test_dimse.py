@@ -126,3 +126,12 @@ def test_borders_that_cannot_be(pdvs: list[Pdv]) -> None:
         assembler.receive(pdv)
     with pytest.raises(MalformedMessage):
         assembler.receive(pdvs[-1])
+
+
+def test_an_empty_fragment_in_the_middle_of_a_data_set_is_nothing() -> None:
+    assembler = MessageAssembler([1])
+    assembler.receive(Pdv(1, True, True, store_rq(1, "1.2", "1.3").encode()))
+    assert assembler.receive(Pdv(1, False, False, b"")) is None
+    assert assembler.receive(Pdv(1, False, False, b"ab")) == Fragment(b"ab", False)
+    assert assembler.receive(Pdv(1, False, True, b"")) == Fragment(b"", True)
+    assert not assembler.in_message

@@ -91,3 +91,13 @@ async def test_a_response_to_a_report_beyond_our_limit_ends_with_a_status(tmp_pa
         assert await echo(caller, 5) == 0
         assert stage.primary.responses_to_events == [0x0110]
         await caller.release()
+
+
+async def test_an_upstream_that_takes_some_bytes_at_a_time_is_passed_over(tmp_path: Path) -> None:
+    primary = FakeUpstream("ORTHANC")
+    primary.max_pdu_bytes = 16
+    async with scene(tmp_path, primary=primary) as stage:
+        caller = await stage.open()
+        assert await store(caller, "1.2.3", b"abcd") == 0
+        assert stage.backup.stored == {"1.2.3": b"abcd"}
+        await caller.release()

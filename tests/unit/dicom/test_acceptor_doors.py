@@ -1,0 +1,288 @@
+"""An acceptor whose own code fails, whose peers are slow or take nothing: one association, at most."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator, Callable, Iterator, MutableMapping
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+import structlog
+
+from failover.clock import Clock, ManualClock, SystemClock
+from failover.dicom.acceptor import Acceptor, Limits
+from failover.dicom.connection import Connection
+from failover.dicom.dimse import echo_rq, response
+from failover.dicom.exchange import Association
+from failover.dicom.negotiation import (
+    CALLED_AE_NOT_RECOGNIZED,
+    IMPLICIT_LITTLE,
+    Acceptance,
+    Rejection,
+    acceptance_ac,
+    choose_contexts,
+)
+from failover.dicom.pdu import (
+    Abort,
+    AssociateRq,
+    PDataTf,
+    Pdv,
+    ProposedContext,
+    UserInformation,
+    encode,
+    padded_ae,
+)
+
+ECHO = "1.2.840.10008.1.1"
+RQ = AssociateRq(
+    padded_ae("PACS"),
+    padded_ae("CT1"),
+    (ProposedContext(1, ECHO, (IMPLICIT_LITTLE,)),),
+    UserInformation(16384, "1.2.3", "TEST"),
+)
+ECHO_RQ = encode(PDataTf((Pdv(1, True, True, echo_rq(1).encode()),)))
+OUR_FAULT = encode(Abort(2, 0))
+SECRET = "DOE^JANE"
+
+
+class FastClock(SystemClock):
+    """Ten seconds pass in one."""
+
+    def monotonic(self) -> float:
+        return super().monotonic() * 10
+
+    async def sleep(self, seconds: float) -> None:
+        await super().sleep(seconds / 10)
+
+
+def accept(rq: AssociateRq) -> Acceptance:
+    return Acceptance(choose_contexts(rq, lambda _uid: (IMPLICIT_LITTLE,)))
+
+
+async def serve(association: Association) -> None:
+    while (message := await association.receive()) is not None:
+        await association.send(message.context_id, response(message.command, 0))
+
+
+@dataclass
+class Stage:
+    acceptor: Acceptor
+    port: int
+    failed: list[int] = field(default_factory=list)
+
+    async def say(self, *pdus: bytes) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
+        writer.write(b"".join(pdus))
+        return reader, writer
+
+
+@contextmanager
+def log_lines() -> Iterator[list[dict[str, Any]]]:
+    lines: list[dict[str, Any]] = []
+
+    def keep(_logger: object, level: str, line: MutableMapping[str, Any]) -> str:
+        lines.append({**line, "level": level})
+        raise structlog.DropEvent
+
+    before = structlog.get_config()
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(0), processors=[keep])
+    try:
+        yield lines
+    finally:
+        structlog.configure(**before)
+
+
+async def heard(reader: asyncio.StreamReader) -> bytes:
+    head = await reader.readexactly(6)
+    return head + await reader.readexactly(int.from_bytes(head[2:6], "big"))
+
+
+@asynccontextmanager
+async def listening(
+    *,
+    admit: Callable[[AssociateRq, str], Rejection | None] = lambda _rq, _host: None,
+    accept: Callable[[AssociateRq], Acceptance] = accept,
+    serve: Callable[[Association], object] = serve,
+    clock: Clock | None = None,
+) -> AsyncIterator[Stage]:
+    failed: list[int] = []
+    acceptor = Acceptor(
+        Limits(),
+        admit,
+        accept,
+        serve,  # type: ignore[arg-type]
+        clock or SystemClock(),
+        failed=lambda: failed.append(1),
+    )
+    sock = socket.socket()
+    sock.bind(("127.0.0.1", 0))
+    await acceptor.start(sock)
+    try:
+        yield Stage(acceptor, sock.getsockname()[1], failed)
+    finally:
+        await acceptor.stop(0)
+
+
+def breaks(*_: object) -> None:
+    raise RuntimeError(SECRET)
+
+
+async def serve_and_break(association: Association) -> None:
+    await association.receive()
+    raise RuntimeError(SECRET)
+
+
+async def listen_and_break(association: Association) -> None:
+    association.listen(breaks)
+    while await association.receive() is not None:
+        pass
+
+
+@pytest.mark.parametrize(
+    ("where", "answered"),
+    [
+        ({"admit": breaks}, False),
+        ({"accept": breaks}, False),
+        ({"serve": serve_and_break}, True),
+        ({"serve": listen_and_break}, True),
+    ],
+)
+async def test_a_fault_of_ours_ends_its_association_at_once(
+    where: dict[str, Callable[..., None]], answered: bool
+) -> None:
+    """Given code of ours that breaks; its peer gets an A-ABORT of the provider, and the log where it was."""
+    with log_lines() as logs:
+        async with listening(**where) as stage, asyncio.timeout(20):  # type: ignore[arg-type]
+            reader, writer = await stage.say(encode(RQ))
+            if answered:
+                assert (await heard(reader))[0] == 2
+                writer.write(ECHO_RQ)
+            assert await heard(reader) == OUR_FAULT
+            writer.close()
+            assert stage.failed == [1]
+            await stage.acceptor.changed.wait_until(lambda: not stage.acceptor.associations, timeout_s=10)
+    told = [line for line in logs if line["level"] == "error"]
+    assert [(line["event"], line["error"]) for line in told] == [("failed inside", "RuntimeError")]
+    assert "test_acceptor_doors.py" in told[0]["where"]
+    assert SECRET not in repr(logs)
+
+
+async def test_others_are_unharmed_by_a_fault_of_ours() -> None:
+    async def breaks_for_some(association: Association) -> None:
+        await (serve_and_break if association.request.calling_ae == "BAD" else serve)(association)
+
+    async with listening(serve=breaks_for_some) as stage, asyncio.timeout(20):
+        good, good_writer = await stage.say(encode(RQ))
+        assert (await heard(good))[0] == 2
+        bad, bad_writer = await stage.say(
+            encode(AssociateRq(RQ.called_bytes, padded_ae("BAD"), RQ.contexts, RQ.user))
+        )
+        assert (await heard(bad))[0] == 2
+        bad_writer.write(ECHO_RQ)
+        assert await heard(bad) == OUR_FAULT
+        good_writer.write(ECHO_RQ)
+        assert (await heard(good))[0] == 4
+        for writer in (good_writer, bad_writer):
+            writer.close()
+
+
+async def test_a_rejection_is_one_line_a_minute() -> None:
+    with log_lines() as logs:
+        async with listening(admit=lambda _rq, _host: CALLED_AE_NOT_RECOGNIZED) as stage:
+            for _ in range(5):
+                reader, writer = await stage.say(encode(RQ))
+                assert (await heard(reader))[0] == 3
+                writer.close()
+    [line] = [line for line in logs if "reject" in line["event"]]
+    assert (line["calling"], line["why"], line["count"]) == ("CT1", "called AE title not recognized", 1)
+
+
+async def test_a_maximum_length_of_some_bytes_is_refused() -> None:
+    async with listening() as stage:
+        for length, kind in ((7, 3), (1023, 3), (1024, 2), (0, 2)):
+            rq = AssociateRq(RQ.called_bytes, RQ.calling_bytes, RQ.contexts, UserInformation(length, "1.2"))
+            reader, writer = await stage.say(encode(rq))
+            assert (await heard(reader))[0] == kind
+            writer.close()
+
+
+# -- with a transport that a test moves ---------------------------------------------------------------
+
+
+class StuckTransport(asyncio.Transport):
+    """Takes bytes and never gets rid of them; `close` therefore closes nothing."""
+
+    def __init__(self, connection: Connection) -> None:
+        super().__init__()
+        self._connection = connection
+        self.reading = True
+        self.aborted = asyncio.Event()
+        self._closing = False
+        connection.connection_made(self)
+
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
+        pass
+
+    def get_write_buffer_size(self) -> int:
+        return 1
+
+    def write(self, data: object) -> None:
+        pass
+
+    def is_closing(self) -> bool:
+        return self._closing
+
+    def close(self) -> None:
+        self._closing = True
+
+    def abort(self) -> None:
+        if not self.aborted.is_set():
+            self.aborted.set()
+            self._connection.connection_lost(None)
+
+    def pause_reading(self) -> None:
+        self.reading = False
+
+    def resume_reading(self) -> None:
+        self.reading = True
+
+    def receive(self, data: bytes) -> None:
+        self._connection.get_buffer(-1)[: len(data)] = data
+        self._connection.buffer_updated(len(data))
+
+
+async def test_a_transport_that_cannot_close_is_aborted_after_artim() -> None:
+    """Given a peer that aborts and takes nothing any more: our answer waits for it, at most ARTIM."""
+    async with listening(clock=FastClock()) as stage, asyncio.timeout(20):
+        transport = StuckTransport(stage.acceptor._connection())
+        transport.receive(encode(RQ))
+        await stage.acceptor.changed.wait_until(lambda: stage.acceptor.associations == 1, timeout_s=10)
+        transport.receive(encode(Abort(0, 0)))
+        assert transport.is_closing()
+        await transport.aborted.wait()
+        assert stage.acceptor.connections == 0
+
+
+async def test_a_pdu_that_we_did_not_read_on_does_not_make_its_peer_slow() -> None:
+    """Given a PDU half read when we pause; only what the peer takes while we read counts against it."""
+    clock = ManualClock()
+    connection = Connection(requestor=False, max_pdu_bytes=65536, clock=clock)
+    transport = StuckTransport(connection)
+    transport.receive(encode(RQ))
+    connection.send_ac(acceptance_ac(RQ, accept(RQ), 65536))
+    while transport.reading:
+        transport.receive(ECHO_RQ * 500)
+    transport.receive(ECHO_RQ[:20])
+    await clock.advance(3600)
+    assert connection.unfinished_s(clock.monotonic()) == 0
+    while connection.take() is not None:
+        pass
+    assert bool(transport.reading) is True
+    assert connection.unfinished_s(clock.monotonic()) == 0
+    await clock.advance(61)
+    assert connection.unfinished_s(clock.monotonic()) == 61
+    transport.receive(ECHO_RQ[20:])
+    assert connection.unfinished_s(clock.monotonic()) == 0
