@@ -12,7 +12,9 @@ import typer
 
 from failover.cli.exits import Exit, leave, say
 from failover.cli.options import ConfigOption, JsonOption, config_path
-from failover.cli.stow import ArchiveUnreachable, Outcome, StowSender, batches, is_part10
+from failover.cli.progress import Progress
+from failover.cli.sources import find
+from failover.cli.stow import ArchiveUnreachable, Outcome, StowSender, batches
 
 # So many failed files are named; the rest are counted.
 _MOST_NAMED: Final = 20
@@ -25,7 +27,10 @@ def register(app: typer.Typer) -> None:
 
 def import_files(
     paths: Annotated[
-        list[Path], typer.Argument(metavar="PATH…", show_default=False, help="Files, or folders of them.")
+        list[Path],
+        typer.Argument(
+            metavar="PATH…", show_default=False, help="Files, folders of them, DICOMDIRs, zip archives."
+        ),
     ],
     json_: JsonOption = False,
     config: ConfigOption = None,
@@ -33,74 +38,93 @@ def import_files(
     """Bring DICOM files into the archive. What it brings is owed unless the primary has it.
 
     Files that are no DICOM files are left out and counted. Exit code 1 when the archive did not keep one of
-    the others.
+    the others. An import that was broken off goes on where it was when it is started again with the same
+    paths.
     """
     missing = [path for path in paths if not path.exists()]
     if missing:
         leave(Exit.USAGE, *(f"{path}: there is no such file or folder" for path in missing))
-    sender = _sender(config)
-    files, others = _sort_out(paths)
+    sender, state_dir = _sender(config)
+    found = find(paths)
+    progress_kept = Progress(state_dir, paths)
+    files = [source for source in found.sources if not progress_kept.is_taken(source.key)]
+    before = len(found.sources) - len(files)
     tally: Counter[Outcome] = Counter()
-    failed: list[str] = []
+    failed = list(found.problems)
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bar
 
     columns = (TextColumn("importing"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     console = Console(stderr=True)
     try:
-        with Progress(*columns, console=console, disable=not sys.stderr.isatty()) as progress:
+        with Bar(*columns, console=console, disable=not sys.stderr.isatty()) as progress:
             bar = progress.add_task("", total=len(files))
             for batch in batches(files):
-                for path, (outcome, why) in zip(batch, sender.send(batch), strict=True):
+                results = list(zip(batch, sender.send(batch), strict=True))
+                for source, (outcome, why) in results:
                     tally[outcome] += 1
                     if outcome is not Outcome.KEPT:
-                        failed.append(f"{path}: {why}")
+                        failed.append(f"{source.name}: {why}")
+                progress_kept.taken(source.key for source, (one, _) in results if one is Outcome.KEPT)
                 progress.advance(bar, len(batch))
     except ArchiveUnreachable as error:
         done = sum(tally.values())
-        leave(Exit.UNREACHABLE, f"{error}; {done} of {len(files)} files were sent before")
+        leave(
+            Exit.UNREACHABLE,
+            f"{error}; {done} of {len(files)} files were sent before",
+            *_again(progress_kept),
+        )
     except KeyboardInterrupt:
-        leave(Exit.FAILED, f"stopped: {tally[Outcome.KEPT]} of {len(files)} files were kept")
+        leave(
+            Exit.FAILED,
+            f"stopped: {tally[Outcome.KEPT]} of {len(files)} files were kept",
+            *_again(progress_kept),
+        )
     finally:
         sender.close()
-    _tell(tally[Outcome.KEPT], others, failed, as_json=json_)
+    if not failed:
+        progress_kept.done()
+    _tell(tally[Outcome.KEPT], before, found.others, failed, as_json=json_)
     if failed:
         raise typer.Exit(int(Exit.FAILED))
 
 
-def _sender(config: Path | None) -> StowSender:
+def _sender(config: Path | None) -> tuple[StowSender, Path]:
     from failover.config.load import load
     from failover.errors import ConfigurationError
 
     try:
-        archive = load(config_path(config), archive_alone=True).archive
+        configuration = load(config_path(config), archive_alone=True)
     except ConfigurationError as error:
         leave(Exit.USAGE, *error.problems)
+    archive = configuration.archive
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(archive.web.host, archive.web.host)
-    return StowSender(host, archive.web.port, archive.web.dicomweb_path)
+    return StowSender(host, archive.web.port, archive.web.dicomweb_path), configuration.state_dir
 
 
-def _sort_out(paths: list[Path]) -> tuple[list[Path], int]:
-    """Return the DICOM files below `paths`, each once, and how many other files there are."""
-    found: dict[Path, None] = {}
-    for path in paths:
-        if path.is_dir():
-            found.update((file, None) for file in sorted(path.rglob("*")) if file.is_file())
-        else:
-            found[path] = None
-    files = [file for file in found if is_part10(file)]
-    return files, len(found) - len(files)
+def _again(progress: Progress) -> list[str]:
+    """What helps whoever was broken off."""
+    return ["the same command goes on where this one ended"] if progress.can_resume else []
 
 
-def _tell(kept: int, others: int, failed: list[str], *, as_json: bool) -> None:
+def _tell(kept: int, before: int, others: int, failed: list[str], *, as_json: bool) -> None:
     if as_json:
-        facts = {"kept": kept, "not_dicom": others, "failed": len(failed), "failures": failed}
+        facts = {
+            "kept": kept,
+            "kept_before": before,
+            "not_dicom": others,
+            "failed": len(failed),
+            "failures": failed,
+        }
         say([json.dumps(facts, indent=2, ensure_ascii=False)])
         return
     say(failed[:_MOST_NAMED], error=True)
     if len(failed) > _MOST_NAMED:
         say([f"… and {len(failed) - _MOST_NAMED} more"], error=True)
     words = [f"{kept} kept", *([f"{len(failed)} not kept"] if failed else [])]
+    if before:
+        words.append(f"{before} kept by the import before")
     if others:
         words.append(f"{others} left out (no DICOM files)")
     say([", ".join(words)])

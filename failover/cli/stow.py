@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import http.client
 import json
-import os
 import secrets
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, closing, suppress
 from enum import StrEnum
-from pathlib import Path
-from typing import Any, BinaryIO, Final
+from typing import Any, Final
+
+from failover.cli.sources import READ_ERRORS, Content, Source, SourceUnreadable
 
 # The archive syncs once for a whole batch: larger ones are faster, smaller ones move the progress bar.
 BATCH_FILES: Final = 25
@@ -25,7 +25,6 @@ _FAILED: Final = "00081198"  # Failed SOP Sequence
 # Longer than the archive needs to sync a batch on a slow disk.
 _TIMEOUT_S: Final = 120.0
 _CHUNK_BYTES: Final = 256 * 1024
-_MEDIA_STORAGE_DIRECTORY: Final = b"1.2.840.10008.1.3.10\0"  # the SOP class of a DICOMDIR
 
 
 class ArchiveUnreachable(Exception):
@@ -40,22 +39,12 @@ class Outcome(StrEnum):
 Result = tuple[Outcome, str]
 
 
-def is_part10(path: Path) -> bool:
-    """Return whether the file has the DICOM prefix (PS3.10 7.1) and is no DICOMDIR."""
-    try:
-        with path.open("rb") as file:
-            head = file.read(1024)
-    except OSError:
-        return True  # it is told as a failure when it is sent, not silently left out
-    return head[128:132] == b"DICM" and _MEDIA_STORAGE_DIRECTORY not in head
-
-
-def batches(files: Sequence[Path]) -> Iterator[list[Path]]:
+def batches(files: Sequence[Source]) -> Iterator[list[Source]]:
     """Yield `files` in order, at most BATCH_FILES and about BATCH_BYTES at a time."""
-    batch: list[Path] = []
+    batch: list[Source] = []
     size = 0
     for file in files:
-        bytes_ = _size(file)
+        bytes_ = file.size_bytes
         if batch and (len(batch) == BATCH_FILES or size + bytes_ > BATCH_BYTES):
             yield batch
             batch, size = [], 0
@@ -76,10 +65,10 @@ class StowSender:
     def close(self) -> None:
         self._connection.close()
 
-    def send(self, batch: Sequence[Path]) -> list[Result]:
+    def send(self, batch: Sequence[Source]) -> list[Result]:
         """Return what became of each file. Raises ArchiveUnreachable when no archive answers."""
         if len(batch) > 1:
-            with suppress(_Unreadable):
+            with suppress(SourceUnreadable):
                 status, answer = self._post(batch)
                 if status == 200 and len(_items(answer, _REFERENCED)) == len(batch):
                     return [(Outcome.KEPT, "")] * len(batch)
@@ -87,21 +76,24 @@ class StowSender:
         # kept is known to the archive, and known again costs little.
         return [self._send_one(file) for file in batch]
 
-    def _send_one(self, file: Path) -> Result:
+    def _send_one(self, file: Source) -> Result:
         try:
             status, answer = self._post([file])
-        except _Unreadable as error:
+        except SourceUnreadable as error:
             return Outcome.REFUSED, str(error)
         if status in (200, 202) and _items(answer, _REFERENCED):
             return Outcome.KEPT, ""
         reasons = [_failure_words(item) for item in _items(answer, _FAILED)]
         return Outcome.REFUSED, reasons[0] if reasons else f"the archive answered {status}"
 
-    def _post(self, files: Sequence[Path]) -> tuple[int, dict[str, Any]]:
+    def _post(self, files: Sequence[Source]) -> tuple[int, dict[str, Any]]:
         """Send one request; a kept connection that the archive has closed meanwhile is opened once more."""
         for attempt in (1, 2):
             try:
                 return self._request(files)
+            except SourceUnreadable:
+                self._connection.close()  # half a request is out
+                raise
             except (OSError, http.client.HTTPException) as error:
                 self._connection.close()
                 if attempt == 2 or isinstance(error, ConnectionRefusedError):
@@ -109,13 +101,13 @@ class StowSender:
                     raise ArchiveUnreachable(f"no archive answers at {self._where}: {why}") from error
         raise AssertionError("unreachable")
 
-    def _request(self, files: Sequence[Path]) -> tuple[int, dict[str, Any]]:
+    def _request(self, files: Sequence[Source]) -> tuple[int, dict[str, Any]]:
         boundary = f"failover-{secrets.token_hex(24)}"
         head = f"--{boundary}\r\nContent-Type: application/dicom\r\n\r\n".encode()
         tail = f"--{boundary}--\r\n".encode()
         with ExitStack() as stack:
-            opened = [(stack.enter_context(_open(file)), file) for file in files]
-            sizes = [os.fstat(handle.fileno()).st_size for handle, _ in opened]
+            opened = [(stack.enter_context(closing(file.open())), file) for file in files]
+            sizes = [file.size_bytes for file in files]
             length = sum(len(head) + size + 2 for size in sizes) + len(tail)
             self._connection.request(
                 "POST",
@@ -137,41 +129,23 @@ class StowSender:
         return response.status, answer if isinstance(answer, dict) else {}
 
 
-class _Unreadable(Exception):
-    """A file on our side cannot be read; nothing is wrong with the archive."""
-
-
-def _open(file: Path) -> BinaryIO:
-    try:
-        return file.open("rb")
-    except OSError as error:
-        raise _Unreadable(error.strerror or "cannot be read") from error
-
-
 def _body(
-    opened: Sequence[tuple[BinaryIO, Path]], sizes: Sequence[int], head: bytes, tail: bytes
+    opened: Sequence[tuple[Content, Source]], sizes: Sequence[int], head: bytes, tail: bytes
 ) -> Iterator[bytes]:
-    for (handle, file), size in zip(opened, sizes, strict=True):
+    for (content, source), size in zip(opened, sizes, strict=True):
         yield head
         left = size
         while left:
             try:
-                chunk = handle.read(min(left, _CHUNK_BYTES))
-            except OSError as error:
-                raise _Unreadable(error.strerror or "cannot be read") from error
+                chunk = content.read(min(left, _CHUNK_BYTES))
+            except READ_ERRORS as error:
+                raise SourceUnreadable(getattr(error, "strerror", None) or "cannot be read") from error
             if not chunk:
-                raise _Unreadable(f"{file.name} became shorter while it was read")
+                raise SourceUnreadable(f"{source.name} became shorter while it was read")
             left -= len(chunk)
             yield chunk
         yield b"\r\n"
     yield tail
-
-
-def _size(file: Path) -> int:
-    try:
-        return file.stat().st_size
-    except OSError:
-        return 0
 
 
 def _items(answer: dict[str, Any], tag: str) -> list[dict[str, Any]]:

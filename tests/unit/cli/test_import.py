@@ -5,15 +5,22 @@ from __future__ import annotations
 import email
 import email.policy
 import json
+import os
 import threading
+import zipfile
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import pydicom
 import pytest
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.uid import ExplicitVRLittleEndian
 from typer.testing import Result
 
-from failover.cli.stow import batches, is_part10
+from failover.cli.sources import FileSource, is_part10
+from failover.cli.stow import batches
+from failover.dicom.part10 import write_head
 
 Failover = Callable[..., Result]
 
@@ -27,6 +34,8 @@ class Archive(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Stow)
         self.kept: list[bytes] = []
         self.requests: list[tuple[str, str | None]] = []
+        self.dies_after: int | None = None
+        self.handle_error = _say_nothing  # type: ignore[method-assign]
         threading.Thread(target=self.serve_forever, daemon=True).start()
 
 
@@ -35,6 +44,9 @@ class _Stow(BaseHTTPRequestHandler):
     server: Archive
 
     def do_POST(self) -> None:
+        if self.server.dies_after is not None and len(self.server.requests) >= self.server.dies_after:
+            self.close_connection = True
+            return
         body = self.rfile.read(int(self.headers["Content-Length"]))
         self.server.requests.append((self.path, self.headers["X-Failover-Origin"]))
         head = f"Content-Type: {self.headers['Content-Type']}\r\n\r\n".encode()
@@ -57,6 +69,10 @@ class _Stow(BaseHTTPRequestHandler):
         """Say nothing."""
 
 
+def _say_nothing(*_: object) -> None:
+    """A caller that leaves in the middle of its request is no fault of ours."""
+
+
 @pytest.fixture
 def archive(tmp_path: Path) -> Iterator[Archive]:
     server = Archive()
@@ -77,7 +93,9 @@ def test_folders_are_sent_and_other_files_left_out(
     failover: Failover, archive: Archive, tmp_path: Path
 ) -> None:
     sent = [part10(tmp_path / f"cd/a/{n}.dcm", b"\r\n--x--\r\n" + bytes([n]) * 3000) for n in range(30)]
-    part10(tmp_path / "cd/DICOMDIR", b"....1.2.840.10008.1.3.10\0....")
+    (tmp_path / "cd/DICOMDIR").write_bytes(
+        write_head("1.2.840.10008.1.3.10", "1.2.3", ExplicitVRLittleEndian)
+    )
     (tmp_path / "cd/readme.txt").write_text("hello")
     ended = failover("import", "cd", "cd/a/0.dcm")
     assert ended.exit_code == 0, ended.output
@@ -96,7 +114,7 @@ def test_what_the_archive_refuses_is_named(failover: Failover, archive: Archive,
     assert ended.stderr == "cd/bad: the archive cannot read it (0xC000)\n"
     assert ended.stdout == "2 kept, 1 not kept\n"
     facts = json.loads(failover("import", "cd", "--json").stdout)
-    assert (facts["kept"], facts["failed"], facts["not_dicom"]) == (2, 1, 0)
+    assert (facts["kept"], facts["kept_before"], facts["failed"], facts["not_dicom"]) == (0, 2, 1, 0)
 
 
 def test_no_archive_ends_with_3(failover: Failover, tmp_path: Path) -> None:
@@ -118,9 +136,9 @@ def test_what_is_not_there_ends_with_2(failover: Failover, archive: Archive) -> 
 
 
 def test_batches_are_bounded(tmp_path: Path) -> None:
-    files = [tmp_path / str(n) for n in range(60)]
+    files = [FileSource(tmp_path / str(n)) for n in range(60)]
     for file in files:
-        file.write_bytes(b"x")
+        file.path.write_bytes(b"x")
     assert [len(batch) for batch in batches(files)] == [25, 25, 10]
     assert list(batches([])) == []
 
@@ -130,3 +148,81 @@ def test_a_dicom_file_is_known_by_its_prefix(tmp_path: Path) -> None:
     (tmp_path / "no").write_bytes(b"xDICM" * 50)
     (tmp_path / "short").write_bytes(b"")
     assert [is_part10(tmp_path / name) for name in ("yes", "no", "short")] == [True, False, False]
+
+
+def test_an_import_that_was_broken_off_goes_on(failover: Failover, archive: Archive, tmp_path: Path) -> None:
+    """Given an archive that dies after the first request, when it is started again, then the rest is sent."""
+    for n in range(30):
+        part10(tmp_path / f"cd/{n:02}.dcm", bytes([n]) * 3000)
+    archive.dies_after = 1
+    ended = failover("import", "cd")
+    assert ended.exit_code == 3
+    assert "25 of 30 files were sent before" in ended.stderr
+    assert "the same command goes on where this one ended" in ended.stderr
+    archive.dies_after = None
+    os.utime(tmp_path / "cd/07.dcm", (1, 1))  # it has changed since: it is sent again
+    ended = failover("import", "cd")
+    assert (ended.exit_code, ended.stdout) == (0, "6 kept, 24 kept by the import before\n")
+    assert len(archive.kept) == 31
+    # A third one, of what is all taken, begins anew: the archive may be another by then.
+    assert failover("import", "cd").stdout == "30 kept\n"
+
+
+def test_zip_archives_are_sent_without_being_unpacked(
+    failover: Failover, archive: Archive, tmp_path: Path
+) -> None:
+    sent = [part10(tmp_path / f"cd/{n}.dcm", bytes([n]) * 3000) for n in range(3)]
+    with zipfile.ZipFile(tmp_path / "study.zip", "w", zipfile.ZIP_DEFLATED) as written:
+        for n in range(3):
+            written.write(tmp_path / f"cd/{n}.dcm", f"../../IMAGES/{n}")
+        written.writestr("README.TXT", "hello")
+    before = [path for path in sorted(tmp_path.rglob("*")) if path.is_file()]
+    ended = failover("import", "study.zip")
+    assert (ended.exit_code, ended.stdout) == (0, "3 kept, 1 left out (no DICOM files)\n")
+    assert sorted(archive.kept) == sorted(sent)
+    assert [path for path in sorted(tmp_path.rglob("*")) if path.is_file()] == before
+
+
+def test_a_broken_zip_and_a_broken_member_are_named(
+    failover: Failover, archive: Archive, tmp_path: Path
+) -> None:
+    whole = part10(tmp_path / "one.dcm", b"a" * 5000)
+    with zipfile.ZipFile(tmp_path / "cd.zip", "w") as written:
+        written.writestr("good", whole)
+        written.writestr("bad", whole)
+    content = bytearray((tmp_path / "cd.zip").read_bytes())
+    content[content.rindex(b"bad" + bytes(128)) + 4000] ^= 1  # its checksum does not fit any more
+    (tmp_path / "cd.zip").write_bytes(content)
+    (tmp_path / "cut.zip").write_bytes(content[:2000])
+    ended = failover("import", "cd.zip", "cut.zip")
+    assert ended.exit_code == 1
+    assert ended.stderr == "cd.zip:bad: cannot be read\n"
+    assert ended.stdout == "1 kept, 1 not kept, 1 left out (no DICOM files)\n"
+
+
+def test_a_dicomdir_brings_what_it_names_and_nothing_outside(
+    failover: Failover, archive: Archive, tmp_path: Path
+) -> None:
+    wanted = part10(tmp_path / "cd/images/one", b"wanted")
+    part10(tmp_path / "cd/images/two", b"not named")
+    part10(tmp_path / "secret", b"outside")
+    records = []
+    for parts in (None, ["IMAGES", "ONE"], ["..", "SECRET"], ["IMAGES", "GONE"]):
+        record = Dataset()
+        record.DirectoryRecordType = "IMAGE"
+        if parts:
+            record.ReferencedFileID = parts
+        records.append(record)
+    directory = Dataset()
+    directory.SOPClassUID, directory.SOPInstanceUID = "1.2.840.10008.1.3.10", "1.2.3"
+    directory.DirectoryRecordSequence = records
+    directory.file_meta = FileMetaDataset()
+    directory.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    pydicom.dcmwrite(tmp_path / "cd/DICOMDIR", directory, enforce_file_format=True)
+    ended = failover("import", "cd/DICOMDIR")
+    assert ended.exit_code == 1
+    assert archive.kept == [wanted]
+    assert ended.stderr.splitlines() == [
+        "cd/DICOMDIR: names ../SECRET, which is not there",
+        "cd/DICOMDIR: names IMAGES/GONE, which is not there",
+    ]
