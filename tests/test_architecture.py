@@ -34,8 +34,8 @@ FLOORS = {
 CELLAR = {
     "errors": 0, "model": 0,
     "clock": 1, "aio": 1, "shares": 1, "durable": 1, "metrics": 1, "tallies": 0, "footprint": 0,
-    "http": 2, "dicom": 3, "config": 2, "certificates": 1, "tls": 2, "doors": 2, "spool": 2, "control": 2, "seldom": 2,
-    "audit": 3, "credentials": 2, "assets": 0,
+    "http": 2, "dicom": 3, "config": 2, "certificates": 1, "tls": 2, "doors": 2, "spool": 2, "control": 2,
+    "audit": 3, "credentials": 2, "assets": 0, "seldom": 2,
 }  # fmt: skip
 
 PURE = {
@@ -44,7 +44,7 @@ PURE = {
     "http/head", "http/framing", "http/json_items", "http/forwarded", "http/multipart", "http/media_types",
     "http/cookies",
     "dicom/pdu", "dicom/encoding", "dicom/units", "dicom/association", "dicom/negotiation", "dicom/dimse",
-    "dicom/query_keys", "dicom/json_model", "dicom/data_sets",
+    "dicom/query_keys", "dicom/json_model", "dicom/data_sets", "dicom/syntaxes",
     "audit/events",
     "health/rise_fall", "health/verdict", "health/stores", "health/standstill", "health/slowness",
     "health/plan", "health/report",

@@ -15,14 +15,8 @@ from typing import Final
 
 from failover.archive.attributes import WANTED, Described, describe
 from failover.archive.header import Scanned, scan
-from failover.dicom.part10 import (
-    DEFLATED,
-    MAX_META_BYTES,
-    PREAMBLE_LENGTH,
-    FileMeta,
-    read_head,
-    write_head,
-)
+from failover.dicom.part10 import MAX_META_BYTES, PREAMBLE_LENGTH, FileMeta, read_head, write_head
+from failover.dicom.syntaxes import DEFLATED
 from failover.durable import place, storage_error
 from failover.errors import DataSetMismatch, UnreadableDataSet
 

@@ -17,7 +17,7 @@ import imagecodecs
 import numpy as np
 import numpy.typing as npt
 
-from failover.dicom.part10 import DEFLATED, EXPLICIT_BIG, EXPLICIT_LITTLE, IMPLICIT_LITTLE
+from failover.dicom.syntaxes import DEFLATED, EXPLICIT_BIG, EXPLICIT_LITTLE, IMPLICIT_LITTLE
 from failover.errors import FailoverError
 
 Array = npt.NDArray[Any]

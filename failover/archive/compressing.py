@@ -26,7 +26,8 @@ from failover.archive import codecs, encoders, pixels
 from failover.archive.content import same_attributes
 from failover.archive.pixels import Image
 from failover.dicom.data_sets import encoded
-from failover.dicom.part10 import EXPLICIT_LITTLE, IMPLICIT_LITTLE, read_head, write_head
+from failover.dicom.part10 import read_head, write_head
+from failover.dicom.syntaxes import EXPLICIT_LITTLE, IMPLICIT_LITTLE
 
 SYNTAXES: Final = {
     "jpeg-lossless": encoders.JPEG_LOSSLESS,

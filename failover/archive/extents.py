@@ -16,7 +16,7 @@ from threading import Lock
 from typing import Any, Final
 
 from failover.archive.index import Held
-from failover.dicom.part10 import EXPLICIT_LITTLE, IMPLICIT_LITTLE
+from failover.dicom.syntaxes import EXPLICIT_LITTLE, IMPLICIT_LITTLE
 
 Extent = tuple[int, int]  # offset from the start of the file, length
 

@@ -13,8 +13,8 @@ from failover.archive.attributes import SPECIFIC_CHARACTER_SET, key_text
 from failover.archive.header import scan
 from failover.archive.queries import Level, Match, Query, any_vr, make_query
 from failover.dicom.identifier import element
-from failover.dicom.part10 import IMPLICIT_LITTLE
 from failover.dicom.query_keys import KeyUnreadable
+from failover.dicom.syntaxes import IMPLICIT_LITTLE
 
 PATIENT_ROOT: Final = "1.2.840.10008.5.1.4.1.2.1."
 STUDY_ROOT: Final = "1.2.840.10008.5.1.4.1.2.2."

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from failover.dicom.part10 import DEFLATED, EXPLICIT_BIG, IMPLICIT_LITTLE
+from failover.dicom.syntaxes import DEFLATED, EXPLICIT_BIG, IMPLICIT_LITTLE
 from failover.errors import UnreadableDataSet
 
 Buffer = bytes | memoryview

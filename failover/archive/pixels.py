@@ -21,14 +21,8 @@ from pydicom.dataset import FileDataset
 
 from failover.archive.codecs import Layout, Undecodable
 from failover.archive.header import inflate
-from failover.dicom.part10 import (
-    DEFLATED,
-    EXPLICIT_BIG,
-    EXPLICIT_LITTLE,
-    IMPLICIT_LITTLE,
-    read_head,
-    write_head,
-)
+from failover.dicom.part10 import read_head, write_head
+from failover.dicom.syntaxes import DEFLATED, EXPLICIT_BIG, EXPLICIT_LITTLE, IMPLICIT_LITTLE
 from failover.errors import FailoverError, UnreadableDataSet
 
 # Elements larger than this stay on disk when a header is read; JSON gives a BulkDataURI for them.

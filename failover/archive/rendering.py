@@ -19,7 +19,7 @@ from pydicom.pixels.processing import apply_color_lut
 from failover.archive import codecs
 from failover.archive.codecs import Array, Layout, Undecodable
 from failover.archive.pixels import Image, whole
-from failover.dicom.part10 import EXPLICIT_BIG
+from failover.dicom.syntaxes import EXPLICIT_BIG
 
 # A picture for people needs no more pixels than this on its longer side.
 MAX_VIEWPORT: Final = 8192

@@ -39,8 +39,6 @@ from failover.dicom.identifier import encode
 from failover.dicom.negotiation import (
     CALLED_AE_NOT_RECOGNIZED,
     CALLING_AE_NOT_RECOGNIZED,
-    EXPLICIT_LITTLE,
-    IMPLICIT_LITTLE,
     RELAY_VERSION,
     VERIFICATION,
     AcceptedContext,
@@ -49,6 +47,7 @@ from failover.dicom.negotiation import (
 from failover.dicom.pdu import AssociateRq, ContextOutcome, ProposedContext
 from failover.dicom.query_keys import KeyUnreadable
 from failover.dicom.requestor import open_association
+from failover.dicom.syntaxes import EXPLICIT_LITTLE, IMPLICIT_LITTLE
 from failover.errors import (
     AssociationEnded,
     Conflict,

@@ -20,8 +20,8 @@ from failover.archive.pixels import NoPixels, NoSuchFrame
 from failover.dicom.dimse import Category, Command, Message, Status, Tag, category, response, store_rq
 from failover.dicom.exchange import Association
 from failover.dicom.negotiation import AcceptedContext
-from failover.dicom.part10 import EXPLICIT_LITTLE, IMPLICIT_LITTLE
 from failover.dicom.pdu import ProposedContext
+from failover.dicom.syntaxes import EXPLICIT_LITTLE, IMPLICIT_LITTLE
 from failover.errors import AssociationEnded, StorageError
 
 _log = structlog.get_logger(__name__)

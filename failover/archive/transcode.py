@@ -15,7 +15,7 @@ import pydicom
 
 from failover.archive import codecs, pixels
 from failover.dicom.data_sets import encoded
-from failover.dicom.part10 import EXPLICIT_BIG, EXPLICIT_LITTLE, IMPLICIT_LITTLE
+from failover.dicom.syntaxes import EXPLICIT_BIG, EXPLICIT_LITTLE, IMPLICIT_LITTLE
 from failover.errors import UnreadableDataSet
 
 TARGETS: Final = (EXPLICIT_LITTLE, IMPLICIT_LITTLE)

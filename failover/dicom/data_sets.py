@@ -10,7 +10,7 @@ from pydicom.filebase import DicomBytesIO
 from pydicom.filereader import read_dataset
 from pydicom.filewriter import write_dataset
 
-from failover.dicom.negotiation import EXPLICIT_BIG, IMPLICIT_LITTLE
+from failover.dicom.syntaxes import EXPLICIT_BIG, IMPLICIT_LITTLE
 from failover.errors import UnreadableDataSet
 
 # A warning would name the value, on stderr; what peers send us is theirs, and passed on as it is.

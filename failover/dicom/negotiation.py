@@ -22,6 +22,7 @@ from failover.dicom.pdu import (
     RoleSelection,
     UserInformation,
 )
+from failover.dicom.syntaxes import EXPLICIT_LITTLE, IMPLICIT_LITTLE
 from failover.errors import MalformedPdu
 from failover.model import parse_ae_title
 
@@ -29,9 +30,6 @@ IMPLEMENTATION_CLASS_UID: Final = "2.25.175932886031713049158903114866011418245"
 IMPLEMENTATION_VERSION: Final = "FAILOVER"
 RELAY_VERSION: Final = "FAILOVER_RELAY"  # by it our archive knows an association that came through the router
 
-IMPLICIT_LITTLE: Final = "1.2.840.10008.1.2"
-EXPLICIT_LITTLE: Final = "1.2.840.10008.1.2.1"
-EXPLICIT_BIG: Final = "1.2.840.10008.1.2.2"
 VERIFICATION: Final = "1.2.840.10008.1.1"
 
 

@@ -15,11 +15,6 @@ PREFIX: Final = b"DICM"
 # A real File Meta Information has some hundred bytes; private information (0002,0102) may add to it.
 MAX_META_BYTES: Final = 1024 * 1024
 
-IMPLICIT_LITTLE: Final = "1.2.840.10008.1.2"
-EXPLICIT_LITTLE: Final = "1.2.840.10008.1.2.1"
-DEFLATED: Final = "1.2.840.10008.1.2.1.99"
-EXPLICIT_BIG: Final = "1.2.840.10008.1.2.2"
-
 _TIFF_MARKS: Final = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _LONG_VRS: Final = frozenset({b"OB", b"UN", b"OW", b"UT", b"SQ"})
 

@@ -7,18 +7,12 @@ arose: its text may hold what a caller sent, so it is never written.
 
 from __future__ import annotations
 
-import traceback
-from pathlib import PurePath
-from typing import Final
-
 import structlog
 
+from failover.errors import whence
+
 _log = structlog.get_logger(__name__)
-# The innermost calls: where it arose, and what led there.
-_CALLS: Final = 4
 
 
 def report(error: Exception) -> None:
-    calls = traceback.extract_tb(error.__traceback__)[-_CALLS:]
-    where = " < ".join(f"{PurePath(call.filename).name}:{call.lineno}" for call in reversed(calls))
-    _log.error("request met a fault of ours", error=type(error).__name__, where=where)
+    _log.error("request met a fault of ours", error=type(error).__name__, where=whence(error))

@@ -14,7 +14,7 @@ from typing import Final
 from pydicom import Dataset
 from pydicom.filereader import read_dataset
 
-from failover.dicom.negotiation import EXPLICIT_BIG, IMPLICIT_LITTLE
+from failover.dicom.syntaxes import EXPLICIT_BIG, IMPLICIT_LITTLE
 
 _LEVEL: Final = 0x00080052
 _UNIQUE_KEYS: Final[Mapping[str, int]] = {

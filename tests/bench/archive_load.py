@@ -30,8 +30,9 @@ from failover.clock import SystemClock
 from failover.dicom.dimse import find_rq, store_rq
 from failover.dicom.identifier import encode
 from failover.dicom.negotiation import propose
-from failover.dicom.part10 import EXPLICIT_LITTLE, read_head
+from failover.dicom.part10 import read_head
 from failover.dicom.requestor import open_association
+from failover.dicom.syntaxes import EXPLICIT_LITTLE
 from failover.http.multipart import MultipartWriter
 from failover.model import Address, AeTitle, DicomPeer
 

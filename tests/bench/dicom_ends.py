@@ -23,9 +23,10 @@ from failover.clock import SystemClock
 from failover.dicom.acceptor import Acceptor, Limits
 from failover.dicom.dimse import Command, echo_rq, response, store_rq
 from failover.dicom.exchange import Association
-from failover.dicom.negotiation import EXPLICIT_LITTLE, VERIFICATION, choose_contexts, propose
+from failover.dicom.negotiation import VERIFICATION, choose_contexts, propose
 from failover.dicom.pdu import AssociateRq, ContextResult
 from failover.dicom.requestor import open_association
+from failover.dicom.syntaxes import EXPLICIT_LITTLE
 from failover.model import Address, AeTitle, DicomPeer
 
 CT = "1.2.840.10008.5.1.4.1.1.2"

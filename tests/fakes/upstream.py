@@ -23,14 +23,9 @@ from failover.clock import SystemClock
 from failover.dicom.acceptor import Acceptance, Acceptor, Limits
 from failover.dicom.dimse import Command, CommandField, Message, Tag, response, store_rq
 from failover.dicom.exchange import Association
-from failover.dicom.negotiation import (
-    EXPLICIT_LITTLE,
-    IMPLICIT_LITTLE,
-    Rejection,
-    accept_roles,
-    choose_contexts,
-)
+from failover.dicom.negotiation import Rejection, accept_roles, choose_contexts
 from failover.dicom.pdu import AssociateRq
+from failover.dicom.syntaxes import EXPLICIT_LITTLE, IMPLICIT_LITTLE
 from failover.errors import AssociationEnded
 from failover.model import Address, AeTitle, DicomPeer
 

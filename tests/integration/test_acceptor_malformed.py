@@ -17,7 +17,7 @@ from failover.clock import SystemClock
 from failover.dicom.acceptor import Acceptor, Limits
 from failover.dicom.dimse import echo_rq, find_rq, response, store_rq
 from failover.dicom.exchange import Association
-from failover.dicom.negotiation import EXPLICIT_LITTLE, IMPLICIT_LITTLE, choose_contexts
+from failover.dicom.negotiation import choose_contexts
 from failover.dicom.pdu import (
     Abort,
     AssociateAc,
@@ -34,6 +34,7 @@ from failover.dicom.pdu import (
     p_data_header,
     padded_ae,
 )
+from failover.dicom.syntaxes import EXPLICIT_LITTLE, IMPLICIT_LITTLE
 from failover.model import Address, AeTitle, DicomPeer
 
 pytestmark = [pytest.mark.integration]

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from failover.archive.codecs import FRAME_MEDIA_TYPES, UNCOMPRESSED, can_decode
-from failover.dicom.part10 import EXPLICIT_LITTLE
+from failover.dicom.syntaxes import EXPLICIT_LITTLE
 from failover.errors import FailoverError
 from failover.http.media_types import Acceptable, best, covers, parse_accept
 

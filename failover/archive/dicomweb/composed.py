@@ -18,7 +18,8 @@ from pydicom.encaps import encapsulate
 
 from failover.archive.codecs import FRAME_MEDIA_TYPES
 from failover.dicom.data_sets import encoded
-from failover.dicom.part10 import EXPLICIT_LITTLE, write_head
+from failover.dicom.part10 import write_head
+from failover.dicom.syntaxes import EXPLICIT_LITTLE
 from failover.errors import UnreadableDataSet
 from failover.http.media_types import MediaType
 

@@ -24,7 +24,7 @@ from failover.archive.metadata import URL_MARK
 from failover.archive.pixels import NoPixels, NoSuchFrame
 from failover.archive.queries import escape
 from failover.archive.rendering import MAX_VIEWPORT, View, Window
-from failover.dicom.part10 import DEFLATED
+from failover.dicom.syntaxes import DEFLATED
 from failover.http.media_types import best
 from failover.http.multipart import MultipartWriter
 

@@ -20,9 +20,10 @@ from failover.clock import SystemClock
 from failover.dicom.data_sets import encoded
 from failover.dicom.dimse import Category, category, echo_rq, find_rq, store_rq
 from failover.dicom.exchange import Association
-from failover.dicom.negotiation import EXPLICIT_LITTLE, VERIFICATION, propose
+from failover.dicom.negotiation import VERIFICATION, propose
 from failover.dicom.part10 import read_head
 from failover.dicom.requestor import open_association
+from failover.dicom.syntaxes import EXPLICIT_LITTLE
 from failover.errors import AssociationEnded, UpstreamError
 from failover.model import Address, AeTitle, DicomPeer
 from tests.bench.outage.content import ROOT, SMALL_STUDIES, TEMPLATE_UID, new_object, part10

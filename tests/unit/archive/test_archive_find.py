@@ -11,8 +11,8 @@ from pydicom.filereader import read_dataset
 from failover.archive import find
 from failover.archive.queries import Level, Match, dump
 from failover.dicom.data_sets import encoded
-from failover.dicom.part10 import EXPLICIT_LITTLE, IMPLICIT_LITTLE
 from failover.dicom.query_keys import AnyOf, KeyUnreadable
+from failover.dicom.syntaxes import EXPLICIT_LITTLE, IMPLICIT_LITTLE
 from failover.errors import UnreadableDataSet
 
 STUDY_FIND = find.STUDY_ROOT + "1"

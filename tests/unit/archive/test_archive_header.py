@@ -9,14 +9,8 @@ import pytest
 
 from failover.archive.attributes import WANTED, describe, json_values, key_text
 from failover.archive.header import MAX_DEPTH, scan
-from failover.dicom.part10 import (
-    DEFLATED,
-    EXPLICIT_BIG,
-    EXPLICIT_LITTLE,
-    IMPLICIT_LITTLE,
-    read_head,
-    write_head,
-)
+from failover.dicom.part10 import read_head, write_head
+from failover.dicom.syntaxes import DEFLATED, EXPLICIT_BIG, EXPLICIT_LITTLE, IMPLICIT_LITTLE
 from failover.errors import UnreadableDataSet
 from tests.unit.archive.objects import an_object
 

@@ -20,7 +20,8 @@ from failover.archive.decoder import DECODER_BYTES
 from failover.archive.decoders import Decoders
 from failover.archive.pixels import NoPixels, NoSuchFrame, open_image
 from failover.archive.rendering import View, decoded_frame
-from failover.dicom.part10 import DEFLATED, EXPLICIT_LITTLE, write_head
+from failover.dicom.part10 import write_head
+from failover.dicom.syntaxes import DEFLATED, EXPLICIT_LITTLE
 from failover.errors import UnreadableDataSet
 from tests.unit.archive_web.samples import FILES, image
 

@@ -19,7 +19,6 @@ from failover.dicom.dimse import echo_rq, response
 from failover.dicom.exchange import Association
 from failover.dicom.negotiation import (
     CALLED_AE_NOT_RECOGNIZED,
-    IMPLICIT_LITTLE,
     Acceptance,
     Rejection,
     acceptance_ac,
@@ -35,6 +34,7 @@ from failover.dicom.pdu import (
     encode,
     padded_ae,
 )
+from failover.dicom.syntaxes import IMPLICIT_LITTLE
 
 ECHO = "1.2.840.10008.1.1"
 RQ = AssociateRq(
