@@ -15,6 +15,7 @@ from failover.errors import FailoverError
 from failover.http.media_types import Acceptable, best, covers, parse_accept
 
 DICOM: Final = "application/dicom"
+ZIP: Final = "application/zip"
 OCTETS: Final = "application/octet-stream"
 MULTIPART: Final = "multipart/related"
 JSON_TYPES: Final = ("application/dicom+json", "application/json")
@@ -65,9 +66,20 @@ def instance_wishes(accept: Sequence[Acceptable]) -> list[Wish]:
             wishes.append(Wish(False, DICOM, _syntax(media.parameters)))
     if not wishes:
         raise NotAcceptable(
-            'only multipart/related; type="application/dicom" and application/dicom are offered'
+            'only multipart/related; type="application/dicom", application/dicom and application/zip are'
+            " offered"
         )
     return wishes
+
+
+def zip_wish(accept: Sequence[Acceptable]) -> Wish | None:
+    """Return the wish for a zip archive, where that is what the caller likes best (PS3.18 8.7.3.5)."""
+    if not accept or accept[0].media.essence != ZIP:
+        return None
+    syntax = _syntax(accept[0].media.parameters)
+    if syntax not in (None, EXPLICIT_LITTLE):
+        raise NotAcceptable("a zip archive is offered in Explicit VR Little Endian, or as stored: `*`")
+    return Wish(False, ZIP, syntax)
 
 
 def frame_wishes(accept: Sequence[Acceptable]) -> list[Wish]:

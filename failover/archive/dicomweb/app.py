@@ -165,6 +165,7 @@ def _add_viewer(app: web.Application, index: Index, ledger: Ledger, configuratio
     app.router.add_get(VIEWER, home)
     app.router.add_get(f"{VIEWER}/", file)
     app.router.add_get(f"{VIEWER}/api/state", state)
+    app.router.add_get(f"{VIEWER}/download/{{study}}", retrieve.download)
     app.router.add_get(f"{VIEWER}/{{name}}", file)
 
 

@@ -16,7 +16,7 @@ from typing import Final
 from aiohttp import web
 
 from failover.archive.codecs import Undecodable
-from failover.archive.dicomweb import accept, sending
+from failover.archive.dicomweb import accept, export, sending
 from failover.archive.dicomweb.asking import ROOM, Room, accepted, base_url, is_unchanged, uid, warning
 from failover.archive.extents import Extent, frame_count, native_frames
 from failover.archive.index import Held
@@ -24,7 +24,7 @@ from failover.archive.metadata import URL_MARK
 from failover.archive.pixels import NoPixels, NoSuchFrame
 from failover.archive.queries import escape
 from failover.archive.rendering import MAX_VIEWPORT, View, Window
-from failover.dicom.syntaxes import DEFLATED
+from failover.dicom.syntaxes import DEFLATED, EXPLICIT_LITTLE
 from failover.http.media_types import best
 from failover.http.multipart import MultipartWriter
 
@@ -71,6 +71,8 @@ def _began(request: web.Request) -> tuple[int, dict[str, str]]:
 async def instances(request: web.Request) -> web.StreamResponse:
     """A study, a series or one instance, as Part 10 files."""
     found = held_instances(request)
+    if (wish := accept.zip_wish(accepted(request))) is not None:
+        return await _zip(request, found, wish.transfer_syntax)
     multipart, plans = sending.plan(found, accept.instance_wishes(accepted(request)))
     status, headers = _began(request)
     response = web.StreamResponse(status=status, headers={**headers, "Vary": "Accept"})
@@ -83,6 +85,17 @@ async def instances(request: web.Request) -> web.StreamResponse:
         return web.Response(status=304, headers={"ETag": f'"{etag}"'})
     response.headers["ETag"] = f'"{etag}"'
     return await sending.send_single(request, response, plans[0], etag)
+
+
+async def download(request: web.Request) -> web.StreamResponse:
+    """A study as a zip archive, for a link in a page: no header is needed."""
+    return await _zip(request, held_instances(request), EXPLICIT_LITTLE)
+
+
+async def _zip(request: web.Request, found: list[Held], syntax: str | None) -> web.StreamResponse:
+    status, headers = _began(request)
+    response = web.StreamResponse(status=status, headers={**headers, "Vary": "Accept"})
+    return await export.send_zip(request, response, found, _metadata(request.app[ROOM], found), syntax)
 
 
 async def metadata(request: web.Request) -> web.StreamResponse:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import secrets
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -162,10 +162,8 @@ async def write_file(
     Raises FileNotFoundError, UnreadableDataSet: the file is shorter than it was.
     """
     offset, left = extent
-    descriptor = os.open(path, os.O_RDONLY)
+    descriptor = _open(path, extent)
     try:
-        if os.fstat(descriptor).st_size < offset + left:
-            raise UnreadableDataSet("its file is shorter than it was")
         if not response.prepared:
             await response.prepare(request)
         if request.method == "HEAD":
@@ -178,6 +176,27 @@ async def write_file(
             offset, left = offset + len(piece), left - len(piece)
     finally:
         os.close(descriptor)
+
+
+async def file_pieces(path: Path, extent: Extent) -> AsyncIterator[bytes | bytearray]:
+    """Yield bytes of a file. Raises as `write_file`."""
+    offset, left = extent
+    descriptor = _open(path, extent)
+    try:
+        while left > 0:
+            piece = await _read(descriptor, offset, min(left, _PIECE_BYTES))
+            yield piece
+            offset, left = offset + len(piece), left - len(piece)
+    finally:
+        os.close(descriptor)
+
+
+def _open(path: Path, extent: Extent) -> int:
+    descriptor = os.open(path, os.O_RDONLY)
+    if os.fstat(descriptor).st_size < sum(extent):
+        os.close(descriptor)
+        raise UnreadableDataSet("its file is shorter than it was")
+    return descriptor
 
 
 async def _read(descriptor: int, offset: int, length: int) -> bytes | bytearray:
