@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+import pydicom
 import pytest
 
 from failover.app.samples import part10
@@ -53,6 +56,28 @@ async def rechecked(site: Site) -> bool:
     return bool((await recheck(site))["done"])
 
 
+def files_of(primary: Orthanc, study_instance_uid: str) -> dict[str, tuple[str, bytes]]:
+    """Return transfer syntax and pixel data of each object of a study, as Orthanc has it."""
+    found: dict[str, tuple[str, bytes]] = {}
+    for study in primary.lookup(study_instance_uid):
+        for instance in primary.json(f"{study['Path']}/instances"):
+            _, content = primary.request("GET", f"/instances/{instance['ID']}/file")
+            ds = pydicom.dcmread(BytesIO(content))
+            found[str(ds.SOPInstanceUID)] = str(ds.file_meta.TransferSyntaxUID), ds.get("PixelData", b"")
+    return found
+
+
+def compressed_studies(site: Site) -> set[str]:
+    """Return the studies of which all objects are compressed."""
+    path = site.configuration.archive.data_dir / "index.sqlite"
+    with closing(sqlite3.connect(path)) as connection:
+        found = connection.execute(
+            "SELECT t.uid FROM instances i JOIN studies t ON t.id = i.study GROUP BY t.id"
+            " HAVING min(coalesce(i.compression, '') = 'done') = 1"
+        )
+        return {uid for (uid,) in found}
+
+
 async def shown(site: Site, uids: Sequence[str]) -> set[str]:
     answer = await site.ask("archive", "studies.held", {"study_instance_uids": list(uids)})
     return {uid for uid, study in answer["studies"].items() if study["instances"]}
@@ -72,8 +97,16 @@ async def an_outage(site: Site) -> AsyncIterator[None]:
 
 
 async def test_a_primary_restored_from_a_dump_gets_back_what_it_lost(tmp_path: Path) -> None:
+    """What was compressed meanwhile is sent as it came: the same transfer syntax, the same pixels."""
     async with a_full_site(tmp_path, 4) as (site, primary, uids):
         count = primary.instance_count()
+
+        async def compressed() -> bool:
+            uids.sort(key=lambda uid: uid not in compressed_studies(site))
+            return uids[0] in compressed_studies(site)
+
+        await until(compressed, "a study is compressed")
+        had = files_of(primary, uids[0])
         async with an_outage(site):
             await asyncio.to_thread(primary.kill)
             await asyncio.to_thread(primary.restart)
@@ -88,6 +121,7 @@ async def test_a_primary_restored_from_a_dump_gets_back_what_it_lost(tmp_path: P
 
         await until(back, "what it lost is back")
         assert await shown(site, uids) == set(uids)
+        assert files_of(primary, uids[0]) == had
 
 
 async def test_what_was_deleted_in_calm_is_hidden_and_never_sent_back(tmp_path: Path) -> None:
