@@ -10,6 +10,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from failover.archive.compressor import REASONS, Compressor
+from failover.archive.decoders import Decoders
 from failover.archive.janitor import Janitor
 from failover.archive.replacing import READERS_S
 from failover.archive.retention import Policy
@@ -200,6 +201,21 @@ async def test_what_stays_is_counted_by_reason_and_not_looked_at_again(
     assert not list((room.data_dir / "incoming").iterdir())
     for reason in REASONS:
         count(work, reason)  # each begins at 0
+
+
+async def test_a_process_that_hangs_is_killed_and_the_original_stays(
+    room: Room, compressor: MakeCompressor
+) -> None:
+    await room.store(image(1), Origin.REPLICATED)
+    [before] = room.index.instances(study=uid(1))
+    work = compressor()
+    work._worker = Decoders(1, timeout_s=0.001, background=True)  # less than it takes to start
+    assert await work.turn()
+    await work.close()
+    assert count(work, "failed") == 1
+    assert room.index.instances(study=uid(1)) == [before]
+    assert before.path.stat().st_size == before.size_bytes
+    assert not list((room.data_dir / "incoming").iterdir())
 
 
 async def test_what_is_written_down_outlives_a_restart(room: Room, compressor: MakeCompressor) -> None:
