@@ -33,6 +33,12 @@ tools:
 test: $(VENV)/.dev tools ## every test; gets Debian's Orthanc, DCMTK and Prometheus when they are missing
 	@PATH="$(CURDIR)/$(BIN):$$(tests/get_tools.sh --path):$$PATH" $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup
 
+compile: $(VENV)/.dev ## compile what each web request passes, beside the sources (a C compiler, Python's headers)
+	$(BIN)/python setup.py compile
+
+test-compiled: $(VENV)/.dev tools ## the web path's tests and fuzzing on compiled modules, in a copy
+	@PATH="$(CURDIR)/$(BIN):$$(tests/get_tools.sh --path):$$PATH" $(BIN)/python -m tests.compiled
+
 check: lint types ## all that needs no server
 
 lint: $(VENV)/.dev ## ruff: rules, banned calls, format
@@ -66,4 +72,6 @@ lock: $(VENV)/.dev ## pin the dependencies anew
 	env -u PIP_FIND_LINKS $(BIN)/pip-compile -q --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --strip-extras --extra dev -c requirements.lock -o requirements-dev.lock pyproject.toml
 
 clean: ## remove what the targets made
+	find failover -name '*.so' -delete
+	rm -f ./*__mypyc*.so
 	rm -rf $(VENV) .tools build dist *.egg-info .mypy_cache .ruff_cache .hypothesis demo-data

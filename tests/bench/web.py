@@ -16,6 +16,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from failover.compiled import is_compiled
 from tests.bench.measure import cpu_s, output_of, resident_bytes
 from tests.bench.report import Row, Suite
 from tests.peers.process import find_program, free_port, listens, wait_for
@@ -213,7 +214,7 @@ def product(upstream: int) -> Iterator[Contestant]:
 def run(quick: bool) -> Suite:
     seconds, rounds = (1, 1) if quick else (2, 3)
     rows: list[Row] = []
-    notes = []
+    notes = [f"failover: {'compiled' if is_compiled() else 'pure, as without make compile'}"]
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-web-")))
         upstream = stack.enter_context(origin(folder))

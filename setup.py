@@ -1,0 +1,61 @@
+"""Compiles the modules that each web request passes, for who wants it; everything else is in pyproject.toml.
+
+    python setup.py compile [FOLDER]                       beside the sources (make compile), or below FOLDER
+    FAILOVER_COMPILE=1 pip install --no-build-isolation .  as part of an installation
+
+It needs mypy (mypyc is part of it), a C compiler and Python's headers. Without either command nothing is
+compiled and the same modules run as they are (docs/adr/0007).
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from pathlib import Path
+
+from setuptools import Extension, setup
+
+ROOT = Path(__file__).resolve().parent
+# They call each other for every request: a border between compiled and plain costs what it saves.
+MODULES = (
+    "health.passive", "http.framing", "http.head", "proxy.answer", "proxy.answering", "proxy.attempt",
+    "proxy.caller", "proxy.classify", "proxy.connection", "proxy.exchange", "proxy.hold", "proxy.leads",
+    "proxy.pool", "proxy.response", "proxy.retry", "proxy.rewrite", "proxy.server", "proxy.stage",
+    "proxy.upstream", "proxy.upstreams", "tallies",
+)  # fmt: skip
+
+
+def sources() -> list[Path]:
+    return [ROOT / "failover" / f"{module.replace('.', '/')}.py" for module in MODULES]
+
+
+def extensions(work: Path) -> list[Extension]:
+    """Translate the modules to C, below `work`."""
+    from mypyc.build import mypycify
+
+    os.environ["MYPYPATH"] = str(ROOT)
+    options = [f"--config-file={ROOT / 'pyproject.toml'}", f"--cache-dir={work / 'mypy'}"]
+    found: list[Extension] = mypycify(
+        options + [str(source) for source in sources()], debug_level="0", target_dir=str(work)
+    )
+    return found
+
+
+def compile_into(folder: Path) -> None:
+    """Leave the compiled modules below `folder`, where Python finds them before the sources beside them."""
+    with tempfile.TemporaryDirectory(prefix="failover-compile-") as work:
+        os.chdir(work)  # an old setuptools must not read our pyproject.toml: it knows no SPDX licence
+        setup(
+            name="pacs-failover",
+            ext_modules=extensions(Path()),
+            script_args=["-q", "build_ext", f"--build-lib={folder}", f"--build-temp={work}"],
+        )
+
+
+if sys.argv[1:2] == ["compile"]:
+    compile_into(Path(sys.argv[2]).resolve() if len(sys.argv) > 2 else ROOT)
+elif os.environ.get("FAILOVER_COMPILE") == "1":
+    setup(ext_modules=extensions(Path("build/compile")))  # setuptools wants it relative
+elif __name__ == "__main__":
+    setup()
