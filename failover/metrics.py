@@ -168,6 +168,14 @@ class RouterMetrics:
             ("reason",),
             registry=r,
         )
+        self.http_hedges = Counter(
+            "failover_http_hedges",
+            "Slow reads asked of the backup too: won, lost, failed (its answer did not count), over_budget "
+            "(not asked)",
+            ("result",),
+            registry=r,
+        )
+        _from_zero(self.http_hedges, "won", "lost", "failed", "over_budget")
         _from_zero(self.http_unprotected, "spool_full", "hold_full")
         _from_zero(self.http_copies, "copied", "dropped", "failed")
         _from_zero(self.http_resumed, "primary", "backup")

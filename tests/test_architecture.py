@@ -52,7 +52,7 @@ PURE = {
     "routing/selection", "routing/snapshot", "routing/wishes", "routing/replicator_word", "routing/wire",
     "routing/troubles", "app/store_totals", "app/web_words",
     "proxy/rewrite", "proxy/retry", "proxy/hold", "proxy/classify", "proxy/stow", "proxy/resume",
-    "proxy/passage", "proxy/parts", "proxy/items", "proxy/stage",
+    "proxy/hedge", "proxy/passage", "proxy/parts", "proxy/items", "proxy/stage",
     "proxy/upstreams",
     "relay/offer", "relay/operations", "relay/matches", "relay/object_statuses",
     "archive/paths", "archive/retention", "archive/queries", "archive/outside", "archive/find",

@@ -58,13 +58,14 @@ USES: Final[Mapping[str, Uses]] = {
     # Each web worker beside the router: web-2, web-3 …
     "web": Uses(
         live=(
-            "access.web.addresses",
+            "access.web.addresses", "policy.hedge",
             "listen.web.max_connections", "listen.web.head_timeout", "listen.web.body_idle",
             "listen.web.answer_timeout", "listen.web.keep_alive",
             *(key for key in _TLS_FILES if key.startswith("listen.web.")),
         ),
         all=(
-            "state_dir", "listen.web", "access.web", "primary", "backup", "archive.web", "replication.tee",
+            "state_dir", "listen.web", "access.web", "policy.hedge", "primary", "backup", "archive.web",
+            "replication.tee",
         ),
     ),
     "archive": Uses(

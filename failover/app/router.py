@@ -194,7 +194,7 @@ class Router:
         """Take over what `app.reload` calls live; return what could not be. Raises TlsUnusable."""
         left = self._identities.change(configuration)
         listen = configuration.listen
-        self._proxy.change(listen.web, admits_of(configuration))
+        self._proxy.change(listen.web, admits_of(configuration), configuration.policy.hedge)
         self._relay.change(listen.dicom, configuration.access.dicom or "any")
         self._checker.change(configuration)
         self._controller.change_rules(configuration)

@@ -62,6 +62,7 @@ def proxy_of(
         admission=admission,
         copies=web_copies_of(configuration, metrics, shares),
         shares=shares,
+        hedge=configuration.policy.hedge,
         component=component,
     )
 

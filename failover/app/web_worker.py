@@ -123,7 +123,7 @@ class WebWorker:
         self._configuration = configuration
         left = self._identities.change(configuration)
         if self._proxy is not None:
-            self._proxy.change(configuration.listen.web, admits_of(configuration))
+            self._proxy.change(configuration.listen.web, admits_of(configuration), configuration.policy.hedge)
         return left
 
     # -- the router

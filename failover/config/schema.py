@@ -440,6 +440,18 @@ class Health(Block):
     frame_interval: Duration = Field(60.0, gt=0, description="how often, in calm")
 
 
+class Hedge(Block):
+    """A slow read of one instance, asked of the backup too while the primary is up."""
+
+    enabled: Truth = Field(True, description="`false`: while the primary is up, it alone answers slow reads")
+    after_min: Duration = Field(0.25, gt=0, description="never before so long without an answer")
+    after_max: Duration = Field(
+        2.0,
+        gt=0,
+        description="at the latest after so long; between the two, what is usual for the kind of read",
+    )
+
+
 class Policy(Block):
     fail_after: Duration = Field(5.0, gt=0, description="`suspect` without a break for so long is `down`")
     failback: Literal["auto", "manual"] = Field("auto", description="who begins the way back")
@@ -453,6 +465,9 @@ class Policy(Block):
     )
     refused_hold: Duration = Field(
         3600.0, ge=0, description="how long refused objects hold up an automatic failback"
+    )
+    hedge: Hedge = Field(
+        default_factory=Hedge, description="a slow read of one instance, asked of the backup too"
     )
 
 

@@ -204,6 +204,10 @@ class Attempt:
 
     # -- the end
 
+    def hand_to(self, owner: Owner) -> None:
+        """Tell `owner` what comes from now on."""
+        self._owner = owner
+
     def learn(self, outcome: Outcome) -> None:
         """Tell live traffic how it ended; a tunnel has its answer long before its end."""
         traffic, token = self._proxy.traffic[self.name], self._token

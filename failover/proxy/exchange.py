@@ -1,7 +1,8 @@
 """The course of one request: carries out what `retry` says, between one caller and whichever upstream.
 
 Nothing is decided here. Where it may be: `stage`. An `attempt` is the request at one upstream; what comes
-back goes through `answering`; an upstream that falls silent in the middle is the affair of `silence`.
+back goes through `answering`; an upstream that falls silent in the middle is the affair of `silence`, one
+that is slow to begin that of `hedging`.
 """
 
 from __future__ import annotations
@@ -18,12 +19,13 @@ from failover.health.passive import Outcome
 from failover.http.framing import BodyReader
 from failover.http.head import AnswerHead, RequestHead
 from failover.model import Service, UpstreamName, Verdict
-from failover.proxy import answering, challenge, faults, patience, rewrite, silence
+from failover.proxy import answering, challenge, faults, hedging, patience, rewrite, silence
 from failover.proxy.answer import Answer
 from failover.proxy.answering import Answering
 from failover.proxy.attempt import Attempt
 from failover.proxy.body import Keep, RequestBody
 from failover.proxy.classify import classify
+from failover.proxy.hedging import Hedge
 from failover.proxy.retry import RETRY_EVERY_S, Action, Failure, Pursuit, Step
 from failover.proxy.stage import Stage
 from failover.proxy.tunnel import Tunnel
@@ -42,8 +44,9 @@ _LEFT: Final = 499  # nginx's code for a caller that left before its answer
 
 class Exchange:
     __slots__ = (
-        "_answering", "_checking", "_first_asked", "_holding_stores", "_timer", "_tunnel", "asked", "attempt",
-        "body", "caller", "forwarded", "head", "proxy", "pursuit", "response", "stage", "started_s",
+        "_answering", "_checking", "_first_asked", "_hedge", "_holding_stores", "_timer", "_tunnel", "asked",
+        "attempt", "body", "caller", "forwarded", "head", "proxy", "pursuit", "response", "stage",
+        "started_s",
     )  # fmt: skip
 
     def __init__(
@@ -74,6 +77,7 @@ class Exchange:
         self._first_asked: UpstreamName | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._holding_stores = False
+        self._hedge: Hedge | None = None
 
     # -- the course
 
@@ -120,12 +124,20 @@ class Exchange:
 
     def do(self, step: Step) -> None:
         action = step.action
+        if action is not Action.SEND and self._hedge is not None:
+            self._hedge.cancel()
         if action is Action.SEND:
             assert step.upstream is not None
             self.stage = Stage.ASKING
             if self._first_asked is None:
                 self._first_asked = step.upstream
+            hedged = None if self._hedge is None else self._hedge.take(step.upstream)
+            if hedged is not None:
+                self.attempt = hedged
+                return
             self.attempt = Attempt(self, self.proxy, step.upstream)
+            if self._hedge is None and step.upstream is UpstreamName.PRIMARY:
+                self._hedge = hedging.considered(self)
             self.attempt.start(fresh=step.fresh)
         elif action is Action.WAIT:
             self._after(RETRY_EVERY_S)
@@ -135,6 +147,13 @@ class Exchange:
             self._say(step.status, step.sentence, rewrite.VIEWER)
         else:
             self._say(step.status, step.sentence)
+
+    def turn_to(self, attempt: Attempt) -> None:
+        """`attempt`, of a hedge, has the better answer: leave the primary, of which nothing was passed on."""
+        self._forget_answer()
+        self.leave(Outcome.LEFT)
+        self.pursuit.cause = "hedge"
+        self.attempt = attempt
 
     def _after(self, seconds: float) -> None:
         self.stage = Stage.WAITING
@@ -190,11 +209,12 @@ class Exchange:
     def end_at(self, upstream: UpstreamName) -> bool:
         """`upstream` is given nothing more: go elsewhere, or end honestly. Returns whether this was there."""
         attempt, parked = self.attempt, self.response.parked
+        hedged = self._hedge is not None and self._hedge.end_at(upstream)
         if parked is not None and parked.name is upstream:
             self.response.leave_parked()
             return True
         if attempt is None or attempt.name is not upstream or self.stage is Stage.ENDED:
-            return False
+            return hedged
         if self._tunnel is not None:
             self._tunnel.restart()
             return True
@@ -243,10 +263,16 @@ class Exchange:
     # -- what an attempt tells; only the one that is asked now has a say
 
     def answered_whole(self, attempt: Attempt, head: AnswerHead, body: bytes) -> bool:
-        return attempt is self.attempt and answering.whole(self, attempt, head, body)
+        if attempt is not self.attempt:
+            return False
+        if self._hedge is not None:
+            self._hedge.heard(attempt, head)
+        return answering.whole(self, attempt, head, body)
 
     def answer_began(self, attempt: Attempt, head: AnswerHead) -> None:
         if attempt is self.attempt:
+            if self._hedge is not None:
+                self._hedge.heard(attempt, head)
             if self._answering is None:
                 self._answering = Answering(self)
             self._answering.began(attempt, head)
@@ -438,6 +464,9 @@ class Exchange:
     def _close(self) -> None:
         self.stage = Stage.ENDED
         self.cancel_timer()
+        if self._hedge is not None:
+            self._hedge.cancel()
+            self._hedge = None
         self.response.close()
         if self.body is not None:
             self.body.close()

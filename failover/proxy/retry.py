@@ -216,6 +216,20 @@ class Pursuit:
             return _say(502, "the archive said success and stored nothing")
         return _PASS_KEPT
 
+    @property
+    def may_hedge(self) -> bool:
+        """Whether the backup may be asked beside the primary, which is asked now. `see` comes first."""
+        choice = self._choice
+        assert choice is not None
+        return (
+            choice.first is PRIMARY
+            and choice.rescue is BACKUP
+            and choice.provisional
+            and not self._tried
+            and self._may(BACKUP)
+            and self._reach[BACKUP] is Reach.ASK
+        )
+
     # -- what happened
 
     @property

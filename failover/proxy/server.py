@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import os
 import socket
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -16,7 +17,7 @@ import structlog
 
 from failover.aio import Signal, cancel_and_wait, spawn
 from failover.clock import Clock
-from failover.config.schema import ListenWeb
+from failover.config.schema import Hedge, ListenWeb
 from failover.doors import HandshakeLimits, Handshakes
 from failover.health.passive import LiveTraffic
 from failover.metrics import RouterMetrics
@@ -28,6 +29,7 @@ from failover.proxy.caller import CallerConnection, Phase
 from failover.proxy.classify import Asked, WebRoute
 from failover.proxy.copies import WebCopies
 from failover.proxy.exchange import Exchange
+from failover.proxy.hedge import Hedging
 from failover.proxy.login import LoginExchange
 from failover.proxy.pool import Pool
 from failover.proxy.rewrite import Reach
@@ -87,10 +89,12 @@ class Proxy:
         copies: WebCopies | None = None,
         admission: Admission | None = None,
         shares: Shares | None = None,
+        hedge: Hedge | None = None,
         component: str = "router",
     ) -> None:
         """`identity`: callers must speak TLS, and get this certificate. Without `copies`, none is made.
 
+        Without `hedge` no read is asked of both.
         `shares`: of the bounds that all web workers keep together. `component`: our name in the access log.
 
         `admits` tells of an address, `admission` of what a caller shows, whether the backup may answer it.
@@ -103,6 +107,7 @@ class Proxy:
         self.admits = admits
         self.admission = admission
         self.learns = admission is not None and admission.remembered is not None
+        self.hedging = Hedging(hedge, os.urandom(32)) if hedge is not None and len(upstreams) > 1 else None
         self.metrics = metrics
         self.clock = clock
         self.spool = spool
@@ -188,9 +193,11 @@ class Proxy:
             self._sock.close()
             self._sock = None
 
-    def change(self, listen: ListenWeb, admits: Callable[[str], bool]) -> None:
+    def change(self, listen: ListenWeb, admits: Callable[[str], bool], hedge: Hedge | None = None) -> None:
         """Go by these limits and addresses from the next request on, also of callers who are connected."""
         self.listen, self.admits = listen, admits
+        if self.hedging is not None and hedge is not None:
+            self.hedging.policy = hedge
         for caller in self._callers:
             caller.forget_admission()
 

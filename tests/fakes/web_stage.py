@@ -13,7 +13,7 @@ import uvloop
 from prometheus_client import CollectorRegistry
 
 from failover.clock import SystemClock
-from failover.config.schema import ListenWeb
+from failover.config.schema import Hedge, ListenWeb
 from failover.health.passive import LiveTraffic
 from failover.metrics import RouterMetrics
 from failover.model import ClientTls, Mode, Phase, Service, UpstreamName, Verdict
@@ -92,6 +92,7 @@ async def web_stage(
     identity: ServerIdentity | None = None,
     primary_tls: tuple[int, ClientTls | None] | None = None,
     admission: Admission | None = None,
+    hedge: Hedge | None = None,
     **listen: object,
 ) -> AsyncIterator[Stage]:
     """Proxy, primary and backup (our archive unless `foreign_backup`) on free ports.
@@ -124,7 +125,7 @@ async def web_stage(
         ListenWeb.model_validate(listen), upstreams, board, traffic,
         admitted.__contains__, metrics, clock, spool, identity,
         copies=WebCopies(base, expect if ours else None, metrics, tee=tee) if copies else None,
-        admission=admission,
+        admission=admission, hedge=hedge,
     )  # fmt: skip
     port = sock.getsockname()[1]
     await proxy.start(sock)
