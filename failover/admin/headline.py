@@ -85,6 +85,7 @@ class _Facts:
         self.phase = str(status["phase"])
         self.intent: Json = status["intent"]
         self.failback: Json = status["failback"]
+        self.by_hand = bool(self.failback.get("by_hand"))
         self.numbers: Json = status["replication"]
         self.decisions: list[str] = list(status.get("decisions", ()))
         self._in_flight: Json = status["in_flight"]
@@ -276,6 +277,12 @@ def _primary_is_back(facts: _Facts, since: str) -> Headline:
             f"The primary is up; the backup answers{since} until the hold-down is over.",
             f"{_BACK_BY_ITSELF}.",
         )
+    if facts.by_hand:
+        return Headline(
+            ATTENTION,
+            "The primary is up and the way back waits for you: what it lacks of the backup is not known.",
+            "Bring that over, then say `failover force primary --reason …` and `failover auto`.",
+        )
     if facts.owed is None:
         return Headline(
             ATTENTION,
@@ -348,6 +355,12 @@ def _on_primary(facts: _Facts) -> Headline:
 
 
 def _primary_alone_matters(facts: _Facts) -> Headline:
+    if facts.by_hand:
+        return Headline(
+            CALM,
+            "The primary answers; the backup is up, and what it holds is not compared.",
+            "Nothing to do. After a failover reads return only when you say so.",
+        )
     if facts.owed is None:
         return Headline(
             ATTENTION,

@@ -51,6 +51,10 @@ def import_files(
     before = len(found.sources) - len(files)
     tally: Counter[Outcome] = Counter()
     failed = list(found.problems)
+
+    def tell(not_sent: int = 0) -> None:
+        _tell(tally[Outcome.KEPT], before, found.others, failed, as_json=json_, not_sent=not_sent)
+
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
     from rich.progress import Progress as Bar
@@ -70,12 +74,14 @@ def import_files(
                 progress.advance(bar, len(batch))
     except ArchiveUnreachable as error:
         done = sum(tally.values())
+        tell(not_sent=len(files) - done)
         leave(
             Exit.UNREACHABLE,
             f"{error}; {done} of {len(files)} files were sent before",
             *_again(progress_kept),
         )
     except KeyboardInterrupt:
+        tell(not_sent=len(files) - sum(tally.values()))
         leave(
             Exit.FAILED,
             f"stopped: {tally[Outcome.KEPT]} of {len(files)} files were kept",
@@ -85,7 +91,7 @@ def import_files(
         sender.close()
     if not failed:
         progress_kept.done()
-    _tell(tally[Outcome.KEPT], before, found.others, failed, as_json=json_)
+    tell()
     if failed:
         raise typer.Exit(int(Exit.FAILED))
 
@@ -108,7 +114,9 @@ def _again(progress: Progress) -> list[str]:
     return ["the same command goes on where this one ended"] if progress.can_resume else []
 
 
-def _tell(kept: int, before: int, others: int, failed: list[str], *, as_json: bool) -> None:
+def _tell(
+    kept: int, before: int, others: int, failed: list[str], *, as_json: bool, not_sent: int = 0
+) -> None:
     if as_json:
         facts = {
             "kept": kept,
@@ -116,6 +124,7 @@ def _tell(kept: int, before: int, others: int, failed: list[str], *, as_json: bo
             "not_dicom": others,
             "failed": len(failed),
             "failures": failed,
+            "not_sent": not_sent,
         }
         say([json.dumps(facts, indent=2, ensure_ascii=False)])
         return
@@ -123,6 +132,7 @@ def _tell(kept: int, before: int, others: int, failed: list[str], *, as_json: bo
     if len(failed) > _MOST_NAMED:
         say([f"… and {len(failed) - _MOST_NAMED} more"], error=True)
     words = [f"{kept} kept", *([f"{len(failed)} not kept"] if failed else [])]
+    words += [f"{not_sent} not sent"] if not_sent else []
     if before:
         words.append(f"{before} kept by the import before")
     if others:

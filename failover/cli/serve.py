@@ -55,7 +55,7 @@ def replicator(config: ConfigOption = None) -> None:
 
 def check(config: ConfigOption = None, json_: JsonOption = False) -> None:
     """Check a configuration: every problem at once, and what the primary will feel of the probes."""
-    from failover.config.load import load
+    from failover.config.load import file_advice, load
     from failover.errors import ConfigurationError
 
     path = config_path(config)
@@ -74,7 +74,11 @@ def check(config: ConfigOption = None, json_: JsonOption = False) -> None:
     from failover.model import UpstreamName
 
     loads = probes_per_day(configuration, UpstreamName.PRIMARY)
-    found = [*advice(configuration), *tls_advice(configuration, SystemClock().wall())]
+    found = [
+        *advice(configuration),
+        *file_advice(configuration),
+        *tls_advice(configuration, SystemClock().wall()),
+    ]
     advised = [f"{'.'.join(key)}: {sentence}" for key, sentence in found]
     if json_:
         facts = {"ok": True, "problems": [], "advice": advised, "probes_per_day": loads}

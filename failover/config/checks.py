@@ -15,6 +15,11 @@ from failover.config.schema import Access, ArchiveAccess, Configuration, Upstrea
 
 _WILDCARDS: Final = ("0.0.0.0", "::")
 Finding = tuple[KeyPath, str]
+_NO_LEDGER: Final = (
+    "is none of ours: nobody knows what it took and the primary lacks, so reads never return by themselves"
+    " after a failover. Bring that over by hand, then say `failover force primary --reason …` and"
+    " `failover auto`"
+)
 
 
 class Listener(NamedTuple):
@@ -69,6 +74,8 @@ def advice(configuration: Configuration) -> list[Finding]:
         found.append(
             (("replication", "window_days"), "is longer than archive.retention.days: fetched to be evicted")
         )
+    if isinstance(configuration.backup, Upstream):
+        found.append((("backup",), _NO_LEDGER))
     found += _tls_advice(configuration)
     found += _door_advice(configuration)
     return found
@@ -233,7 +240,11 @@ def _loops(configuration: Configuration) -> Iterator[Finding]:
                 if port == own.port and _is_ours(host, own.host):
                     yield path, f"is our own {'.'.join(own.key)}"
             if (host, port) in seen:
-                yield path, f"is {'.'.join(seen[host, port])} too: primary and backup must be two systems"
+                other = seen[host, port]
+                two = "primary and backup must be two systems"
+                if other[0] == name:
+                    two = "one port speaks either HTTP or DICOM"
+                yield path, f"is the address of {'.'.join(other)} too, {host}:{port}: {two}"
             seen[host, port] = path
 
 

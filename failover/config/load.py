@@ -13,7 +13,7 @@ from failover.config.schema import AccessWeb, Block, Configuration, ListenAdmin
 from failover.config.tls_files import tls_findings
 from failover.config.tree import Tree, read_tree, without
 from failover.credentials.password_file import password_file_problems
-from failover.credentials.tokens import token_file_problems
+from failover.credentials.tokens import token_file_problems, token_file_warning
 from failover.errors import ConfigurationError
 
 # A configuration has a few kilobytes; what is larger is some other file.
@@ -127,6 +127,13 @@ def file_findings(configuration: Configuration, *, archive_alone: bool = False) 
         if folder.exists() and not folder.is_dir():
             found.append((key, f"must be a folder, {folder} is none"))
     return found
+
+
+def file_advice(configuration: Configuration) -> list[checks.Finding]:
+    """Return (key path, sentence) for each file that will serve, and should not be as it is."""
+    token_file = configuration.listen.admin.token_file
+    warning = None if token_file is None else token_file_warning(token_file)
+    return [] if warning is None else [(("listen", "admin", "token_file"), warning)]
 
 
 def _text(path: Path) -> str:

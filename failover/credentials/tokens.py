@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import re
+import stat
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
@@ -70,6 +71,17 @@ def token_file_problems(path: Path) -> list[str]:
         return [f"cannot be read: {error.strerror}"]
     except UnicodeDecodeError:
         return ["is not UTF-8 text"]
+
+
+def token_file_warning(path: Path) -> str | None:
+    """Return what is unwise about the rights of the token file at `path`; None: nothing is."""
+    try:
+        mode = stat.S_IMODE(path.stat().st_mode)
+    except OSError:
+        return None
+    if not mode & 0o077:
+        return None
+    return f"{path} can be read or written by others (mode {mode:04o}), who act by it then: chmod 0600 {path}"
 
 
 def read_tokens(path: Path) -> Tokens:

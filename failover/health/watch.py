@@ -357,9 +357,10 @@ class ServiceWatch:
                 verdict=health.verdict,
                 reason=health.reason,
             )
-            if health.verdict is Verdict.SUSPECT:
+            # Suspect, or down at once: by the fourth suspicion within a minute.
+            if self.health.verdict is Verdict.UP:
                 for successor in self.successors:
-                    successor._may_take_over(f"the {self._upstream} is suspect")
+                    successor._may_take_over(f"the {self._upstream} is {health.verdict}")
         self.health = health
         report = report_of(self._upstream, self._service, health)
         if report != self._told:

@@ -98,6 +98,7 @@ def rules_of(configuration: Configuration) -> Rules:
         hold_down_s=policy.hold_down,
         together=policy.together,
         refused_hold_s=policy.refused_hold,
+        keeps_ledger=configuration.backup == "embedded",
     )
 
 

@@ -17,6 +17,10 @@ FLAP_WITHIN_S: Final = 3600.0
 LONGEST_HOLD_DOWN_S: Final = 1800.0
 NUMBERS_LIVE_S: Final = 5.0  # reported longer ago, they are unknown
 FRESH_S: Final = 10.0
+BY_HAND: Final = (
+    "waiting for you: the backup is none of ours, and nobody knows what it took that the primary lacks; bring"
+    " that over, then `failover force primary --reason …` and `failover auto`"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +68,8 @@ def awaited(rules: Rules, returning: Sequence[Service]) -> Sequence[Service]:
 
 def debt_sentence(state: State, rules: Rules, now_s: float) -> str | None:
     """Return what of the debt keeps reads on the backup; None when nothing does."""
+    if not rules.keeps_ledger:
+        return BY_HAND
     numbers = live_numbers(state, now_s)
     if numbers is None or numbers.lag_objects is None:
         return "waiting: how many objects are owed to the primary is not known"

@@ -58,6 +58,7 @@ def status_of(
             "allowed": open_.allowed,
             "reason": open_.reason,
             "hold_down_left_s": round(open_.hold_down_left_s, 1),
+            "by_hand": not rules.keeps_ledger,
         },
         "replication": _replication(live_numbers(state, now.s)),
         "troubles": [

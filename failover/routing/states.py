@@ -186,6 +186,8 @@ class Rules:
     hold_down_s: float = 60.0
     together: bool = True
     refused_hold_s: float = 3600.0
+    # False: the backup is a PACS of another make, of which nobody knows what it owes the primary.
+    keeps_ledger: bool = True
 
     @property
     def moving(self) -> tuple[Service, ...]:

@@ -99,6 +99,8 @@ class Story:
                 rules = _with(rules, hold_down_s=float(m[1]))
             elif word == "failback manual":
                 rules = _with(rules, failback_auto=False)
+            elif word == "a backup of another make":
+                rules = _with(rules, keeps_ledger=False)
             elif word == "services on their own":
                 rules = _with(rules, together=False)
             elif m := re.fullmatch(r"a primary without (web|dicom)", word):

@@ -312,6 +312,18 @@ def test_a_trouble_is_told_when_nothing_worse_is() -> None:
     assert "backup is down" in headline(status).sentence
 
 
+def test_with_a_backup_of_another_make_it_is_said_how_reads_return() -> None:
+    status = calm_status()
+    numbers(lag_objects=None, coverage_ratio=None)(status)
+    failback("waiting for you: the backup is none of ours")(status)
+    status["failback"]["by_hand"] = True
+    assert headline(status).level == "calm"
+    phase("failing_back")(status)
+    told = headline(status)
+    assert "the way back waits for you" in told.sentence
+    assert "`failover force primary --reason …` and `failover auto`" in told.advice
+
+
 def test_nothing_else_of_the_status_changes() -> None:
     status = calm_status()
     before = copy.deepcopy(status)

@@ -125,6 +125,21 @@ def test_no_archive_ends_with_3(failover: Failover, tmp_path: Path) -> None:
     assert ended.stderr.startswith("no archive answers at 127.0.0.1:1: Connection refused; 0 of 1")
 
 
+def test_what_was_refused_before_the_archive_went_away_is_named_all_the_same(
+    failover: Failover, archive: Archive, tmp_path: Path
+) -> None:
+    part10(tmp_path / "cd/00", b"refuse")
+    for n in range(1, 30):
+        part10(tmp_path / f"cd/{n:02}", b"a")
+    archive.dies_after = 26  # the first batch, then file by file
+    ended = failover("import", "cd", "--json")
+    assert ended.exit_code == 3
+    facts = json.loads(ended.stdout)
+    assert facts["failures"] == ["cd/00: the archive cannot read it (0xC000)"]
+    assert (facts["kept"], facts["not_sent"]) == (24, 5)
+    assert "25 of 30 files were sent before" in ended.stderr
+
+
 def test_what_is_not_there_ends_with_2(failover: Failover, archive: Archive) -> None:
     ended = failover("import", "nowhere", "neither")
     assert ended.exit_code == 2

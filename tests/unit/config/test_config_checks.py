@@ -11,7 +11,7 @@ import pytest
 from failover.clock import SystemClock
 from failover.config import checks
 from failover.config.checks import advice
-from failover.config.load import parse
+from failover.config.load import file_advice, parse
 from failover.config.schema import Backup, Configuration
 from failover.config.tls_files import tls_advice
 from failover.credentials.password_file import set_password
@@ -110,7 +110,8 @@ def test_one_port_on_two_addresses_is_fine() -> None:
         ),
         (
             "primary: {web: {url: http://a:81}}\nbackup: {web: {url: http://a:81}}",
-            "backup.web.url: is primary.web.url too: primary and backup must be two systems",
+            "backup.web.url: is the address of primary.web.url too, a:81: primary and backup must be two"
+            " systems",
         ),
     ],
 )
@@ -162,6 +163,32 @@ def test_what_is_unwise_runs_and_is_told() -> None:
         "listen.dicom.reserve",
         "replication.window_days",
     ]
+
+
+def test_web_and_dicom_of_one_system_cannot_share_a_port() -> None:
+    text = "primary: {web: {url: http://pacs:104}, dicom: {host: pacs, port: 104, ae_title: P}}\n"
+    told = "is the address of primary.web.url too, pacs:104: one port speaks either HTTP or DICOM"
+    assert problems(text) == [f"f.yaml:1: primary.dicom.port: {told}"]
+
+
+def test_a_backup_of_another_make_is_told_what_it_costs() -> None:
+    [(key, sentence)] = checks.advice(read(PRIMARY + "backup: {web: {url: http://b.example}}\n"))
+    assert key == ("backup",)
+    assert "reads never return by themselves" in sentence
+    assert "`failover force primary --reason …`" in sentence
+
+
+def test_a_token_file_that_others_can_read_is_advice(tmp_path: Path) -> None:
+    tokens = tmp_path / "tokens"
+    tokens.write_text("ops 0123456789abcdef\n")
+    tokens.chmod(0o640)
+    configuration = read(PRIMARY + f"listen: {{admin: {{token_file: {tokens}}}}}\n")
+    [(key, sentence)] = file_advice(configuration)
+    assert key == ("listen", "admin", "token_file")
+    assert "mode 0640" in sentence
+    assert f"chmod 0600 {tokens}" in sentence
+    tokens.chmod(0o600)
+    assert file_advice(configuration) == []
 
 
 def test_what_tls_files_make_wrong_is_told_with_key_and_cause(tmp_path: Path) -> None:

@@ -63,6 +63,26 @@ async def test_a_backup_that_died_with_the_primary_is_known_before_anything_coul
         assert pair.backup.verdict is not Verdict.UP
 
 
+@pytest.mark.parametrize("service", list(Service))
+async def test_the_fourth_suspicion_moves_at_once_and_asks_the_backup_at_once(service: Service) -> None:
+    async with both(service) as pair:
+        for suspicion in range(1, 5):
+            pair.primary.reach.unreachable = True
+            traffic = pair.primary.traffic
+            traffic.ended(traffic.began(Part.QUERY, "search"), Outcome.FAILED)
+            before_s = pair.primary.clock.monotonic()
+            await pair.until(lambda: pair.primary.verdict is not Verdict.UP, 4.0)
+            fourth = suspicion == 4
+            assert pair.primary.verdict is (Verdict.DOWN if fourth else Verdict.SUSPECT)
+            if fourth:
+                break
+            pair.primary.reach.unreachable = False
+            await pair.until(lambda: pair.primary.verdict is Verdict.UP, 4.0)
+            await pair.passes(11.0)  # the backup is left alone again
+        await pair.passes(0.1)
+        assert pair.backup.reach.asked_at_s[-1] >= before_s
+
+
 async def test_a_backup_that_answers_is_not_doubted_and_not_asked_without_end() -> None:
     async with both(Service.DICOM) as pair:
         asked = len(pair.backup.reach.asked_at_s)

@@ -345,6 +345,7 @@ async def test_the_status_has_what_the_contract_names(tmp_path: Path) -> None:
         "allowed": False,
         "reason": "waiting: how many objects are owed to the primary is not known",
         "hold_down_left_s": 0.0,
+        "by_hand": False,
     }
     assert set(status["replication"]) == {
         "lag_objects", "lag_s", "pending_to_backup", "pending_to_primary", "refused", "coverage_ratio",
