@@ -176,6 +176,14 @@ class RouterMetrics:
             registry=r,
         )
         _from_zero(self.http_hedges, "won", "lost", "failed", "over_budget")
+        self.logins = Counter(
+            "failover_logins",
+            "Passwords shown to us, by the login page or Basic: accepted, refused, too_often (not looked at:"
+            " the address must wait), busy (too many at once)",
+            ("result",),
+            registry=r,
+        )
+        _from_zero(self.logins, "accepted", "refused", "too_often", "busy")
         _from_zero(self.http_unprotected, "spool_full", "hold_full")
         _from_zero(self.http_copies, "copied", "dropped", "failed")
         _from_zero(self.http_resumed, "primary", "backup")

@@ -32,14 +32,14 @@ FLOORS = {
 }
 # On the ground floor, what may be imported from where: lower numbers know nothing of higher ones.
 CELLAR = {
-    "errors": 0, "model": 0,
+    "errors": 0, "model": 0, "addresses": 0,
     "clock": 1, "aio": 1, "shares": 1, "durable": 1, "metrics": 1, "tallies": 0, "footprint": 0,
     "http": 2, "dicom": 3, "config": 2, "certificates": 1, "tls": 2, "doors": 2, "spool": 2, "control": 2,
     "audit": 3, "credentials": 2, "assets": 0, "seldom": 2, "compiled": 3,
 }  # fmt: skip
 
 PURE = {
-    "errors", "model",
+    "errors", "model", "addresses",
     "config/schema", "config/scalars", "config/tree", "config/problems", "config/checks",
     "http/head", "http/framing", "http/json_items", "http/forwarded", "http/multipart", "http/media_types",
     "http/cookies",

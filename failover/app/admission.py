@@ -13,13 +13,14 @@ from failover.credentials.remembered import Remembered, read_key
 from failover.credentials.sessions import Sessions
 from failover.errors import UpstreamTimeout
 from failover.health.web_probes import WebSide
+from failover.metrics import RouterMetrics
 from failover.proxy.admission import Admission, Passwords
 
 # A search of one study: what takes longer is asked again later.
 _PROBE_S: Final = 10.0
 
 
-def admission_of(configuration: Configuration, clock: Clock) -> Admission | None:
+def admission_of(configuration: Configuration, clock: Clock, metrics: RouterMetrics) -> Admission | None:
     """Return what a caller may show instead of an address; None when addresses alone count.
 
     Raises StorageError when the key of sessions and hashes cannot be kept.
@@ -30,7 +31,11 @@ def admission_of(configuration: Configuration, clock: Clock) -> Admission | None
     key = read_key(configuration.state_dir)
     passwords = sessions = remembered = None
     if access.password_file is not None:
-        passwords = Passwords(PasswordFile(access.password_file, clock), clock)
+        passwords = Passwords(
+            PasswordFile(access.password_file, clock),
+            clock,
+            lambda result: metrics.logins.labels(result).inc(),
+        )
         sessions = Sessions(key, passwords.kept_of, lambda: clock.wall().timestamp())
     paths: list[str] = []
     prefix = primary.dicomweb_path.rstrip("/") if primary and primary.dicomweb_path else None

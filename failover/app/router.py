@@ -111,7 +111,7 @@ class Router:
             clock,
             self._spool,
             self._identities.of("web"),
-            admission_of(configuration, clock),
+            admission_of(configuration, clock, self._metrics),
             shares,
         )
         self._relay = Relay(

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from urllib.parse import urlsplit
 
+from failover.addresses import Network, is_within
 from failover.clock import Clock
 from failover.config import Configuration
-from failover.config.scalars import Network
 from failover.config.schema import LOOPBACK, Backup, Upstream
 from failover.control import ask, socket_path
 from failover.health.passive import LiveTraffic
@@ -129,12 +128,6 @@ def admits_of(configuration: Configuration) -> Callable[[str], bool]:
     networks: Sequence[Network] = LOOPBACK if access is None else access.addresses
 
     def admits(host: str) -> bool:
-        try:
-            address = ipaddress.ip_address(host.partition("%")[0])
-        except ValueError:
-            return False
-        if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
-            address = address.ipv4_mapped
-        return any(address in network for network in networks)
+        return is_within(host, networks)
 
     return admits

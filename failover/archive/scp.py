@@ -6,7 +6,6 @@ What is served is what the index shows; nothing is acknowledged before `instance
 
 from __future__ import annotations
 
-import ipaddress
 import itertools
 import socket
 from collections.abc import Mapping
@@ -14,6 +13,7 @@ from typing import Final
 
 import structlog
 
+from failover.addresses import is_within
 from failover.archive import find, sending
 from failover.archive.commitment import PUSH_MODEL
 from failover.archive.commitments import Commitments
@@ -147,7 +147,7 @@ class Scp:
         if not isinstance(self._callers, dict):
             return None
         networks = self._callers.get(AeTitle(rq.calling_ae), [])
-        if any(ipaddress.ip_address(host) in network for network in networks):
+        if is_within(host, networks):
             return None
         return CALLING_AE_NOT_RECOGNIZED
 

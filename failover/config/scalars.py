@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 from pydantic import BeforeValidator, PlainSerializer, ValidationInfo
 
+from failover.addresses import Network
 from failover.model import AeTitle, parse_ae_title
 
 _SECONDS: Final[Mapping[str, float]] = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
@@ -29,8 +30,6 @@ _SIZE: Final = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*([A-Za-z]+)")
 
 # A longer value is cut in a message.
 _LONGEST_SHOWN: Final = 60
-
-Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
 def shown(value: object) -> str:

@@ -13,9 +13,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from failover.addresses import Network, is_within
 from failover.http.head import RequestHead
-
-Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,13 +31,7 @@ class Origin:
 
 
 def is_trusted(address: str, trusted: Sequence[Network]) -> bool:
-    if not trusted:
-        return False
-    try:
-        parsed = ipaddress.ip_address(address)
-    except ValueError:
-        return False
-    return any(parsed in network for network in trusted)
+    return bool(trusted) and is_within(address, trusted)
 
 
 def origin(head: RequestHead, peer: str, scheme: bytes, trusted: Sequence[Network]) -> Origin:

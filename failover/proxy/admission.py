@@ -55,8 +55,12 @@ class Busy(Exception):
 class Passwords:
     """Checks users of the password file; one at a time, in a thread."""
 
-    def __init__(self, users: PasswordFile, clock: Clock) -> None:
+    def __init__(
+        self, users: PasswordFile, clock: Clock, counts: Callable[[str], None] = lambda result: None
+    ) -> None:
+        """`counts` is told how each try ended: accepted, refused, too_often, busy."""
         self._users = users
+        self._counts = counts
         self._clock = clock
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="passwords")
         self._waiting = 0
@@ -69,9 +73,10 @@ class Passwords:
 
     async def fits(self, user: str, password: str, address: str, attempts: Attempts) -> bool:
         """Whether `password` is that of `user`. Raises Busy; False also for an address that must wait."""
-        if attempts.wait_s(address, self._clock.monotonic()) > 0:
+        if self.must_wait_s(address, attempts) > 0:
             return False
         if self._waiting >= _MOST_WAITING:
+            self._counts("busy")
             raise Busy
         self._users.hash_of(user)  # reads the file again when it has changed
         # Counted before it is known: a hundred at once are a hundred tries.
@@ -84,7 +89,15 @@ class Passwords:
             self._waiting -= 1
         if fits:
             attempts.forgive(address)
+        self._counts("accepted" if fits else "refused")
         return fits
+
+    def must_wait_s(self, address: str, attempts: Attempts) -> float:
+        """Return how long `address` must wait before its password is looked at; 0.0: it need not."""
+        wait_s = attempts.wait_s(address, self._clock.monotonic())
+        if wait_s > 0:
+            self._counts("too_often")
+        return wait_s
 
     def close(self) -> None:
         self._thread.shutdown(wait=False, cancel_futures=True)

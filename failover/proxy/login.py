@@ -161,7 +161,7 @@ class LoginExchange:
             self._answer(400, b"this is no login\n")
             return
         user, password, to = fields
-        wait_s = passwords.by_form.wait_s(address, self._proxy.clock.monotonic())
+        wait_s = passwords.must_wait_s(address, passwords.by_form)
         if wait_s > 0:
             _log.warning("too many logins failed", peer=address)
             problem = f"Too many tries. Try again in {wait_s:.0f} s."

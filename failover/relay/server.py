@@ -7,7 +7,6 @@ really accepted. Health and choice come from the board; nothing here decides the
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import socket
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -16,9 +15,9 @@ from pathlib import Path
 
 import structlog
 
+from failover.addresses import is_within
 from failover.aio import cancel_and_wait, spawn
 from failover.clock import Clock
-from failover.config.scalars import Network
 from failover.config.schema import DicomCallers, ListenDicom
 from failover.dicom.acceptor import Acceptor, Limits
 from failover.dicom.exchange import Association
@@ -155,7 +154,7 @@ class Relay:
         """Turn away who asks for another AE title, and whom `access.dicom` does not name."""
         if rq.called_ae != self._listen.ae_title:
             rejection = replace(CALLED_AE_NOT_RECOGNIZED, sentence="listen.dicom.ae_title is another")
-        elif isinstance(self._callers, dict) and not _is_within(
+        elif isinstance(self._callers, dict) and not is_within(
             host, self._callers.get(AeTitle(rq.calling_ae), [])
         ):
             rejection = replace(CALLING_AE_NOT_RECOGNIZED, sentence="access.dicom does not name this caller")
@@ -246,13 +245,3 @@ def _limits(listen: ListenDicom) -> Limits:
 
 def _known(callers: DicomCallers) -> Sequence[str]:
     return list(callers) if isinstance(callers, dict) else ()
-
-
-def _is_within(host: str, networks: Sequence[Network]) -> bool:
-    try:
-        address = ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
-        address = address.ipv4_mapped
-    return any(address in network for network in networks)

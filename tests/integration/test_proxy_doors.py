@@ -63,6 +63,8 @@ class Site:
     logins: Logins
     admission: Admission
     folder: Path
+    tried: list[str]
+    """How each password ended."""
 
     async def search(self, *lines: str) -> Answered:
         return await self.stage.ask(SEARCH, *lines)
@@ -78,12 +80,14 @@ class Site:
                 await self.stage.ask("/ping")
 
 
-def admission(folder: Path, port: list[int], *, passwords: bool, remember: bool) -> Admission:
+def admission(
+    folder: Path, port: list[int], tried: list[str], *, passwords: bool, remember: bool
+) -> Admission:
     clock, key = SystemClock(), read_key(folder)
     users = sessions = remembered = None
     if passwords:
         set_password(folder / "passwords", "anna", PASSWORD)
-        users = Passwords(PasswordFile(folder / "passwords", clock), clock)
+        users = Passwords(PasswordFile(folder / "passwords", clock), clock, tried.append)
         sessions = Sessions(key, users.kept_of, lambda: clock.wall().timestamp())
     if remember:
         remembered = Remembered(folder, key, clock, hold_s=43200)
@@ -107,14 +111,15 @@ async def site(
 ) -> AsyncIterator[Site]:
     """Nobody is admitted by address."""
     port = [0]
-    doors = admission(folder, port, passwords=passwords, remember=remember)
+    tried: list[str] = []
+    doors = admission(folder, port, tried, passwords=passwords, remember=remember)
     async with web_stage(folder, admission=doors, **listen) as stage:
         port[0] = stage.primary.port
         stage.admitted.clear()
         logins = Logins()
         stage.primary.script = logins
         stage.backup.script = always(answer(b'["the archive"]'))
-        yield Site(stage, logins, doors, folder)
+        yield Site(stage, logins, doors, folder, tried)
 
 
 # -- remembered -------------------------------------------------------------------------------------
@@ -322,6 +327,17 @@ async def test_wrong_passwords_are_refused_and_then_made_to_wait(tmp_path: Path)
         answered = await log_in(here, form("anna", PASSWORD))
         assert (answered.status, answered.header("set-cookie")) == (429, None)
         assert 0 < int(answered.header("retry-after") or 0) <= 31
+        assert here.tried == ["refused"] * 10 + ["too_often"]
+
+
+async def test_each_try_is_counted_once(tmp_path: Path) -> None:
+    async with site(tmp_path, passwords=True) as here:
+        here.primary_is_down()
+        await log_in(here, form("anna", PASSWORD))
+        for _ in range(2):  # the second is believed, not looked at
+            assert (await here.search(f"Authorization: {basic('anna', PASSWORD)}")).status == 200
+        assert (await here.search(f"Authorization: {basic('anna', 'wrong')}")).status == 401
+        assert here.tried == ["accepted", "accepted", "refused"]
 
 
 @pytest.mark.parametrize("to", [

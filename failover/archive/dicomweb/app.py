@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Sequence
 from functools import lru_cache, partial
 from importlib import resources
@@ -12,6 +11,7 @@ import structlog
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
+from failover.addresses import Network, is_within
 from failover.archive.decoders import Decoders
 from failover.archive.dicomweb import retrieve, search, store
 from failover.archive.dicomweb.accept import NotAcceptable
@@ -26,7 +26,6 @@ from failover.archive.paths import INDEX
 from failover.archive.pixels import NoPixels, NoSuchFrame
 from failover.archive.queries import Level
 from failover.clock import Clock
-from failover.config.scalars import Network
 from failover.config.schema import LOOPBACK, Configuration
 from failover.errors import LimitExceeded, MalformedMultipart, UnreadableDataSet
 from failover.metrics import ArchiveMetrics
@@ -174,13 +173,7 @@ def _guard(networks: Sequence[Network]) -> Middleware:
 
     @lru_cache(maxsize=4096)  # a caller asks thousands of times
     def is_admitted(remote: str) -> bool:
-        try:
-            address = ipaddress.ip_address(remote.partition("%")[0])
-        except ValueError:
-            return False
-        if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
-            address = address.ipv4_mapped
-        return any(address in network for network in networks)
+        return is_within(remote, networks)
 
     @web.middleware
     async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
