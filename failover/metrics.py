@@ -320,9 +320,15 @@ class ArchiveMetrics:
         )
         self.trouble = Gauge(
             "failover_archive_trouble",
-            "1 while a person is wanted: no_room, index_damaged, clock_doubted",
+            "1 while a person is wanted: no_room, index_damaged, clock_doubted, objects_damaged",
             ("trouble",),
             registry=r,
+        )
+        self.scrubbed = Counter(
+            "failover_archive_scrubbed", "Instances read again and compared with their digest", registry=r
+        )
+        self.damaged = Counter(
+            "failover_archive_damaged", "Instances that were found damaged, and quarantined", registry=r
         )
         self.evicted = Counter("failover_archive_evicted", "Instances that went by retention", registry=r)
         self.requests = Counter(

@@ -27,6 +27,7 @@ from failover.archive.opening import open_index
 from failover.archive.reserve import Reserve
 from failover.archive.retention import Policy
 from failover.archive.scp import Scp
+from failover.archive.scrubber import Scrubber
 from failover.archive.troubles import Troubles
 from failover.clock import Clock
 from failover.config.schema import Configuration, DicomCallers
@@ -79,6 +80,9 @@ class ArchiveService:
                 self._metrics,
                 clock,
             )
+        self._scrubber = Scrubber(
+            archive.data_dir, self._index, archive.scrub, self._metrics, clock, self._troubles
+        )
         handlers = Handlers(
             self._index, self._instances, ledger, expected, self._janitor, self._metrics, self._troubles
         )
@@ -128,6 +132,7 @@ class ArchiveService:
         self._turns.append(spawn(self._commitments.run(), name="commitments"))
         if self._compressor is not None:
             self._turns.append(spawn(self._compressor.run(), name="compressor"))
+        self._turns.append(spawn(self._scrubber.run(), name="scrubber"))
         self._turns.append(spawn(self._janitor.look_through_index(), name="look through index"))
 
     def change(self, configuration: Configuration) -> list[str]:

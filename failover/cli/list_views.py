@@ -15,6 +15,7 @@ Json = Mapping[str, Any]
 _REASONS: Final = {
     "patient": "another patient",
     "content": "other content",
+    "damaged": "damaged on our own disk",
     "replaced_by_primary": "the primary's version replaced it before it was paid back",
 }
 

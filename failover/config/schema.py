@@ -375,6 +375,11 @@ class Archive(Block):
         default_factory=dict,
         description="other choices for single modalities, such as `{MG: jpeg-ls, US: none}`",
     )
+    scrub: Duration = Field(
+        2592000.0,
+        ge=0,
+        description="within this time every object is read again and compared with its digest; `0s`: never",
+    )
     outside_window: Literal["fail", "success"] = Field(
         "fail",
         description="a search through the router that could match outside the window and matches nothing",

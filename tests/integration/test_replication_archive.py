@@ -79,7 +79,13 @@ async def until(holds: Callable[[], Any], what: str) -> None:
 
 @asynccontextmanager
 async def a_site(
-    folder: Path, primary: dict[str, Any], dicom_port: int, *, max_bytes: int = 10**12, **word: str | None
+    folder: Path,
+    primary: dict[str, Any],
+    dicom_port: int,
+    *,
+    max_bytes: int = 10**12,
+    scrub: str = "30d",
+    **word: str | None,
 ) -> AsyncIterator[Site]:
     setting = Configuration.model_validate(
         {
@@ -90,6 +96,7 @@ async def a_site(
                 "dicom": {"port": str(dicom_port)},
                 "web": {"port": str(free_port())},
                 "retention": {"min_free_bytes": "1MB", "max_bytes": f"{max_bytes}B"},
+                "scrub": scrub,
             },
             "replication": {"poll_every": "500ms"},
         },
