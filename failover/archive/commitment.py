@@ -43,12 +43,14 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """An object as the archive has it. `in_doubt`: another version of it lies in quarantine."""
+    """An object as the archive has it. `in_doubt`: another version of it lies in quarantine; `is_gone`: its
+    file is missing or damaged here."""
 
     sop_class_uid: str
     state: DebtState
     is_proven: bool
     in_doubt: bool = False
+    is_gone: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +107,7 @@ def _failure(reference: Reference, held: Known | None, *, by_primary: bool) -> i
         return NO_SUCH_INSTANCE
     if held.sop_class_uid != reference[0]:
         return CLASS_CONFLICT
-    if held.in_doubt or (by_primary and held.state is DebtState.REFUSED):
+    if held.in_doubt or (held.state is DebtState.REFUSED if by_primary else held.is_gone):
         return PROCESSING_FAILURE
     if not by_primary or (held.is_proven and held.state in (DebtState.NONE, DebtState.PROVEN)):
         return None

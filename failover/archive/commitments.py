@@ -166,14 +166,20 @@ class Commitments:
 
     def _known(self, uids: list[str]) -> dict[str, Known]:
         found = self._index.reader().execute(
-            "SELECT i.uid, i.sop_class, i.state, i.proven_at, q.uid IS NOT NULL AS in_doubt"
+            "SELECT i.uid, i.sop_class, i.state, i.proven_at, q.uid IS NOT NULL AS in_doubt,"
+            # Hidden, and by no rejection note: janitor or scrubber found no whole file.
+            " i.hidden AND i.uid NOT IN (SELECT uid FROM rejected) AS is_gone"
             " FROM json_each(?) asked JOIN instances i ON i.uid = asked.value"
             " LEFT JOIN quarantine q ON q.uid = i.uid",
             (json.dumps(uids),),
         )
         return {
             row["uid"]: Known(
-                row["sop_class"], DebtState(row["state"]), row["proven_at"] is not None, bool(row["in_doubt"])
+                row["sop_class"],
+                DebtState(row["state"]),
+                row["proven_at"] is not None,
+                bool(row["in_doubt"]),
+                bool(row["is_gone"]),
             )
             for row in found
         }

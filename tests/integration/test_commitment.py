@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from prometheus_client import CollectorRegistry
 from pydicom import Dataset
 from pydicom.uid import ExplicitVRLittleEndian
 from pynetdicom import AE, evt
@@ -19,8 +20,12 @@ from pynetdicom.sop_class import (  # type: ignore[attr-defined]
     StorageCommitmentPushModelInstance,
 )
 
+from failover.archive.index import Index
+from failover.archive.janitor import Janitor
+from failover.archive.retention import Policy
 from failover.clock import SystemClock
 from failover.dicom.negotiation import RELAY_VERSION
+from failover.metrics import ArchiveMetrics
 from tests.integration.archive_stage import AE_TITLE, Stage, an_archive
 from tests.peers.process import free_port
 from tests.unit.archive.objects import CT, data_set, uid
@@ -157,6 +162,24 @@ async def test_through_the_router_the_report_comes_from_the_name_that_was_called
             assert status == 0
             caller, event, _ = await modality.report()
             assert (caller, event) == ("PACS", 1), "commitment: archive waits for no proof"
+
+
+async def test_an_object_whose_file_is_gone_is_not_committed_by_the_archive(tmp_path: Path) -> None:
+    modality = Modality()
+    with modality.listening():
+        async with scene(tmp_path, modality, commitment="archive") as stage:
+            await asyncio.to_thread(modality.store, stage, 1)
+            [file] = stage.objects()
+        file.unlink()
+        async with scene(tmp_path, modality, commitment="archive") as stage:
+            index = Index(stage.data_dir, has_primary=True)
+            metrics, clock = ArchiveMetrics(CollectorRegistry()), SystemClock()
+            janitor = Janitor(stage.data_dir, index, Policy(90, 10**12, 0, True), metrics, clock)
+            await asyncio.to_thread(janitor.compare_folder, file.parent.name)
+            await asyncio.to_thread(index.close)
+            assert await asyncio.to_thread(modality.ask, stage, uid(1, 1, 1)) == 0
+            _, event, report = await modality.report()
+            assert (event, report.FailedSOPSequence[0].FailureReason) == (2, 0x0110)
 
 
 async def test_a_report_that_is_refused_is_brought_again(tmp_path: Path) -> None:

@@ -40,6 +40,8 @@ def known(state: DebtState = DebtState.PROVEN, *, proven: bool = True, **more: b
         (known(DebtState.DELETED, proven=False), False, NO_SUCH_INSTANCE),
         (known(in_doubt=True), True, PROCESSING_FAILURE),
         (known(in_doubt=True), False, PROCESSING_FAILURE),
+        (known(is_gone=True), True, None),
+        (known(DebtState.OWED, proven=False, is_gone=True), False, PROCESSING_FAILURE),
         ({uid(1, 1, 1): Known("1.2.3", DebtState.PROVEN, True)}, True, CLASS_CONFLICT),
         ({}, True, NO_SUCH_INSTANCE),
         ({}, False, NO_SUCH_INSTANCE),
