@@ -77,6 +77,7 @@ class RequestHead(Fields):
             self.upgrade is not None
             and self.upgrade.lower() == b"websocket"
             and self.method == b"GET"
+            and not (self.content_length or self.chunked)  # a tunnel would end inside its body
             and b"upgrade" in self.connection
         )
 

@@ -166,6 +166,8 @@ class CallerConnection(Connection):
         self.stirred = True
         if self.exchange is not None:
             self._guarded(self.exchange.caller_writable)
+        elif self.phase <= Phase.HEAD:
+            self._guarded(self._next if self._buffer else self.resume_reading)
 
     def _guarded(self, callback: Callable[[], None]) -> None:
         try:
@@ -186,6 +188,10 @@ class CallerConnection(Connection):
     def _next(self) -> None:
         """Take the next head out of the buffer, if it is whole."""
         if self.closed or self.phase > Phase.HEAD:
+            return
+        if self.write_paused:
+            # It asks and does not read: its answers would gather here without a bound.
+            self.pause_reading()
             return
         proxy = self._proxy
         if self.phase is Phase.IDLE:

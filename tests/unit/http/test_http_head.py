@@ -130,6 +130,8 @@ def test_http_1_0_needs_no_host_and_gets_one_answer() -> None:
     (b"Connection: keep-alive, upgrade\r\nUpgrade: WebSocket\r\n", True),
     (b"Upgrade: websocket\r\n", False),
     (b"Connection: Upgrade\r\nUpgrade: h2c\r\n", False),
+    (b"Connection: Upgrade\r\nUpgrade: websocket\r\nContent-Length: 5\r\n", False),
+    (b"Connection: Upgrade\r\nUpgrade: websocket\r\nTransfer-Encoding: chunked\r\n", False),
     (b"Connection: Upgrade\r\nUpgrade: websocket, h2c\r\n", False),
 ])  # fmt: skip
 def test_only_websocket_is_an_upgrade(lines: bytes, wanted: bool) -> None:
