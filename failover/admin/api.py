@@ -19,8 +19,18 @@ from failover.admin import page
 from failover.admin.guards import actor_of, bearer_token, deny
 from failover.admin.headline import with_headline
 from failover.admin.operations import Operations
-from failover.admin.questions import parse_owed_question, parse_quarantine_question, parse_split_question
-from failover.admin.requests import BadRequest, parse_decision_request, parse_route_request
+from failover.admin.questions import (
+    parse_owed_question,
+    parse_plan_question,
+    parse_quarantine_question,
+    parse_split_question,
+)
+from failover.admin.requests import (
+    BadRequest,
+    parse_decision_request,
+    parse_protection_request,
+    parse_route_request,
+)
 from failover.config.schema import ListenAdmin
 from failover.credentials.tokens import Tokens, read_tokens
 from failover.errors import FailoverError, Refused, Unprocessable
@@ -77,6 +87,8 @@ def admin_app(operations: Operations, listen: ListenAdmin) -> web.Application:
             web.get("/api/events", api.events),
             web.get("/api/owed", api.owed),
             web.get("/api/split", api.split),
+            web.get("/api/archive/plan", api.plan),
+            web.post("/api/archive/protection", api.protection),
             web.get("/api/quarantine", api.quarantine),
             web.get("/api/stream", api.stream),
             web.get("/metrics", api.metrics),
@@ -115,6 +127,13 @@ class _Api:
 
     async def split(self, request: web.Request) -> web.Response:
         return web.json_response(await self._operations.split(parse_split_question(_query(request))))
+
+    async def plan(self, request: web.Request) -> web.Response:
+        return web.json_response(await self._operations.plan(parse_plan_question(_query(request))))
+
+    async def protection(self, request: web.Request) -> web.Response:
+        wanted = parse_protection_request(await request.read())
+        return web.json_response(await self._operations.protect(wanted, request[ACTOR]))
 
     async def quarantine(self, request: web.Request) -> web.Response:
         question = parse_quarantine_question(_query(request))

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from failover.admin.questions import OwedQuestion, QuarantineQuestion, SplitQuestion
-from failover.admin.requests import DecisionRequest, Json, RouteRequest
+from failover.admin.questions import OwedQuestion, PlanQuestion, QuarantineQuestion, SplitQuestion
+from failover.admin.requests import DecisionRequest, Json, ProtectionRequest, RouteRequest
 from failover.aio import Signal
 
 
@@ -34,6 +34,12 @@ class Operations(Protocol):
 
     async def quarantine(self, question: QuarantineQuestion) -> Json:
         """Return what GET /api/quarantine answers. Raises Refused, ControlError."""
+
+    async def plan(self, question: PlanQuestion) -> Json:
+        """Return what GET /api/archive/plan answers. Raises Refused, ControlError."""
+
+    async def protect(self, request: ProtectionRequest, actor: str) -> Json:
+        """Protect a study or patient from retention, or no more, audited. Raises Refused, ControlError."""
 
     def events(self, since: int) -> list[Json]:
         """Return the audit events whose id is greater than `since`, oldest first."""

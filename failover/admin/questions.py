@@ -58,6 +58,19 @@ class QuarantineQuestion:
     after: int | None = None  # the id of the last one got
 
 
+@dataclass(frozen=True, slots=True)
+class PlanQuestion:
+    """GET /api/archive/plan."""
+
+    limit: int = DEFAULT_LIMIT
+
+
+def parse_plan_question(query: Mapping[str, str]) -> PlanQuestion:
+    """Return what GET /api/archive/plan asks for. Raises BadRequest."""
+    _only(query, "limit")
+    return PlanQuestion(_limit(query, LONGEST_PAGE))
+
+
 def parse_owed_question(query: Mapping[str, str]) -> OwedQuestion:
     """Return what GET /api/owed asks for. Raises BadRequest."""
     _only(query, "state", "limit", "after")

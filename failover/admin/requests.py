@@ -51,6 +51,30 @@ class DecisionRequest:
     dry_run: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class ProtectionRequest:
+    """POST /api/archive/protection: one of a study and a patient, from now on protected or not."""
+
+    protected: bool
+    reason: str
+    study_instance_uid: str | None = None
+    patient_id: str | None = None
+
+
+def parse_protection_request(body: bytes) -> ProtectionRequest:
+    """Return what POST /api/archive/protection asks for. Raises BadRequest, Unprocessable."""
+    given = _Fields(_object(body), ProtectionRequest)
+    study, patient = given.text("study_instance_uid"), given.text("patient_id")
+    if (study is None) == (patient is None):
+        raise Unprocessable("study_instance_uid or patient_id must be given, one of the two")
+    return ProtectionRequest(
+        protected=given.truth("protected"),
+        reason=given.reason(required=True) or "",
+        study_instance_uid=study,
+        patient_id=patient,
+    )
+
+
 def parse_route_request(body: bytes) -> RouteRequest:
     """Return what PUT /api/route asks for. Raises BadRequest, Unprocessable."""
     given = _Fields(_object(body), RouteRequest)
@@ -93,7 +117,9 @@ def parse_decision_request(body: bytes) -> DecisionRequest:
 class _Fields:
     """The fields of one object, each read once and strictly."""
 
-    def __init__(self, content: Json, request: type[RouteRequest] | type[DecisionRequest]) -> None:
+    def __init__(
+        self, content: Json, request: type[RouteRequest | DecisionRequest | ProtectionRequest]
+    ) -> None:
         known = list(request.__dataclass_fields__)
         for key in content:
             if key not in known:
@@ -135,6 +161,14 @@ class _Fields:
                 f"{key}: must be {'more than 0' if above_zero else '0'} to {longest:.0f} seconds"
             )
         return float(value)
+
+    def text(self, key: str) -> str | None:
+        value = self._content.get(key)
+        if value is None:
+            return None
+        if not isinstance(value, str) or not value.strip() or len(value) > 64 or not value.isprintable():
+            raise Unprocessable(f"{key}: must be printable text of at most 64 characters")
+        return value.strip()
 
     def truth(self, key: str) -> bool:
         value = self._content.get(key)

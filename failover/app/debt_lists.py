@@ -11,10 +11,17 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
 
-from failover.admin.questions import OwedQuestion, OwedState, QuarantineQuestion, SplitQuestion
+from failover.admin.questions import (
+    OwedQuestion,
+    OwedState,
+    PlanQuestion,
+    QuarantineQuestion,
+    SplitQuestion,
+)
+from failover.admin.requests import ProtectionRequest
 from failover.clock import Clock, rfc3339
 from failover.control import Json, ask, socket_path
-from failover.errors import ControlError, Refused
+from failover.errors import ControlError, ControlUnreachable, Refused
 
 # A page is read from the index in milliseconds; the versions in quarantine are read from their files.
 _LIMIT_S: Final = 5.0
@@ -53,6 +60,30 @@ class DebtLists:
             },
             "sending": progress.get("allowed"),
         }
+
+    async def plan(self, question: PlanQuestion) -> Json:
+        """Answer GET /api/archive/plan. Raises Refused, ControlError."""
+        self._check()
+        answer = await self._of_archive("retention.plan", {"limit": question.limit})
+        return {
+            **answer,
+            "studies": [{**one, "goes_at": _moment(one["goes_at"])} for one in answer["studies"]],
+        }
+
+    async def protect(self, request: ProtectionRequest) -> Json:
+        """Answer POST /api/archive/protection. Raises Refused, ControlError."""
+        self._check()
+        wanted = {
+            "study_instance_uid": request.study_instance_uid,
+            "patient_id": request.patient_id,
+            "protected": request.protected,
+        }
+        try:
+            return await self._of_archive("retention.protect", wanted)
+        except ControlUnreachable:
+            raise
+        except ControlError as error:
+            raise Refused(str(error)) from None
 
     async def split(self, question: SplitQuestion) -> Json:
         """Answer GET /api/split: studies of which the primary has one part and is owed another.

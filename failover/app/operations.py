@@ -8,10 +8,11 @@ from typing import Any, Final
 
 from prometheus_client import generate_latest
 
-from failover.admin.questions import OwedQuestion, QuarantineQuestion, SplitQuestion
-from failover.admin.requests import DecisionRequest, RouteRequest
+from failover.admin.questions import OwedQuestion, PlanQuestion, QuarantineQuestion, SplitQuestion
+from failover.admin.requests import DecisionRequest, ProtectionRequest, RouteRequest
 from failover.aio import Signal
 from failover.app.numbers import Others
+from failover.audit.events import EventKind
 from failover.audit.trail import Trail
 from failover.clock import SystemClock, rfc3339
 from failover.metrics import RouterMetrics
@@ -82,6 +83,17 @@ class RouterOperations:
 
     async def owed(self, question: OwedQuestion) -> Json:
         return await self._lists.owed(question)
+
+    async def plan(self, question: PlanQuestion) -> Json:
+        return await self._lists.plan(question)
+
+    async def protect(self, request: ProtectionRequest, actor: str) -> Json:
+        told = await self._lists.protect(request)
+        what = "a patient" if request.study_instance_uid is None else "a study"
+        code = "protected" if request.protected else "protection_ended"
+        # Whose or which is no business of the trail's readers.
+        self._trail.add(EventKind.DECISION, code, f"{what}: {request.reason}", actor=actor)
+        return told
 
     async def split(self, question: SplitQuestion) -> Json:
         return await self._lists.split(question)

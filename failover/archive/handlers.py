@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 
 from prometheus_client import generate_latest
 
+from failover.archive import outlook
 from failover.archive.expected import ExpectedMoves
 from failover.archive.index import Index
 from failover.archive.instances import Instances
@@ -24,6 +25,7 @@ from failover.archive.ledger import Ledger
 from failover.archive.rows import text
 from failover.archive.troubles import Troubles
 from failover.archive.versions import differences
+from failover.clock import Clock
 from failover.control import Handler, Json
 from failover.errors import ControlError
 from failover.metrics import ArchiveMetrics
@@ -44,7 +46,9 @@ class Handlers:
         janitor: Janitor,
         metrics: ArchiveMetrics,
         troubles: Troubles,
+        clock: Clock,
     ) -> None:
+        self._clock = clock
         self._troubles = troubles
         self._index = index
         self._instances = instances
@@ -70,6 +74,8 @@ class Handlers:
             "window.set": self.window_set,
             "retention.unproven": self.retention_unproven,
             "retention.clock_right": self.retention_clock_right,
+            "retention.plan": self.retention_plan,
+            "retention.protect": self.retention_protect,
             "quarantine.list": self.quarantine_list,
             "numbers": self.numbers,
             "metrics": self.metrics,
@@ -153,6 +159,21 @@ class Handlers:
             return {"objects": self._ledger.described(uids), "next": place and list(place)}
 
         return await _in_thread(look)
+
+    async def retention_plan(self, question: Json) -> Json:
+        """What goes next, when and why."""
+        limit = int(question.get("limit", 100))
+        return await _in_thread(lambda: outlook.plan(self._index, self._janitor, self._clock, limit))
+
+    async def retention_protect(self, question: Json) -> Json:
+        """Protect a study or a patient from retention, or no more."""
+        study, patient = question.get("study_instance_uid"), question.get("patient_id")
+        protected = bool(_given(question, "protected"))
+        return await self._index.write(
+            lambda transaction: outlook.protect(
+                transaction, study=study, patient_id=patient, protected=protected
+            )
+        )
 
     async def retention_clock_right(self, question: Json) -> Json:
         """An operator says that the clock is right; `was`: what was the matter with it, null: nothing."""

@@ -49,7 +49,13 @@ Place = tuple[Any, ...]
 # What a replicator that died has left in handover/; a living one hands over within seconds.
 _HANDOVER_AGE_S: Final = 3600.0
 
-_MAY_GO: Final = "i.state IN ('none', 'proven', 'deleted') AND t.protected = 0"
+# Patients whose studies stay, also those that come later: a JSON list of patient IDs in their normal form.
+PATIENTS_FACT: Final = "protected_patients"
+PROTECTED_PATIENTS: Final = (
+    f"SELECT value FROM json_each((SELECT value FROM facts WHERE name = '{PATIENTS_FACT}'))"
+)
+PROTECTED: Final = f"(t.protected = 1 OR t.patient_id IN ({PROTECTED_PATIENTS}))"
+_MAY_GO: Final = f"i.state IN ('none', 'proven', 'deleted') AND NOT {PROTECTED}"
 _PROVEN_LATELY: Final = "(i.state = 'deleted' OR i.proven_at >= ?)"
 _CANDIDATES: Final = (
     "SELECT i.id, i.bytes, t.date, i.arrived_at, i.state, i.proven_at, t.protected"
@@ -77,7 +83,7 @@ class Janitor:
     ) -> None:
         self._data_dir = data_dir
         self._index = index
-        self._policy = policy
+        self.policy = policy
         self._metrics = metrics
         self._clock = clock
         self._troubles = troubles or Troubles(metrics)
@@ -87,7 +93,7 @@ class Janitor:
 
     def change(self, policy: Policy) -> None:
         """Go by this policy from the next turn on."""
-        self._policy = policy
+        self.policy = policy
 
     def at_start(self) -> None:
         """Remove what a kill has left: half-received objects, files whose rows are gone. Blocks.
@@ -151,7 +157,7 @@ class Janitor:
     def look_for_room(self) -> None:
         """Keep the index's room, and tell when stores find none."""
         self._reserve.keep()
-        full = self._reserve.free_bytes() < self._policy.min_free_bytes
+        full = self._reserve.free_bytes() < self.policy.min_free_bytes
         what = (
             f"the disk of {self._data_dir} has less than archive.retention.min_free_bytes left: stores are"
             " refused until there is room"
@@ -177,15 +183,15 @@ class Janitor:
         self._metrics.instances.set(numbers["instances"])
         self._metrics.studies.set(numbers["studies"])
         self._metrics.bytes.set(numbers["bytes"])
-        self._metrics.limit_bytes.set(self._policy.max_bytes)
-        self._metrics.free_bytes.set(self._free_bytes())
-        self._metrics.min_free_bytes.set(self._policy.min_free_bytes)
+        self._metrics.limit_bytes.set(self.policy.max_bytes)
+        self._metrics.free_bytes.set(self.free_bytes())
+        self._metrics.min_free_bytes.set(self.policy.min_free_bytes)
 
     # -- retention ----------------------------------------------------------------------------------
 
     def evict(self) -> int:
         """Evict at most 200 objects; return how many went."""
-        self.clock_guard.look(self._policy)
+        self.clock_guard.look(self.policy)
         return self._index.write_now(self._evict)
 
     def unproven(self, limit: int, after: Place | None = None) -> tuple[list[str], Place | None]:
@@ -194,7 +200,7 @@ class Janitor:
         First by age, oldest first, then, where space is wanted, those of the oldest studies. `after` is what
         the last call returned, so that objects which get no proof do not stand in the way of the others.
         """
-        if not self._policy.needs_proof:
+        if not self.policy.needs_proof:
             return [], None
         now = self._clock.wall().timestamp()
         old_proof = f"{_MAY_GO} AND i.state <> 'deleted' AND coalesce(i.proven_at, 0) < ?"
@@ -222,10 +228,10 @@ class Janitor:
         now = self._clock.wall().timestamp()
         wanted = self._space_wanted()
         by_age = self.clock_guard.believed
-        going = choose(self._candidates(transaction, now, for_space=False), self._policy, now, 0)
+        going = choose(self._candidates(transaction, now, for_space=False), self.policy, now, 0)
         if wanted and not going:
             candidates = self._candidates(transaction, now, for_space=True)
-            going = choose(candidates, self._policy, now, wanted, by_age=by_age)
+            going = choose(candidates, self.policy, now, wanted, by_age=by_age)
         for candidate, cause in going:
             self._remove(transaction, candidate, cause, now)
         if going:
@@ -239,7 +245,7 @@ class Janitor:
     def _candidates(self, transaction: Transaction, now: float, *, for_space: bool) -> list[Candidate]:
         """Return what may go: old enough, or of the oldest studies."""
         conditions, parameters = "", []
-        if self._policy.needs_proof:
+        if self.policy.needs_proof:
             conditions += f" AND {_PROVEN_LATELY}"
             parameters.append(now - PROOF_AGE_S)
         if for_space:
@@ -255,7 +261,7 @@ class Janitor:
         return [_candidate(row) for row in found.fetchall()]
 
     def _space_wanted(self) -> int:
-        return space_wanted(self._index.numbers()["bytes"], self._free_bytes(), self._policy)
+        return space_wanted(self._index.numbers()["bytes"], self.free_bytes(), self.policy)
 
     def _remove(self, transaction: Transaction, candidate: Candidate, cause: Cause, now: float) -> None:
         row = transaction.connection.execute(
@@ -285,9 +291,10 @@ class Janitor:
         """What came before this moment is old; nothing is while the clock is not believed."""
         if not self.clock_guard.believed:
             return 0.0
-        return now - timedelta(days=self._policy.days).total_seconds()
+        return now - timedelta(days=self.policy.days).total_seconds()
 
-    def _free_bytes(self) -> int:
+    def free_bytes(self) -> int:
+        """Return how much of the disk is free."""
         return self._reserve.free_bytes()
 
     def _forget_history(self, transaction: Transaction) -> None:

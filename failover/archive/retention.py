@@ -79,6 +79,39 @@ def why_it_stays(candidate: Candidate, policy: Policy, now: float) -> str | None
     return None
 
 
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """A study, as retention sees the whole of it; counts are of its objects."""
+
+    study_date: str
+    last_arrival: float
+    owed: int
+    refused: int
+    unproven: int  # without a proof young enough, of those that need one
+    protected: bool
+
+
+def outlook(
+    study: Standing, policy: Policy, now: float, *, for_space: bool
+) -> tuple[float | None, Cause | None, str | None]:
+    """Return when the last of a study goes, why, and what it waits for.
+
+    `for_space`: its bytes are wanted now. None: it never goes as it stands, and the sentence says why.
+    """
+    if study.protected:
+        return None, None, "it is protected"
+    if study.refused:
+        return None, None, f"{study.refused} of it are refused by the primary: they are nowhere else"
+    due = study.last_arrival + timedelta(days=policy.days).total_seconds()
+    cause = Cause.SPACE if for_space and due > now else Cause.AGE
+    goes_at = now if cause is Cause.SPACE else max(now, due)
+    if study.owed:
+        return goes_at, cause, f"{study.owed} of it are not on the primary yet: they stay until they are"
+    if policy.needs_proof and study.unproven and goes_at <= now:
+        return goes_at, cause, f"the primary is asked for {study.unproven} of it first"
+    return goes_at, cause, None
+
+
 def space_wanted(held_bytes: int, free_bytes: int, policy: Policy) -> int:
     """Return how many bytes must go for space. Begins above the free space below which stores are refused."""
     over = held_bytes - policy.max_bytes

@@ -84,7 +84,14 @@ class ArchiveService:
             archive.data_dir, self._index, archive.scrub, self._metrics, clock, self._troubles
         )
         handlers = Handlers(
-            self._index, self._instances, ledger, expected, self._janitor, self._metrics, self._troubles
+            self._index,
+            self._instances,
+            ledger,
+            expected,
+            self._janitor,
+            self._metrics,
+            self._troubles,
+            clock,
         )
         self._commitments = Commitments(
             self._index,

@@ -65,6 +65,51 @@ def split_view(answer: Json) -> RenderableType:
     return Group(*lines)
 
 
+def plan_view(answer: Json) -> RenderableType:
+    """GET /api/archive/plan: the limits, then a line for each study that goes next."""
+    lines: list[RenderableType] = [
+        Text(f"after {answer['days']} days; {_share(answer)}"),
+        Text(
+            f"protected: {answer['protected_studies']} studies,"
+            f" {answer['protected_patients']} patients with all of theirs"
+        ),
+    ]
+    if answer["window_from"]:
+        lines.append(Text(f"searches here are complete from {answer['window_from']} on"))
+    if answer["clock_doubted"]:
+        lines.append(Text(answer["clock_doubted"], "bold red"))
+    if not answer["studies"]:
+        return Group(*lines, Text("nothing is held"))
+    table = _table("goes", "why", "study date", "objects", "size", "waits for", "study instance UID")
+    for one in answer["studies"]:
+        table.add_row(
+            _time(one["goes_at"]) if one["goes_at"] else "never",
+            one["why"] or "–",
+            one["study_date"] or "–",
+            str(one["objects"]),
+            _size(one["bytes"]),
+            one["waits_for"] or "",
+            one["study_instance_uid"],
+        )
+    return Group(*lines, Text(), table)
+
+
+def _share(answer: Json) -> str:
+    wanted = answer["space_wanted_bytes"]
+    words = f"{_size(answer['held_bytes'])} of {_size(answer['max_bytes'])} held"
+    words += f", {_size(answer['free_bytes'])} free on the disk"
+    return words + (f"; {_size(wanted)} must go for space now" if wanted else "; nothing must go for space")
+
+
+def _size(count: int) -> str:
+    number = float(count)
+    for unit in ("B", "kB", "MB", "GB"):
+        if number < 1000:
+            return f"{number:.0f} {unit}" if unit == "B" else f"{number:.1f} {unit}"
+        number /= 1000
+    return f"{number:.2f} TB"
+
+
 def quarantine_view(answer: Json) -> RenderableType:
     """GET /api/quarantine: both versions of each object, by what differs."""
     if not answer["objects"]:

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Final
 
 import typer
 
+from failover.cli import retention
 from failover.cli.exits import Exit, leave, say
 from failover.cli.options import ConfigOption, JsonOption, config_path
 from failover.cli.reloading import reload
@@ -22,7 +23,10 @@ def register(app: typer.Typer) -> None:
     """Add the commands to `app`."""
     app.command()(run)
     app.command()(router)
-    app.command()(archive)
+    house = typer.Typer(invoke_without_command=True, no_args_is_help=False, help=archive.__doc__)
+    house.callback()(archive)
+    retention.register(house)
+    app.add_typer(house, name="archive")
     app.command()(replicator)
     app.command()(check)
     app.command()(reload)
@@ -43,8 +47,10 @@ def router(config: ConfigOption = None) -> None:
     _serve("router", config)
 
 
-def archive(config: ConfigOption = None) -> None:
+def archive(context: typer.Context, config: ConfigOption = None) -> None:
     """Run the embedded archive alone; it needs no primary."""
+    if context.invoked_subcommand is not None:
+        return
     _serve("archive", config)
 
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 import copy
 from typing import Any
 
-from failover.admin.questions import OwedQuestion, QuarantineQuestion, SplitQuestion
-from failover.admin.requests import DecisionRequest, Json, RouteRequest
+from failover.admin.questions import OwedQuestion, PlanQuestion, QuarantineQuestion, SplitQuestion
+from failover.admin.requests import DecisionRequest, Json, ProtectionRequest, RouteRequest
 from failover.aio import Signal
 from failover.clock import Clock, ManualClock, rfc3339
 from failover.errors import Refused
@@ -66,10 +66,12 @@ class FakeOperations:
         self.warnings: list[str] = []
         self.asked: list[tuple[RouteRequest | DecisionRequest, str]] = []
         self.breaks: Exception | None = None
-        self.questions: list[OwedQuestion | QuarantineQuestion] = []
+        self.questions: list[OwedQuestion | QuarantineQuestion | SplitQuestion] = []
         self.owed_pages: dict[str | None, Json] = {}
         self.quarantined: list[Json] = []
         self.split_studies: list[Json] = []
+        self.outlook: Json = {"studies": []}
+        self.protections: list[tuple[ProtectionRequest, str]] = []
 
     def status(self) -> Json:
         if self.breaks is not None:
@@ -108,6 +110,15 @@ class FakeOperations:
         if self.breaks is not None:
             raise self.breaks
         return self.owed_pages.get(question.after, {"objects": [], "next": None})
+
+    async def plan(self, question: PlanQuestion) -> Json:
+        if self.breaks is not None:
+            raise self.breaks
+        return copy.deepcopy(self.outlook)
+
+    async def protect(self, request: ProtectionRequest, actor: str) -> Json:
+        self.protections.append((request, actor))
+        return {"studies": 1}
 
     async def split(self, question: SplitQuestion) -> Json:
         self.questions.append(question)

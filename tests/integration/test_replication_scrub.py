@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
+from failover.admin.questions import PlanQuestion
+from failover.admin.requests import ProtectionRequest
+from failover.app.debt_lists import DebtLists
 from failover.app.samples import part10
+from failover.clock import SystemClock, parse_rfc3339
+from failover.errors import Refused
 from tests.integration.test_replication_archive import a_site, samples_of_today, until
 from tests.integration.test_replication_space import metric
 from tests.peers.orthanc import Orthanc
@@ -42,5 +48,14 @@ async def test_a_damaged_object_is_fetched_again(tmp_path: Path) -> None:
             after = {uid: bytes(held.PixelData) for uid, held in site.objects().items()}
             assert after == before
             assert await site.lag() == 0
+            lists = DebtLists(site.configuration.state_dir, SystemClock(), present=True)
+            told = await lists.plan(PlanQuestion(limit=10))
+            assert {one["why"] for one in told["studies"]} == {"age"}
+            assert parse_rfc3339(told["studies"][0]["goes_at"]) > SystemClock().wall() + timedelta(days=89)
+            with pytest.raises(Refused, match="no such study"):
+                await lists.protect(ProtectionRequest(True, "a lawsuit", "1.2.3"))
+            study = told["studies"][0]["study_instance_uid"]
+            assert await lists.protect(ProtectionRequest(True, "a lawsuit", study)) == {"studies": 1}
+            assert (await lists.plan(PlanQuestion(limit=10)))["protected_studies"] == 1
             [quarantined] = (await site.ask("archive", "quarantine.list"))["objects"]
             assert quarantined["reason"] == "damaged"

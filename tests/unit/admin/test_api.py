@@ -15,6 +15,7 @@ from aiohttp.test_utils import TestServer
 from failover.admin.api import admin_app
 from failover.admin.headline import with_headline
 from failover.admin.questions import OwedQuestion, OwedState, QuarantineQuestion, SplitQuestion
+from failover.admin.requests import ProtectionRequest
 from failover.config.schema import ListenAdmin
 from failover.errors import ControlUnreachable
 from tests.fakes.operations import FakeOperations, calm_status
@@ -241,9 +242,26 @@ async def test_what_is_owed_is_asked_for_by_state_and_page(door: Door) -> None:
     ]
 
 
+async def test_the_plan_and_what_is_protected_from_it(door: Door) -> None:
+    assert await door.ask("GET", "/api/archive/plan?limit=3") == (200, {"studies": []})
+    asked = {"patient_id": "P1", "protected": True, "reason": "a lawsuit"}
+    assert await door.ask("POST", "/api/archive/protection", json=asked) == (200, {"studies": 1})
+    assert door.operations.protections[0][0] == ProtectionRequest(True, "a lawsuit", None, "P1")
+    for wrong in (
+        {"protected": True, "reason": "x"},
+        {"patient_id": "P1", "study_instance_uid": "1.2", "protected": True, "reason": "x"},
+        {"patient_id": "P1", "protected": True, "reason": ""},
+        {"patient_id": "P" * 65, "protected": True, "reason": "x"},
+        {"patient_id": "P1", "protected": "yes", "reason": "x"},
+    ):
+        assert (await door.ask("POST", "/api/archive/protection", json=wrong))[0] == 422, wrong
+
+
 @pytest.mark.parametrize(
     "question",
     [
+        "archive/plan?after=1",
+        "archive/plan?limit=0",
         "owed?state=lost",
         "owed?limit=0",
         "owed?limit=1001",

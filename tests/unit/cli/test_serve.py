@@ -39,7 +39,8 @@ def commands() -> Iterator[list[str]]:
 
 def test_every_command_of_the_contract_is_there() -> None:
     assert {" ".join(command) for command in commands()} == {
-        "run", "router", "archive", "replicator", "check", "reload", "demo", "demo stop-primary",
+        "run", "router", "archive", "archive plan", "archive protect", "archive unprotect",
+        "replicator", "check", "reload", "demo", "demo stop-primary",
         "demo start-primary", "status", "force", "drain", "pause", "auto", "decide", "events", "owed",
         "quarantine", "import", "password",
     }  # fmt: skip
