@@ -21,6 +21,7 @@ TESTS = (
     "tests/integration/test_proxy_copies.py", "tests/integration/test_proxy_doors.py",
     "tests/integration/test_proxy_failover.py", "tests/integration/test_proxy_framing.py",
     "tests/integration/test_proxy_resume.py", "tests/integration/test_proxy_stores.py",
+    "tests/integration/test_proxy_strict.py",
     "tests/integration/test_live_changes.py", "tests/integration/test_tls_web.py",
 )  # fmt: skip
 

@@ -24,8 +24,9 @@ from failover.dicom.negotiation import VERIFICATION, propose
 from failover.dicom.part10 import read_head
 from failover.dicom.pdu import AssociateRq, PduReader, UserInformation, encode, padded_ae
 from failover.errors import ProtocolError, UnreadableDataSet
+from failover.http.framing import ChunkedBody
 from failover.http.head import head_end, parse_answer, parse_request
-from failover.http.multipart import MultipartParser
+from failover.http.multipart import MultipartParser, PartBytes
 
 _RQ = encode(
     AssociateRq(
@@ -39,6 +40,7 @@ _REQUEST = (
     b"GET /dicom-web/studies?limit=1 HTTP/1.1\r\nHost: pacs\r\nAccept: */*\r\nContent-Length: 0\r\n\r\n"
 )
 _ANSWER = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nContent-Type: text/plain\r\n\r\n"
+_CHUNKS = b"3;x=y\r\nabc\r\n0A\r\n0123456789\r\n0\r\nTrailer: x\r\n\r\nGET / HTTP/1.1\r\n"
 _MULTIPART = b"--b\r\nContent-Type: application/dicom\r\n\r\nabc\r\n--b\r\n\r\ndef\r\n--b--\r\n"
 
 
@@ -60,17 +62,73 @@ def _head(raw: bytes, parse: Callable[[bytes], object]) -> None:
         parse(raw[:end])
 
 
-def _parts(raw: bytes, chance: random.Random) -> None:
-    parser = MultipartParser("b")
+def _request(raw: bytes, chance: random.Random) -> None:
+    """What was accepted says the same when it is written down, and when its end was found in pieces."""
+    end = head_end(raw, 0, 65536)
+    if end < 0:
+        return
+    head = parse_request(raw[:end])
+    again = b"%b %b HTTP/1.%d\r\n" % (head.method, head.target, head.minor_version)
+    again += b"".join(b"%b: %b\r\n" % (name, value) for _, name, value in head.headers) + b"\r\n"
+    _same(parse_request(again).headers, head.headers)
+    buffer, searched, found = b"", 0, -1
     for piece in _pieces(raw, chance):
-        parser.receive_data(piece)
-    parser.receive_end()
+        buffer += piece
+        if found < 0:
+            found = head_end(buffer, searched, 65536)
+            searched = len(buffer)
+    _same(found, end)
+
+
+def _chunks(raw: bytes, chance: random.Random) -> None:
+    """Whole or in pieces, a body has one reading."""
+
+    def read(pieces: list[bytes]) -> tuple[bytes, bytes] | None:
+        body, payload, behind = ChunkedBody(), b"", b""
+        try:
+            for piece in pieces:
+                if body.ended:
+                    behind += piece
+                else:
+                    payload += body.feed(piece)
+                    behind += body.rest
+        except ProtocolError:
+            return None
+        return payload, behind
+
+    _same(read(_pieces(raw + b"\r\n", chance)), read([raw + b"\r\n"]))
+
+
+def _parts(raw: bytes, chance: random.Random) -> None:
+    """Whole or in pieces, a body has the same parts."""
+
+    def read(pieces: list[bytes]) -> list[object] | None:
+        parser, found = MultipartParser("b"), list[object]()
+        try:
+            for piece in pieces:
+                for event in parser.receive_data(piece):
+                    if isinstance(event, PartBytes) and found and isinstance(found[-1], bytes):
+                        found[-1] += event.content
+                    else:
+                        found.append(event.content if isinstance(event, PartBytes) else event)
+            parser.receive_end()
+        except ProtocolError:
+            return None
+        return found
+
+    _same(read(_pieces(raw, chance)), read([raw]))
+
+
+def _same(one: object, other: object) -> None:
+    if one != other:
+        raise AssertionError(f"two readings: {one!r} and {other!r}")
 
 
 TARGETS: dict[str, tuple[bytes, Callable[[bytes, random.Random], object]]] = {
     "pdu": (_RQ, _pdus),
     "command": (echo_rq(1).encode(), lambda raw, _: parse_command(raw)),
-    "request": (_REQUEST, lambda raw, _: _head(raw, parse_request)),
+    "request": (_REQUEST, _request),
+    "chunks": (_CHUNKS, _chunks),
     "answer": (_ANSWER, lambda raw, _: _head(raw, parse_answer)),
     "multipart": (_MULTIPART, _parts),
 }
