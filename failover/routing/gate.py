@@ -68,10 +68,10 @@ def awaited(rules: Rules, returning: Sequence[Service]) -> Sequence[Service]:
 
 def debt_sentence(state: State, rules: Rules, now_s: float) -> str | None:
     """Return what of the debt keeps reads on the backup; None when nothing does."""
-    if not rules.keeps_ledger:
-        return BY_HAND
     numbers = live_numbers(state, now_s)
     if numbers is None or numbers.lag_objects is None:
+        if not rules.keeps_ledger:
+            return BY_HAND
         return "waiting: how many objects are owed to the primary is not known"
     recheck = _recheck_sentence(state, numbers)
     if recheck is not None:
