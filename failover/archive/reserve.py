@@ -20,8 +20,11 @@ _log = structlog.get_logger(__name__)
 NAME: Final = f"{INDEX}-reserve"
 # Several thousand rows of changes; an index that is opened needs 64 KiB.
 RESERVE_BYTES: Final = 16 * 2**20
-# With less than this the next change of the index may fail.
-_SHORT_BYTES: Final = 2**20
+# With less than this the next change of the index may fail; so much is given up at a time, so that others who
+# fill the disk anew do not get all of it at once.
+_STEP_BYTES: Final = 2**20
+# An index can hardly be opened with less.
+_LEAST_BYTES: Final = 128 * 1024
 
 
 class Reserve:
@@ -45,33 +48,30 @@ class Reserve:
         return space.f_bavail * space.f_frsize
 
     def keep(self, *, also_in_need: bool = False) -> None:
-        """Take the room when there is twice as much, or give it up when hardly any is left.
+        """Take the room when there is twice as much.
 
-        `also_in_need`, for a stop: take half of what there is. The index has just been closed, and what its
-        -wal and -shm gave back will be wanted at the next start.
+        `also_in_need`, for a stop: take what there is. The index has just been closed, and what its -wal and
+        -shm gave back will be wanted at the next start.
         """
-        free = self.free_bytes()
-        if self.held_bytes:
-            if free < _SHORT_BYTES and not also_in_need:
-                self.give_up()
-        elif free >= 2 * self._size_bytes:
+        free, held = self.free_bytes(), self.held_bytes
+        if held < self._size_bytes and free >= 2 * self._size_bytes:
             self._take(self._size_bytes)
-        elif also_in_need:
-            self._take(free // 2)
+        elif also_in_need and not held and free >= _LEAST_BYTES:
+            self._take(min(free, self._size_bytes))
 
     def give_up(self) -> bool:
-        """Free the room. Return whether there was any."""
+        """Free a mebibyte of the room. Return whether there was any."""
         held = self.held_bytes
-        self._path.unlink(missing_ok=True)
-        if held:
-            _log.warning("room given up for the index: the disk is full", bytes=held)
-        return held > 0
+        if not held:
+            return False
+        left = max(0, held - _STEP_BYTES)
+        os.truncate(self._path, left)
+        _log.warning("room given up for the index: the disk is full", bytes=held - left, left=left)
+        return True
 
     def _take(self, size_bytes: int) -> None:
-        if size_bytes < _SHORT_BYTES:
-            return
         try:
-            descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT, 0o600)
             try:
                 os.posix_fallocate(descriptor, 0, size_bytes)
             finally:

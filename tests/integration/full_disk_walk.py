@@ -1,4 +1,4 @@
-"""An archive on a disk that others have filled; `test_archive_full_disk` runs it on a small tmpfs."""
+"""An archive on a disk that others have filled; `test_archive_full_disk` runs it step by step on a tmpfs."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from tests.integration.dicomweb_stage import WebStage, a_web_archive
 from tests.unit.archive.objects import an_object
 
 LIMIT_S = 60.0
+BALLAST = "ballast"
 
 
 def fill(ballast: Path) -> None:
@@ -33,30 +34,35 @@ async def storescu(stage: WebStage, file: Path) -> str:
     return said
 
 
-async def walk(disk: Path, elsewhere: Path) -> None:
-    ballast, file = disk / "ballast", elsewhere / "one.dcm"
-    file.write_bytes(an_object(3))
-    async with a_web_archive(disk, filled=False) as stage:
+async def begin(disk: Path, _: Path) -> None:
+    """Store one, stop; what could be made again is gone, and others take all that is left."""
+    async with a_web_archive(disk, filled=False, min_free="8MB") as stage:
         assert (await stage.store(an_object(1)))[0] == 200
         assert (await stage.ask("ledger.numbers"))["troubles"] == {}
-        fill(ballast)
-        # the archive's own stop gives back some room: others take that too
-    for _ in range(2):
-        for kept in stage.configuration.archive.data_dir.glob("metadata.sqlite*"):
-            kept.unlink()  # else there would be another thing to give up
-        fill(ballast)
-        async with a_web_archive(disk, filled=False) as stage:
-            fill(ballast)
-            assert len(await stage.search("/studies")) == 1, "it reads"
-            status, _ = await stage.store(an_object(2))
-            assert status == 507, status
-            assert "0xa700" in (await storescu(stage, file)).lower()
-            assert list((await stage.ask("ledger.numbers"))["troubles"]) == ["no_room"]
-            metrics = (await stage.ask("metrics"))["text"]
-            assert 'failover_archive_trouble{trouble="no_room"} 1.0' in metrics
-    async with a_web_archive(disk, filled=False) as stage:
-        ballast.unlink()
-        assert (await stage.store(an_object(2)))[0] == 200, "and takes stores again when there is room"
+    for kept in stage.configuration.archive.data_dir.glob("metadata.sqlite*"):
+        kept.unlink()
+    fill(disk / BALLAST)
+
+
+async def full(disk: Path, file: Path) -> None:
+    """It starts where there is no room, reads, refuses, says so; then others take what it gave back."""
+    async with a_web_archive(disk, filled=False, min_free="8MB") as stage:
+        fill(disk / BALLAST)
+        assert len(await stage.search("/studies")) == 1, "it reads"
+        status, _ = await stage.store(an_object(2))
+        assert status == 507, status
+        assert "0xa700" in (await storescu(stage, file)).lower()
+        assert list((await stage.ask("ledger.numbers"))["troubles"]) == ["no_room"]
+        metrics = (await stage.ask("metrics"))["text"]
+        assert 'failover_archive_trouble{trouble="no_room"} 1.0' in metrics
+    fill(disk / BALLAST)
+
+
+async def room(disk: Path, file: Path) -> None:
+    """It takes stores again as soon as there is room."""
+    async with a_web_archive(disk, filled=False, min_free="8MB") as stage:
+        (disk / BALLAST).unlink()
+        assert (await stage.store(an_object(2)))[0] == 200
         assert "0x0000" in (await storescu(stage, file)).lower()
         async with asyncio.timeout(LIMIT_S):
             while (await stage.ask("ledger.numbers"))["troubles"]:
@@ -64,4 +70,7 @@ async def walk(disk: Path, elsewhere: Path) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(walk(Path(sys.argv[1]), Path(sys.argv[2])))
+    steps = {"begin": begin, "full": full, "room": room}
+    own = Path(sys.argv[3], "one.dcm")
+    own.write_bytes(an_object(3))
+    asyncio.run(steps[sys.argv[1]](Path(sys.argv[2]), own))

@@ -85,6 +85,7 @@ async def a_site(
     *,
     max_bytes: int = 10**12,
     scrub: str = "30d",
+    compression: str = "jpeg-lossless",
     **word: str | None,
 ) -> AsyncIterator[Site]:
     setting = Configuration.model_validate(
@@ -97,6 +98,7 @@ async def a_site(
                 "web": {"port": str(free_port())},
                 "retention": {"min_free_bytes": "1MB", "max_bytes": f"{max_bytes}B"},
                 "scrub": scrub,
+                "compression": compression,
             },
             "replication": {"poll_every": "500ms"},
         },

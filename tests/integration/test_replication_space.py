@@ -52,7 +52,12 @@ async def test_what_went_for_space_is_not_fetched_again_and_ends_the_window(tmp_
                 primary.upload(part10(instance))
         room = sum(sizes[:3]) + sizes[3] // 2  # for three of them
         async with a_site(
-            tmp_path, {"web": {"url": primary.url}}, free_port(), dicom=None, max_bytes=room
+            tmp_path,
+            {"web": {"url": primary.url}},
+            free_port(),
+            dicom=None,
+            max_bytes=room,
+            compression="none",  # compressed, all of them would find room
         ) as site:
 
             async def settled() -> bool:

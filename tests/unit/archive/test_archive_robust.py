@@ -143,9 +143,13 @@ def test_room_is_kept_and_given_up(tmp_path: Path) -> None:
     reserve.keep()
     assert reserve.held_bytes == RESERVE_BYTES
     assert sum(p.stat().st_blocks for p in tmp_path.iterdir()) * 512 >= RESERVE_BYTES, "it is really taken"
-    assert reserve.give_up()
-    assert reserve.held_bytes == 0
-    assert not reserve.give_up()
+    given_up = 0
+    while reserve.give_up():
+        given_up += 1
+        assert reserve.held_bytes < RESERVE_BYTES
+    assert given_up == 16, "step by step: who fills the disk does not get it all at once"
+    reserve.keep()
+    assert reserve.held_bytes == RESERVE_BYTES
 
 
 def test_what_is_not_there_cannot_be_looked_through(tmp_path: Path) -> None:
