@@ -59,7 +59,8 @@ async def test_counts_hold_through_stores_hiding_correction_and_conflict(room: R
         await room.store(part10(data_set(*place, **attributes)), origin)
         assert_counted(room.index)
 
-    await asyncio.gather(*(store(1, 1, number) for number in range(1, 9)))
+    await asyncio.gather(*(room.store(part10(data_set(1, 1, number))) for number in range(1, 9)))
+    assert_counted(room.index)
     await store(1, 2, 1, Modality="SR")
     await store(2, 1, 1)
     # One hidden and shown again, and the last of its series.
