@@ -68,7 +68,7 @@ def parse_protection_request(body: bytes) -> ProtectionRequest:
     if (study is None) == (patient is None):
         raise Unprocessable("study_instance_uid or patient_id must be given, one of the two")
     return ProtectionRequest(
-        protected=given.truth("protected"),
+        protected=given.truth("protected", required=True),
         reason=given.reason(required=True) or "",
         study_instance_uid=study,
         patient_id=patient,
@@ -170,9 +170,9 @@ class _Fields:
             raise Unprocessable(f"{key}: must be printable text of at most 64 characters")
         return value.strip()
 
-    def truth(self, key: str) -> bool:
+    def truth(self, key: str, *, required: bool = False) -> bool:
         value = self._content.get(key)
-        if value is None:
+        if value is None and not required:
             return False
         if not isinstance(value, bool):
             raise Unprocessable(f"{key}: must be true or false")

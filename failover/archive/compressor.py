@@ -8,6 +8,7 @@ primary gets what it would have got (`restore`). Bounded: one object at a time, 
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 import sqlite3
 from collections.abc import Callable, Mapping
@@ -42,6 +43,8 @@ UNRESTORABLE: Final = "unrestorable"
 _LOOK_S: Final = 1.0
 # How often all objects are looked through again, for those that are proven by now; after trouble, the rest.
 _ROUND_S: Final = 300.0
+# Until what is owed again is tried again: a full disk is no word on the object.
+_AFTER_TROUBLE_S: Final = 10.0
 # A frame may take this long in a process that everyone else goes before.
 _FRAME_TIMEOUT_S: Final = 300.0
 _NEXT: Final = (
@@ -89,16 +92,18 @@ class Compressor:
         """Work until cancelled. What fails is logged, and the next object taken."""
         await self._in_thread(self.count)
         while True:
-            began = self._clock.monotonic()
+            began, rest_s = self._clock.monotonic(), _LOOK_S
             try:
                 worked = await self.turn()
             except (StorageError, OSError, sqlite3.Error) as error:
                 _log.warning("compression stopped for a while", error=str(error))
-                worked, self._rests_until_s = False, self._clock.monotonic() + _ROUND_S
+                worked, rest_s = False, _AFTER_TROUBLE_S
+                self._rests_until_s = self._clock.monotonic() + _ROUND_S
             except Exception:
                 _log.exception("compression stopped for a while")
-                worked, self._rests_until_s = False, self._clock.monotonic() + _ROUND_S
-            await self._clock.sleep(self._clock.monotonic() - began if worked else _LOOK_S)
+                worked, rest_s = False, _AFTER_TROUBLE_S
+                self._rests_until_s = self._clock.monotonic() + _ROUND_S
+            await self._clock.sleep(self._clock.monotonic() - began if worked else rest_s)
 
     async def turn(self) -> bool:
         """Bring back one object that is owed again, else compress the next one; False: there was none."""
@@ -141,6 +146,10 @@ class Compressor:
         target = self._instances.temporary()
         syntax = SYNTAXES[self._by_modality.get(row["modality"], self._default)]
         try:
+            if not await self._in_thread(lambda: _is_whole(self._data_dir / row["path"], row)):
+                # Compressed, the damage would get a digest that is right; the scrubber sets it aside.
+                _log.error("an object is damaged: it is not compressed")
+                return
             outcome = await self._worker.compressed(self._data_dir / row["path"], target, syntax)
             if "kept" in outcome:
                 await self._keep(row, outcome["kept"])
@@ -214,7 +223,7 @@ class Compressor:
             if original.exact and new.digest != row["arrived_digest"]:
                 raise Undecodable("the object does not come back as it was")
             await self._index.write(lambda t: self._put_back(t, row, target, new))
-        except (Undecodable, NoPixels, NoSuchFrame, StorageError, FileNotFoundError) as error:
+        except (Undecodable, NoPixels, NoSuchFrame, FileNotFoundError) as error:
             # It is lossless all the same: better the primary gets it in another syntax than not at all.
             _log.error("an object that is owed again is sent compressed", error=type(error).__name__)
             await self._keep(row, UNRESTORABLE)
@@ -244,6 +253,16 @@ class Compressor:
 def _may_be_compressed(held: sqlite3.Row) -> bool:
     """It may have become owed, or hidden, while it was compressed."""
     return held["state"] in ("none", "proven") and held["proven_at"] is not None and not held["hidden"]
+
+
+def _is_whole(path: Path, row: sqlite3.Row) -> bool:
+    """Return whether the file has the digest that it was stored with. Blocks."""
+    found = hashlib.sha256(row["transfer_syntax"].encode("ascii") + b"\0")
+    with path.open("rb") as file:
+        file.seek(row["data_set_offset"])
+        while chunk := file.read(2**20):
+            found.update(chunk)
+    return found.digest() == bytes(row["digest"])
 
 
 def _label(modality: str) -> str:

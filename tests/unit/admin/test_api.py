@@ -253,6 +253,7 @@ async def test_the_plan_and_what_is_protected_from_it(door: Door) -> None:
         {"patient_id": "P1", "protected": True, "reason": ""},
         {"patient_id": "P" * 65, "protected": True, "reason": "x"},
         {"patient_id": "P1", "protected": "yes", "reason": "x"},
+        {"patient_id": "P1", "reason": "left out, it would end a protection"},
     ):
         assert (await door.ask("POST", "/api/archive/protection", json=wrong))[0] == 422, wrong
 

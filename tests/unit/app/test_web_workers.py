@@ -171,7 +171,7 @@ def test_every_count_of_the_proxy_is_told() -> None:
     counts = {
         name
         for name, metric in vars(metrics).items()
-        if name.startswith("http_") and isinstance(metric, Counter | Tally | Spread)
+        if name.startswith(("http_", "logins")) and isinstance(metric, Counter | Tally | Spread)
     }
     assert counts == set(COUNTED)
     with pytest.raises(ValueError, match="not counted"):

@@ -80,6 +80,24 @@ async def test_what_is_proven_is_compressed_and_what_is_owed_is_not(
     assert ratio == before["bytes"] / held.size_bytes
 
 
+async def test_what_the_disk_has_damaged_is_not_given_a_digest_that_is_right(
+    room: Room, compressor: MakeCompressor
+) -> None:
+    await room.store(image(1), Origin.REPLICATED)
+    [held] = room.index.instances(study=uid(1))
+    content = bytearray(held.path.read_bytes())
+    content[(held.pixel_offset or 0) + 40] ^= 0x10
+    held.path.write_bytes(content)
+    before = room.index.row(uid(1, 1, 1))
+    work = compressor()
+    assert await work.turn()
+    after = room.index.row(uid(1, 1, 1))
+    assert before is not None
+    assert after is not None
+    assert (after["path"], after["digest"]) == (before["path"], before["digest"]), "the scrubber finds it"
+    assert count(work, "done") == 0
+
+
 async def test_who_has_begun_to_read_ends_and_then_the_old_file_goes(
     room: Room, compressor: MakeCompressor
 ) -> None:
