@@ -75,13 +75,8 @@ def item_of(asked: Asked, head: RequestHead) -> Item | None:
     return Item(ItemKind.FRAME if below[0] == b"frames" else ItemKind.OTHER, steps[2])
 
 
-def counts(status: int) -> bool:
-    """Whether an answer of the backup may win: whole, and no less than what was asked."""
-    return status == 200
-
-
 def serves(head: AnswerHead) -> bool:
-    """Whether the primary gave what was asked; a page is a login."""
+    """Whether this is what was asked, whole; a page is a login. Of the backup only that may win."""
     media = (head.first(b"content-type") or b"").lower()
     return head.status == 200 and not media.startswith(b"text/html")
 

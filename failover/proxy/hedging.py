@@ -94,9 +94,11 @@ class Hedge:
         hedging = self._exchange.proxy.hedging
         if hedging is not None:
             hedging.learn(self._item.kind, now_s - self._asked_s)
-            if head.status in (401, 403):
-                hedging.served.learn(self._key, now_s, served=False)
-            elif hedge.serves(head) and attempt.connection is not None and not attempt.connection.bound:
+            if not hedge.serves(head):
+                # 401, 403, a step to the login, its page, a 404 that hides: what fails says nothing.
+                if head.status < 500:
+                    hedging.served.learn(self._key, now_s, served=False)
+            elif attempt.connection is not None and not attempt.connection.bound:
                 hedging.served.learn(self._key, now_s, served=True)
         if head.status not in FAILING:
             self.cancel()
@@ -127,13 +129,13 @@ class Hedge:
     # -- what the second attempt tells
 
     def answered_whole(self, attempt: Attempt, head: AnswerHead, body: bytes) -> bool:
-        if not hedge.counts(head.status):
+        if not hedge.serves(head):
             return False  # `answer_began` comes next
         self._win(attempt)
         return self._exchange.answered_whole(attempt, head, body)
 
     def answer_began(self, attempt: Attempt, head: AnswerHead) -> None:
-        if hedge.counts(head.status):
+        if hedge.serves(head):
             self._win(attempt)
             self._exchange.answer_began(attempt, head)
         else:
