@@ -130,6 +130,7 @@ class WebWorker:
 
     async def _listen(self, sock: socket.socket) -> None:
         line = await join(self._router, JOIN, {"name": self.name})
+        self._last_report = {}  # whoever listens now knows nothing of it
         try:
             while True:
                 word = await line.receive()

@@ -217,8 +217,11 @@ class Connection(asyncio.BufferedProtocol):
 
     def fail_inside(self) -> None:
         """A-ABORT by the service-provider, without a reason: our own code broke."""
-        self.listener = None  # it may be what broke
+        listener, self.listener = self.listener, None  # it may be what broke
         self.abort_as_provider(p.AbortReason.NOT_SPECIFIED, "failed inside")
+        if listener is not None:
+            with contextlib.suppress(Exception):
+                listener()  # whoever waits must see the end
 
     def expire_artim(self) -> None:
         self.artim_deadline_s = None
