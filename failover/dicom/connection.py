@@ -155,6 +155,13 @@ class Connection(asyncio.BufferedProtocol):
     def has_queued(self) -> bool:
         return bool(self._queue)
 
+    @property
+    def next_is_response(self) -> bool:
+        if not self._queue:
+            return False
+        item = self._queue[0]
+        return isinstance(item, Message) and item.command.is_response
+
     async def write_p_data(self, *chunks: p.Buffer) -> None:
         """Send finished P-DATA-TF bytes and return when there is room for more. Raises AssociationEnded."""
         if self._writing_paused:

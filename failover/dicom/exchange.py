@@ -56,6 +56,11 @@ class Association:
         """Whether something has arrived that nobody has taken."""
         return self._connection.has_queued
 
+    @property
+    def next_is_response(self) -> bool:
+        """Whether what has arrived first, and nobody has taken, is a response."""
+        return self._connection.next_is_response
+
     # -- receiving ----------------------------------------------------------------------------------
 
     async def receive(self) -> Message | None:

@@ -33,6 +33,11 @@ class CallerLeft(Exception):
     """The caller aborted or its connection died: whatever is under way has no taker."""
 
 
+def answers(request: Command, command: Command) -> bool:
+    """Whether `command` answers `request`: its command field, its Message ID (PS3.7 9.1, E.1)."""
+    return command.field == request.field | 0x8000 and command.message_id == request.message_id
+
+
 @dataclass(frozen=True, slots=True)
 class Answer:
     """The final response to an operation, not yet passed on. `delivered`: what came before it."""
@@ -69,10 +74,8 @@ class Flight:
         return self.request.command.message_id
 
     def is_answered_by(self, command: Command) -> bool:
-        """Whether `command` is a response to this very request: of its command field, to its Message ID
-        (PS3.7 9.1 and E.1)."""
-        request = self.request.command
-        return command.field == request.field | 0x8000 and command.message_id == request.message_id
+        """Whether `command` is a response to this very request."""
+        return answers(self.request.command, command)
 
 
 def own_response(flight: Flight, status: int, comment: str | None = None) -> Command:

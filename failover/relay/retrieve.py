@@ -25,9 +25,8 @@ from failover.dicom.dimse import (
 from failover.dicom.pdu import Buffer
 from failover.errors import AssociationEnded, SpoolFull
 from failover.health.passive import Outcome
-from failover.relay.flight import Answer, CallerLeft, Flight, LegLost
+from failover.relay.flight import Answer, CallerLeft, Flight, LegLost, answers
 from failover.relay.legs import Leg
-from failover.relay.reverse import answer_back, pass_back_and_wait
 from failover.relay.session import Session
 from failover.spool import KeptBody
 
@@ -56,7 +55,7 @@ class Retrieve:
                 await self._sub_operation(leg, flight, message)
                 continue
             if not command.is_response:
-                await pass_back_and_wait(session, leg, message)
+                await session.pass_back(leg, message)
                 continue
             data_set = await session.hear_data_set(leg, flight, message)
             if flight.moved:
@@ -80,8 +79,9 @@ class Retrieve:
         try:
             await self._deliver(leg, flight, message, body)
             answer = await session.caller_says()
-            while answer.command.is_response and await answer_back(session, answer):
-                answer = await session.caller_says()  # that was to a request that crossed the caller's
+            while answer.command.is_response and not answers(message.command, answer.command):
+                await session.answer_back(answer)  # to a report, before this or meanwhile
+                answer = await session.caller_says()
         finally:
             body.close()
         if not answer.command.is_response:

@@ -14,7 +14,6 @@ from failover.relay.flight import Answer, CallerLeft, Flight, LegLost
 from failover.relay.legs import Leg
 from failover.relay.matches import match_key
 from failover.relay.operations import Keep
-from failover.relay.reverse import pass_back_and_wait
 from failover.relay.session import Session
 
 _KEEP_RAW_BYTES: Final = 8 << 20  # matches kept as they are; beyond that only their keys
@@ -43,10 +42,7 @@ class Search:
         else:
             await session.to_leg(leg, flight, flight.request.command, self._identifier)
         while True:
-            message = await session.hear_message(leg, flight)
-            if not message.command.is_response:
-                await pass_back_and_wait(session, leg, message)
-                continue
+            message = await session.hear_response(leg, flight)
             data_set = await session.hear_data_set(leg, flight, message)
             command = self._monotonic(message.command)
             if category(message.command.status) is not Category.PENDING:

@@ -11,7 +11,6 @@ from failover.relay.carrying import carry
 from failover.relay.flight import CallerLeft, Flight, LegLost, too_long
 from failover.relay.operations import Keep, Shape, operation
 from failover.relay.retrieve import Retrieve
-from failover.relay.reverse import answer_back, pass_back
 from failover.relay.search import Search
 from failover.relay.session import Session
 from failover.relay.store import relay_store
@@ -28,7 +27,7 @@ async def serve_caller(session: Session) -> None:
         item = caller.take()
         if isinstance(item, Message):
             if item.command.is_response:
-                await answer_back(session, item)
+                await session.answer_back(item)
             else:
                 with caller.working():
                     await serve_request(session, item)
@@ -51,7 +50,7 @@ async def _settle_leg(session: Session) -> None:
                 continue
             if item.command.is_response:
                 raise LegLost("a response to what was not asked", Outcome.FAILED)
-            await pass_back(session, leg, item)
+            await session.pass_back(leg, item)
     except LegLost as lost:
         _log.warning("idle upstream lost", upstream=str(leg.upstream), why=str(lost))
         session.lose(leg)

@@ -17,11 +17,13 @@ from failover.dicom.dimse import (
     Command,
     Fragment,
     Message,
+    Status,
     cancel_rq,
+    response,
 )
 from failover.dicom.exchange import Association
 from failover.dicom.pdu import Buffer
-from failover.errors import AssociationEnded, UpstreamError, UpstreamTimeout
+from failover.errors import AssociationEnded, LimitExceeded, UpstreamError, UpstreamTimeout
 from failover.health.passive import LiveTraffic, Outcome
 from failover.metrics import RouterMetrics
 from failover.model import Service, UpstreamName, Verdict
@@ -30,6 +32,7 @@ from failover.relay.flight import Answer, CallerLeft, Flight, LegLost, not_taken
 from failover.relay.legs import Leg, Legs
 from failover.relay.object_statuses import ObjectStatuses
 from failover.relay.offer import Proposal
+from failover.relay.operations import operation
 from failover.routing.board import RouteBoard
 from failover.routing.selection import Choice, Kind, choose
 from failover.spool import Spool
@@ -38,6 +41,7 @@ _log = structlog.get_logger(__name__)
 MAX_SHORT_BYTES: Final = 4 << 20  # of an identifier or a match; a longer one ends the operation
 _CALLER_SILENT_S: Final = 300.0  # a caller that answers no sub-operation for so long is aborted
 _PASSED_OVER_S: Final = 1.0  # for so long nobody waits a second time for who let our patience run out
+_ASKED_BACK: Final = 64  # so many reports an upstream may have unanswered in one association
 _LOST_TWICE: Final = 2  # an upstream that lost one operation so often is not asked a third time at once
 
 
@@ -72,7 +76,9 @@ class Session:
         self._passed_over_s: dict[UpstreamName, float] = {}  # when it let our patience run out, monotonic
         if leg is not None and leg.passed_over is not None:
             self._passed_over_s[leg.passed_over] = around.clock.monotonic()
-        self.asked_back: dict[int, tuple[Leg, Flight]] = {}  # requests of an upstream, see `reverse`
+        self._asked_back: list[
+            tuple[Leg, Flight]
+        ] = []  # reports of upstreams that the caller has not answered
         caller.listen(self.nudge)
         if leg is not None:
             leg.association.listen(self.nudge)
@@ -212,7 +218,10 @@ class Session:
     # -- what operations use ------------------------------------------------------------------------
 
     async def hear(self, leg: Leg, flight: Flight) -> Message | Fragment:
-        """Return the next item from the upstream; a C-CANCEL of the caller is passed on meanwhile.
+        """Return the next item from the upstream.
+
+        What the caller says meanwhile is passed on: a C-CANCEL, and the answer to a report, for which the
+        upstream may be waiting.
 
         Raises LegLost and CallerLeft.
         """
@@ -227,6 +236,10 @@ class Session:
             if self._cancel_waits(flight) and association.ended is None:
                 flight.cancel_sent = True
                 await self.to_leg(leg, flight, cancel_rq(flight.message_id))
+            while self._report_answered():
+                answer = self.caller.take()
+                if isinstance(answer, Message):
+                    await self.answer_back(answer)
             item = association.take()
             if item is not None:
                 self.around.traffic[leg.upstream].heard(flight.token)
@@ -241,8 +254,12 @@ class Session:
             or association.releasing
             or self.caller.ended is not None
             or self._cancel_waits(flight)
+            or self._report_answered()
             or self._to_be_left(leg, flight)
         )
+
+    def _report_answered(self) -> bool:
+        return bool(self._asked_back) and self.caller.next_is_response
 
     def _cancel_waits(self, flight: Flight) -> bool:
         return not flight.cancel_sent and self.caller.cancelled(flight.message_id)
@@ -272,6 +289,12 @@ class Session:
                 if item.command.is_response and not flight.is_answered_by(item.command):
                     raise LegLost("a response to what was not asked", Outcome.FAILED)
                 return item
+
+    async def hear_response(self, leg: Leg, flight: Flight) -> Message:
+        """Return the next response from the upstream; what it asks the caller meanwhile is passed on."""
+        while not (message := await self.hear_message(leg, flight)).command.is_response:
+            await self.pass_back(leg, message)
+        return message
 
     async def hear_data_set(self, leg: Leg, flight: Flight, message: Message) -> bytes | None:
         """Return the data set of a message just heard, whole; None when it has none."""
@@ -348,3 +371,45 @@ class Session:
             return await self.caller.whole_data_set(MAX_SHORT_BYTES)
         except AssociationEnded as error:
             raise CallerLeft(str(error)) from error
+
+    # -- what an upstream asks the caller: N-EVENT-REPORT of a commitment ---------------------------
+
+    async def pass_back(self, leg: Leg, message: Message) -> None:
+        """Pass a request of the upstream to the caller, and note it until that answers.
+
+        That may be after operations of its own, when the association has moved. It is never repeated: an
+        upstream that gets no response asks again itself. Raises LegLost, CallerLeft.
+        """
+        if len(self._asked_back) >= _ASKED_BACK:
+            raise LegLost("asks more than is answered", Outcome.FAILED)
+        flight = Flight(operation(message.command.field), message)
+        flight.cancel_sent = (
+            True  # a C-CANCEL of the caller speaks of a request of its own, whatever its number
+        )
+        data_set = await self.hear_data_set(leg, flight, message)
+        self._asked_back.append((leg, flight))
+        await self.to_caller(message.context_id, message.command, data_set)
+
+    async def answer_back(self, answer: Message) -> None:
+        """Pass a response of the caller to the upstream that asked first by this Message ID.
+
+        It may be gone; what answers nothing means nothing. Raises CallerLeft.
+        """
+        asked = next((asked for asked in self._asked_back if asked[1].is_answered_by(answer.command)), None)
+        if asked is None:
+            return
+        self._asked_back.remove(asked)
+        leg, flight = asked
+        command = answer.command
+        data_set: bytes | None = None
+        try:
+            data_set = await self.identifier(answer)
+        except LimitExceeded as error:
+            _log.warning("response too long", operation=flight.policy.name, why=str(error))
+            command = response(flight.request.command, Status.PROCESSING_FAILURE)
+        if leg.alive:
+            try:
+                await self.to_leg(leg, flight, command, data_set)
+            except LegLost as lost:
+                _log.info("response not passed on", operation=flight.policy.name, why=str(lost))
+                self.lose(leg)

@@ -16,7 +16,6 @@ from failover.model import Phase, Service, UpstreamName, Verdict
 from failover.relay.carrying import carry
 from failover.relay.flight import Answer, CallerLeft, Flight, LegLost
 from failover.relay.legs import Leg
-from failover.relay.reverse import pass_back_and_wait
 from failover.relay.session import Session
 from failover.spool import KeptBody
 
@@ -73,13 +72,8 @@ class Store:
                 await self._stream(leg, flight)
         except AssociationEnded as error:
             raise LegLost(str(error), Outcome.FAILED) from error
-        while True:
-            message = await self._session.hear_message(leg, flight)
-            if not message.command.is_response:
-                await pass_back_and_wait(self._session, leg, message)
-                continue
-            data_set = await self._session.hear_data_set(leg, flight, message)
-            return Answer(message.command, data_set)
+        message = await self._session.hear_response(leg, flight)
+        return Answer(message.command, await self._session.hear_data_set(leg, flight, message))
 
     async def _replay(self, leg: Leg, flight: Flight) -> None:
         """Send what is kept of an earlier attempt."""
