@@ -30,7 +30,7 @@ _SMALL_READ_BYTES: Final = 32 * 1024
 QUEUE_HIGH_BYTES: Final = 256 * 1024  # unread bytes at which the socket is no longer read
 QUEUE_LOW_BYTES: Final = 64 * 1024
 _WRITES_PER_TURN: Final = 16  # messages or fragments sent before other tasks get their turn
-_ITEM_BYTES: Final = 128  # what a queued message or fragment costs besides its bytes
+_ITEM_BYTES: Final = 128  # what a queued message, fragment or element costs besides its bytes
 # A peer that vanished without a word is noticed after 60 + 4 x 15 s, also while we owe it the next word.
 _KEEPALIVE: Final = tuple(
     (getattr(socket, name), value)
@@ -528,4 +528,7 @@ def _set_options(descriptor: int) -> None:
 
 
 def _size(item: Message | Fragment) -> int:
-    return _ITEM_BYTES + (len(item.data) if isinstance(item, Fragment) else 0)
+    if isinstance(item, Fragment):
+        return _ITEM_BYTES + len(item.data)
+    elements = item.command.elements
+    return _ITEM_BYTES * (1 + len(elements)) + sum(map(len, elements.values()))

@@ -14,8 +14,16 @@ import structlog
 
 from failover.clock import Clock, ManualClock, SystemClock
 from failover.dicom.acceptor import Acceptor, Limits
-from failover.dicom.connection import Connection
-from failover.dicom.dimse import echo_rq, response
+from failover.dicom.connection import QUEUE_HIGH_BYTES, Connection
+from failover.dicom.dimse import (
+    MAX_COMMAND_BYTES,
+    Command,
+    Fragment,
+    Message,
+    MessageAssembler,
+    echo_rq,
+    response,
+)
 from failover.dicom.exchange import Association
 from failover.dicom.negotiation import (
     CALLED_AE_NOT_RECOGNIZED,
@@ -141,6 +149,21 @@ async def listen_and_break(association: Association) -> None:
         pass
 
 
+class BreakingAssembler(MessageAssembler):
+    def receive(self, pdv: Pdv) -> Message | Fragment | None:
+        raise RuntimeError(SECRET)
+
+
+async def listen_while_reading_breaks(association: Association) -> None:
+    """As a session of the relay: it waits for the listener alone."""
+    woken = asyncio.Event()
+    association.listen(woken.set)
+    association._connection.assembler = BreakingAssembler([1])
+    while association.ended is None:
+        await woken.wait()
+        woken.clear()
+
+
 @pytest.mark.parametrize(
     ("where", "answered"),
     [
@@ -148,6 +171,7 @@ async def listen_and_break(association: Association) -> None:
         ({"accept": breaks}, False),
         ({"serve": serve_and_break}, True),
         ({"serve": listen_and_break}, True),
+        ({"serve": listen_while_reading_breaks}, True),
     ],
 )
 async def test_a_fault_of_ours_ends_its_association_at_once(
@@ -286,3 +310,28 @@ async def test_a_pdu_that_we_did_not_read_on_does_not_make_its_peer_slow() -> No
     assert connection.unfinished_s(clock.monotonic()) == 61
     transport.receive(ECHO_RQ[20:])
     assert connection.unfinished_s(clock.monotonic()) == 0
+
+
+async def test_long_command_sets_that_nobody_takes_stop_the_reading() -> None:
+    """Given a busy side of ours; requests without a data set, each with elements that we do not know."""
+    queued: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+
+    async def busy(association: Association) -> None:
+        arrived = asyncio.Event()
+        association.listen(arrived.set)
+        while association._connection._paused_s is None:
+            await arrived.wait()
+            arrived.clear()
+        queued.set_result(len(association._connection._queue))
+
+    padding = {0x0F00 + n: bytes(15_000) for n in range(4)}
+    assert sum(map(len, padding.values())) < MAX_COMMAND_BYTES
+    request = Command({**echo_rq(1).elements, **padding}).encode()
+    pieces = [request[at : at + 16_000] for at in range(0, len(request), 16_000)]
+    long_echo = b"".join(encode(PDataTf((Pdv(1, True, piece is pieces[-1], piece),))) for piece in pieces)
+    async with listening(serve=busy) as stage, asyncio.timeout(20):
+        reader, writer = await stage.say(encode(RQ))
+        assert (await heard(reader))[0] == 2
+        writer.write(long_echo * 200)
+        assert await queued <= QUEUE_HIGH_BYTES // 60_000 + 2
+        writer.close()
