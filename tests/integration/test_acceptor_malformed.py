@@ -234,7 +234,7 @@ async def next_pdu(reader: asyncio.StreamReader) -> bytes:
 
 
 async def all_free(acceptor: Acceptor) -> None:
-    await acceptor.changed.wait_until(lambda: acceptor.associations == 0, timeout_s=20)
+    assert await acceptor.changed.wait_until(lambda: acceptor.associations == 0, timeout_s=20)
     assert acceptor.associations == 0
 
 

@@ -187,7 +187,9 @@ async def test_a_fault_of_ours_ends_its_association_at_once(
             assert await heard(reader) == OUR_FAULT
             writer.close()
             assert stage.failed == [1]
-            await stage.acceptor.changed.wait_until(lambda: not stage.acceptor.associations, timeout_s=10)
+            assert await stage.acceptor.changed.wait_until(
+                lambda: not stage.acceptor.associations, timeout_s=10
+            )
     told = [line for line in logs if line["level"] == "error"]
     assert [(line["event"], line["error"]) for line in told] == [("failed inside", "RuntimeError")]
     assert "test_acceptor_doors.py" in told[0]["where"]
@@ -283,7 +285,7 @@ async def test_a_transport_that_cannot_close_is_aborted_after_artim() -> None:
     async with listening(clock=FastClock()) as stage, asyncio.timeout(20):
         transport = StuckTransport(stage.acceptor._connection())
         transport.receive(encode(RQ))
-        await stage.acceptor.changed.wait_until(lambda: stage.acceptor.associations == 1, timeout_s=10)
+        assert await stage.acceptor.changed.wait_until(lambda: stage.acceptor.associations == 1, timeout_s=10)
         transport.receive(encode(Abort(0, 0)))
         assert transport.is_closing()
         await transport.aborted.wait()

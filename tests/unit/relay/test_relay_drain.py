@@ -33,7 +33,7 @@ async def test_after_the_grace_of_a_drain_an_idle_leg_is_released(tmp_path: Path
         assert stage.relay.end_work(BACKUP) == 0
         assert stage.relay.end_work(PRIMARY) == 1
         legs = stage.relay.legs
-        await legs.changed.wait_until(lambda: legs.in_flight(PRIMARY) == 0, timeout_s=10)
+        assert await legs.changed.wait_until(lambda: legs.in_flight(PRIMARY) == 0, timeout_s=10)
         assert legs.in_flight(PRIMARY) == 0
         assert await echo(caller) == 0
         await caller.release()
@@ -46,7 +46,7 @@ async def test_after_the_grace_of_a_drain_searches_and_stores_move(tmp_path: Pat
         searcher, sender = await stage.open(), await stage.open()
         await searcher.send(ID[STUDY_FIND], find_rq(1, STUDY_FIND), encoded(study("")))
         await sender.send(ID[CT], store_rq(1, CT, "1.2.3"), b"abcd")
-        await stage.primary.changed.wait_until(lambda: len(stage.primary.asked) == 2, timeout_s=10)
+        assert await stage.primary.changed.wait_until(lambda: len(stage.primary.asked) == 2, timeout_s=10)
         stage.publish(forced=BACKUP, phase=Phase.ON_BACKUP)
         assert stage.relay.in_flight(PRIMARY) == 2  # the grace: they may end where they are
         assert stage.relay.end_work(PRIMARY) == 2
@@ -70,7 +70,9 @@ async def test_after_the_grace_of_a_drain_what_may_not_be_repeated_fails(tmp_pat
         caller = await stage.open()
         stage.primary.faults["N-ACTION"].append("hang")
         committing = spawn(commit(caller, wait_for_event=False), name="commitment")
-        await stage.primary.changed.wait_until(lambda: stage.primary.asked == ["N-ACTION"], timeout_s=10)
+        assert await stage.primary.changed.wait_until(
+            lambda: stage.primary.asked == ["N-ACTION"], timeout_s=10
+        )
         stage.publish(forced=BACKUP, phase=Phase.ON_BACKUP)
         assert stage.relay.end_work(PRIMARY) == 1
         assert (await committing)[0] == 0x0110
@@ -91,7 +93,9 @@ async def test_after_the_grace_of_a_drain_a_half_sent_instance_goes_on(tmp_path:
             yield b"ef" * 1000
 
         sending = spawn(caller.send_parts(ID[CT], store_rq(1, CT, "1.2.3"), parts()), name="slow modality")
-        await stage.primary.changed.wait_until(lambda: stage.primary.asked == ["C-STORE"], timeout_s=10)
+        assert await stage.primary.changed.wait_until(
+            lambda: stage.primary.asked == ["C-STORE"], timeout_s=10
+        )
         stage.publish(forced=BACKUP, phase=Phase.ON_BACKUP)
         assert stage.relay.end_work(PRIMARY) == 1  # it waits for the caller, not for the primary
         go_on.set()
@@ -110,7 +114,7 @@ async def test_after_the_grace_of_a_drain_an_echo_and_a_move_are_asked_of_the_ba
         monitor, workstation = await stage.open(), await stage.open()
         await monitor.send(ID[ECHO], echo_rq(1))
         await workstation.send(ID[STUDY_MOVE], move_rq(1), encoded(study("1.2.3")))
-        await stage.primary.changed.wait_until(lambda: len(stage.primary.asked) == 2, timeout_s=10)
+        assert await stage.primary.changed.wait_until(lambda: len(stage.primary.asked) == 2, timeout_s=10)
         stage.publish(forced=BACKUP, phase=Phase.ON_BACKUP)
         assert stage.relay.end_work(PRIMARY) == 2
         for caller in (monitor, workstation):
@@ -130,7 +134,7 @@ async def test_after_the_grace_of_a_drain_a_get_goes_on_without_an_instance_twic
         caller = await stage.open()
         getting = spawn(get(caller), name="workstation")
         delivered = stage.primary.changed
-        await delivered.wait_until(lambda: stage.primary.delivered == 1, timeout_s=10)
+        assert await delivered.wait_until(lambda: stage.primary.delivered == 1, timeout_s=10)
         stage.publish(forced=BACKUP, phase=Phase.ON_BACKUP)
         assert stage.relay.end_work(PRIMARY) == 1
         uids, final = await getting

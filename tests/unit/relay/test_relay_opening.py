@@ -115,7 +115,7 @@ async def test_a_silent_primary_is_given_up_at_once_when_it_becomes_suspect(tmp_
         opening = asyncio.gather(stage.open())
         clock = stage.relay.clock
         began_s = clock.monotonic()
-        await stage.primary.changed.wait_until(lambda: bool(stage.primary.requests), timeout_s=10)
+        assert await stage.primary.changed.wait_until(lambda: bool(stage.primary.requests), timeout_s=10)
         stage.publish(primary=Verdict.SUSPECT)
         [caller] = await opening
         assert clock.monotonic() - began_s < 0.9
@@ -228,10 +228,10 @@ async def test_a_caller_that_goes_away_while_we_ask_leaves_nothing_open(tmp_path
     async with scene(tmp_path) as stage:
         stage.primary.silent_opening = True
         opening = asyncio.gather(stage.open())
-        await stage.primary.changed.wait_until(lambda: bool(stage.primary.requests), timeout_s=10)
+        assert await stage.primary.changed.wait_until(lambda: bool(stage.primary.requests), timeout_s=10)
         opening.cancel()
         acceptor = stage.relay.acceptor
-        await acceptor.changed.wait_until(lambda: acceptor.associations == 0, timeout_s=10)
+        assert await acceptor.changed.wait_until(lambda: acceptor.associations == 0, timeout_s=10)
         assert acceptor.associations == 0
         assert stage.relay.in_flight(PRIMARY) == stage.relay.in_flight(BACKUP) == 0
 

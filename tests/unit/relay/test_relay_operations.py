@@ -117,7 +117,9 @@ async def test_the_rq_upstream_names_the_relay_and_keeps_the_callers_title(tmp_p
         assert caller.answer.user.async_window is None
         assert stage.relay.in_flight(PRIMARY) == 1
         await caller.release()
-        await stage.relay.legs.changed.wait_until(lambda: stage.relay.in_flight(PRIMARY) == 0, timeout_s=10)
+        assert await stage.relay.legs.changed.wait_until(
+            lambda: stage.relay.in_flight(PRIMARY) == 0, timeout_s=10
+        )
         assert stage.relay.in_flight(PRIMARY) == 0
 
 
@@ -326,7 +328,7 @@ async def test_an_idle_leg_is_released_when_its_upstream_is_drained(tmp_path: Pa
         caller = await stage.open()
         stage.publish(forced=BACKUP, phase=Phase.ON_BACKUP)
         legs = stage.relay.legs
-        await legs.changed.wait_until(lambda: legs.in_flight(PRIMARY) == 0, timeout_s=10)
+        assert await legs.changed.wait_until(lambda: legs.in_flight(PRIMARY) == 0, timeout_s=10)
         assert legs.in_flight(PRIMARY) == 0
         assert await echo(caller) == 0
         assert stage.backup.asked == ["C-ECHO"]

@@ -36,7 +36,9 @@ async def test_a_response_while_nothing_is_asked_costs_the_upstream_its_associat
         caller = await stage.open()
         assert await echo(caller) == 0
         legs = stage.relay.legs
-        await legs.changed.wait_until(lambda: not any(map(legs.in_flight, stage.relay.traffic)), timeout_s=10)
+        assert await legs.changed.wait_until(
+            lambda: not any(map(legs.in_flight, stage.relay.traffic)), timeout_s=10
+        )
         assert await echo(caller) == 0
         assert len(primary.requests) == 2
         await caller.release()

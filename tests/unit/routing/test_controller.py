@@ -261,7 +261,7 @@ async def test_an_unreadable_state_is_said_and_debt_decides(tmp_path: Path) -> N
         assert (tmp_path / STATE_FILE).with_suffix(".unreadable").read_text() == "{"
         router.controller.replication_heard(Numbers(lag_objects=7, owed_older_than_10_s=7, refused=0))
         assert router.phase == "on_backup" or router.phase == "failing_back"
-        await router.trail.appended.wait_until(lambda: "started_owing" in router.codes(), timeout_s=10)
+        assert await router.trail.appended.wait_until(lambda: "started_owing" in router.codes(), timeout_s=10)
 
 
 async def test_drain_ends_work_after_its_grace(tmp_path: Path) -> None:
