@@ -283,7 +283,10 @@ async def test_no_hedge_while_the_backup_is_in_doubt_or_the_operator_says_no(sta
     stage.verdict(BACKUP, Verdict.SUSPECT)
     second = asyncio.ensure_future(stage.ask(FRAME))  # noqa: TID251 (the test awaits it)
     await stage.primary.received(4)
-    await SystemClock().sleep(0.1)
+    # Its timer was set before the primary got it; one that is set now and as long fires after it.
+    chance = asyncio.Event()
+    asyncio.get_running_loop().call_later(QUICK.after_max, chance.set)
+    await chance.wait()
     let_go.set()
     assert [(await one).body for one in (first, second)] == [b"late", b"late"]
     assert len(stage.backup.requests) == 1
