@@ -19,10 +19,10 @@ ROOT = Path(__file__).resolve().parent.parent
 TESTS = (
     "tests/test_compiled.py", "tests/unit/http", "tests/unit/proxy", "tests/unit/health", "tests/properties",
     "tests/integration/test_proxy_copies.py", "tests/integration/test_proxy_doors.py",
-    "tests/integration/test_proxy_failover.py", "tests/integration/test_proxy_framing.py",
-    "tests/integration/test_proxy_resume.py", "tests/integration/test_proxy_stores.py",
-    "tests/integration/test_proxy_strict.py",
-    "tests/integration/test_live_changes.py", "tests/integration/test_tls_web.py",
+    "tests/integration/proxy/test_failover.py", "tests/integration/proxy/test_framing.py",
+    "tests/integration/proxy/test_resume.py", "tests/integration/proxy/test_stores.py",
+    "tests/integration/proxy/test_strict.py",
+    "tests/integration/test_live_changes.py", "tests/integration/proxy/test_tls.py",
 )  # fmt: skip
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NoReturn
@@ -22,7 +22,7 @@ from failover.proxy.retry import Pursuit
 from failover.proxy.tunnel import Tunnel
 from tests.fakes.backend import Received, Talk, always, answer, silent
 from tests.fakes.callers import Answered
-from tests.fakes.web_stage import LOOPS, PRIMARY, Stage, web_stage
+from tests.fakes.web_stage import PRIMARY, Stage, web_stage
 
 pytestmark = [
     pytest.mark.integration,
@@ -31,18 +31,6 @@ pytestmark = [
 Scene = Callable[[Stage, pytest.MonkeyPatch], Awaitable[Answered]]
 SECRET = "DOE^JANE"
 LONG = 3 * 2**20
-
-
-@pytest.fixture(params=LOOPS)
-def event_loop_policy(request: pytest.FixtureRequest) -> asyncio.AbstractEventLoopPolicy:
-    policy: asyncio.AbstractEventLoopPolicy = request.param()
-    return policy
-
-
-@pytest.fixture
-async def stage(tmp_path: Path) -> AsyncIterator[Stage]:
-    async with web_stage(tmp_path) as stage:
-        yield stage
 
 
 @contextmanager
@@ -179,7 +167,7 @@ async def test_a_head_that_we_fail_to_read_ends_its_connection_alone(
 
 async def test_an_event_of_the_attempt_that_was_left_is_not_blamed_on_the_other(stage: Stage) -> None:
     """A parked attempt fails while the other one is asked: the other's answer still comes."""
-    from tests.integration.test_proxy_resume import (
+    from tests.integration.proxy.test_resume import (
         FIRST,
         PARTS,
         SECOND,

@@ -11,19 +11,12 @@ import pytest
 
 from failover.model import Phase, Verdict
 from tests.fakes.backend import Received, Talk, always, answer, die
-from tests.fakes.web_stage import LOOPS, PRIMARY, Stage, web_stage
+from tests.fakes.web_stage import PRIMARY, Stage, web_stage
 
 pytestmark = [
     pytest.mark.integration,
     pytest.mark.filterwarnings("ignore:Overriding the .event_loop_policy:DeprecationWarning"),
 ]
-
-
-@pytest.fixture(params=LOOPS)
-def event_loop_policy(request: pytest.FixtureRequest) -> asyncio.AbstractEventLoopPolicy:
-    """Every scene on plain asyncio and on uvloop: they call protocols and write in different ways."""
-    policy: asyncio.AbstractEventLoopPolicy = request.param()
-    return policy
 
 
 STORED = (

@@ -3,32 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
 
 from failover.model import Phase, Verdict
 from tests.fakes.backend import always, answer, die, silent
-from tests.fakes.web_stage import BACKUP, LOOPS, PRIMARY, Stage, web_stage
+from tests.fakes.web_stage import BACKUP, PRIMARY, Stage
 
 pytestmark = [
     pytest.mark.integration,
     pytest.mark.filterwarnings("ignore:Overriding the .event_loop_policy:DeprecationWarning"),
 ]
-
-
-@pytest.fixture(params=LOOPS)
-def event_loop_policy(request: pytest.FixtureRequest) -> asyncio.AbstractEventLoopPolicy:
-    """Every scene on plain asyncio and on uvloop: they call protocols and write in different ways."""
-    policy: asyncio.AbstractEventLoopPolicy = request.param()
-    return policy
-
-
-@pytest.fixture
-async def stage(tmp_path: Path) -> AsyncIterator[Stage]:
-    async with web_stage(tmp_path) as stage:
-        yield stage
 
 
 async def test_calm_reads_come_from_the_primary(stage: Stage) -> None:

@@ -6,7 +6,6 @@ import asyncio
 import os
 import socket
 import struct
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import psutil
@@ -17,25 +16,12 @@ from failover.proxy.caller import PIPELINE_BYTES
 from failover.proxy.connection import READ_BUFFER, READ_BYTES
 from failover.proxy.upstream import MAX_INTERIM
 from tests.fakes.backend import Received, Talk, always, answer
-from tests.fakes.web_stage import LOOPS, PRIMARY, Stage, web_stage
+from tests.fakes.web_stage import PRIMARY, Stage, web_stage
 
 pytestmark = [
     pytest.mark.integration,
     pytest.mark.filterwarnings("ignore:Overriding the .event_loop_policy:DeprecationWarning"),
 ]
-
-
-@pytest.fixture(params=LOOPS)
-def event_loop_policy(request: pytest.FixtureRequest) -> asyncio.AbstractEventLoopPolicy:
-    """Every scene on plain asyncio and on uvloop: they call protocols and write in different ways."""
-    policy: asyncio.AbstractEventLoopPolicy = request.param()
-    return policy
-
-
-@pytest.fixture
-async def stage(tmp_path: Path) -> AsyncIterator[Stage]:
-    async with web_stage(tmp_path) as stage:
-        yield stage
 
 
 async def test_chunked_both_ways(stage: Stage) -> None:

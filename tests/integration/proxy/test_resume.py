@@ -12,7 +12,7 @@ import pytest
 from failover.http.multipart import MultipartParser, MultipartWriter, PartBegan, PartBytes
 from failover.model import Phase, Verdict
 from tests.fakes.backend import Received, Script, Talk, always, answer
-from tests.fakes.web_stage import BACKUP, LOOPS, PRIMARY, Stage, web_stage
+from tests.fakes.web_stage import BACKUP, PRIMARY, Stage, web_stage
 
 pytestmark = [
     pytest.mark.integration,
@@ -20,18 +20,6 @@ pytestmark = [
 ]
 STUDY = "/dicom-web/studies/1.2"
 FIRST, SECOND = MultipartWriter("first-0123456789"), MultipartWriter("second-9876543210")
-
-
-@pytest.fixture(params=LOOPS)
-def event_loop_policy(request: pytest.FixtureRequest) -> asyncio.AbstractEventLoopPolicy:
-    policy: asyncio.AbstractEventLoopPolicy = request.param()
-    return policy
-
-
-@pytest.fixture
-async def stage(tmp_path: Path) -> AsyncIterator[Stage]:
-    async with web_stage(tmp_path) as stage:
-        yield stage
 
 
 def multipart(writer: MultipartWriter, parts: dict[str, bytes], prefix: str) -> bytes:

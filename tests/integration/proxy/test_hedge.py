@@ -16,7 +16,7 @@ from failover.model import Verdict
 from failover.proxy.hedge import BURST
 from tests.fakes.backend import Received, Script, Talk, always, answer, die, silent
 from tests.fakes.callers import Answered
-from tests.fakes.web_stage import BACKUP, LOOPS, PRIMARY, Stage, web_stage
+from tests.fakes.web_stage import BACKUP, PRIMARY, Stage, web_stage
 
 pytestmark = [
     pytest.mark.integration,
@@ -29,12 +29,6 @@ FRAME = STUDY + "/series/1.2.3/instances/1.2.3.4/frames/1"
 QUICK = Hedge(after_min=0.02, after_max=0.05)
 COOKIE = "Cookie: session=0123456789abcdef"
 PICTURE = answer(b"backup", "200 OK", "Content-Type: multipart/related")
-
-
-@pytest.fixture(params=LOOPS)
-def event_loop_policy(request: pytest.FixtureRequest) -> asyncio.AbstractEventLoopPolicy:
-    policy: asyncio.AbstractEventLoopPolicy = request.param()
-    return policy
 
 
 @pytest.fixture

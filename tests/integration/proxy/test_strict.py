@@ -7,7 +7,6 @@ second request right behind it, as a smuggler would: neither may reach the backe
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import psutil
@@ -16,7 +15,7 @@ import pytest
 from failover.model import UpstreamName
 from tests.fakes.backend import Received, Talk, always, answer
 from tests.fakes.callers import RawCaller
-from tests.fakes.web_stage import LOOPS, PRIMARY, Stage, web_stage
+from tests.fakes.web_stage import PRIMARY, Stage, web_stage
 from tests.unit.http.test_http_head import REFUSED
 
 pytestmark = [
@@ -25,18 +24,6 @@ pytestmark = [
 ]
 SMUGGLED = b"GET /smuggled HTTP/1.1\r\nHost: a\r\n\r\n"
 H = b"Host: a\r\n"
-
-
-@pytest.fixture(params=LOOPS)
-def event_loop_policy(request: pytest.FixtureRequest) -> asyncio.AbstractEventLoopPolicy:
-    policy: asyncio.AbstractEventLoopPolicy = request.param()
-    return policy
-
-
-@pytest.fixture
-async def stage(tmp_path: Path) -> AsyncIterator[Stage]:
-    async with web_stage(tmp_path) as stage:
-        yield stage
 
 
 async def everything(caller: RawCaller) -> bytes:

@@ -17,16 +17,11 @@ from failover.model import ClientTls, ServerTls
 from failover.tls import ServerIdentity, client_context, server_context
 from tests.fakes.backend import Backend, Received, Talk, answer
 from tests.fakes.callers import RawCaller
-from tests.fakes.web_stage import LOOPS, Stage, web_stage
+from tests.fakes.web_stage import Stage, web_stage
 from tests.peers.authority import Authority
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(120)]
 LARGE = 3 * 2**20 + 7
-
-
-@pytest.fixture(params=LOOPS)
-def event_loop_policy(request: pytest.FixtureRequest) -> object:
-    return request.param()
 
 
 @pytest.fixture(scope="module")
