@@ -3,6 +3,10 @@
 Takes callers from the same listening socket as the router. The route comes from the router as it changes;
 what its traffic shows goes back. While the router is away it goes on by the last route, and when that takes
 long without the verdicts in it: each request is offered to the active upstream, then to the other.
+
+A fault in what it hears or tells ends the process: the supervisor starts it anew within 3 s, with the code of
+now, and meanwhile the kernel gives its callers to the others. To join again would keep a worker that may go
+by half a route, and meet the same word again.
 """
 
 from __future__ import annotations
@@ -10,7 +14,6 @@ from __future__ import annotations
 import asyncio
 import socket
 import sys
-from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -27,7 +30,7 @@ from failover.app.web_words import JOIN, digest_told, name_of
 from failover.clock import Clock, SystemClock
 from failover.config import Configuration
 from failover.control import Json, Line, join, socket_path
-from failover.errors import ConfigurationError, ControlUnreachable, FailoverError
+from failover.errors import ConfigurationError, ControlError, ControlUnreachable, FailoverError
 from failover.health.passive import LiveTraffic
 from failover.health.plan import existing
 from failover.metrics import RouterMetrics
@@ -60,14 +63,21 @@ def run(config_path: Path, number: int) -> int:
             _log.error("a web worker is started by the supervisor, which has its listening socket")
             return 2
         worker = WebWorker(configuration, name, SystemClock(), inherited())
-        listening = spawn(worker.serve(opened["web"]), name="web worker")
         reloader.takes(worker.change)
-        await stop.wait()
-        await worker.stop()
-        await cancel_and_wait(listening)
-        return 0
+        return await carry(worker, opened["web"], stop)
 
     return process.run(name, config_path, serve)
+
+
+async def carry(worker: WebWorker, sock: socket.socket, stop: asyncio.Event) -> int:
+    """Serve until `stop` is set, or until `serve` fails (1: the supervisor starts us anew)."""
+    serving = spawn(worker.serve(sock), name="web worker")
+    serving.add_done_callback(lambda _: stop.set())
+    await stop.wait()
+    code = 1 if serving.done() else 0
+    await worker.stop()
+    await cancel_and_wait(serving)
+    return code
 
 
 class WebWorker:
@@ -99,17 +109,21 @@ class WebWorker:
         self._counts_told_s = 0.0
 
     async def serve(self, sock: socket.socket) -> None:
-        """Serve callers on `sock` from the first word of the router on, until cancelled."""
+        """Serve callers on `sock` from the first word of the router on, until cancelled.
+
+        Raises whatever fails in what is heard or told: it then goes by a route that nobody keeps.
+        """
         following = spawn(self._identities.follow(), name="follow certificates")
-        ticking = spawn(self._tick(), name="report")
+        lasting = [
+            spawn(self._stay_joined(sock), name="hear the router"),
+            spawn(self._tick(), name="report"),
+        ]
         try:
-            while True:
-                with suppress(ControlUnreachable):
-                    await self._listen(sock)
-                self._line = None
-                await self._clock.sleep(JOIN_AGAIN_S)
+            ended, _ = await asyncio.wait(lasting, return_when=asyncio.FIRST_COMPLETED)
+            for task in ended:
+                await task
         finally:
-            await cancel_and_wait(following, ticking)
+            await cancel_and_wait(following, *lasting)
 
     async def stop(self) -> None:
         """Let requests end, and tell what was counted. `serve` goes on: the route may still change."""
@@ -128,6 +142,16 @@ class WebWorker:
 
     # -- the router
 
+    async def _stay_joined(self, sock: socket.socket) -> None:
+        while True:
+            try:
+                await self._listen(sock)
+            except ControlUnreachable:
+                pass
+            except ControlError as error:  # bytes that are no frame: this line has no reading any more
+                _log.error("the router cannot be understood", error=str(error))
+            await self._clock.sleep(JOIN_AGAIN_S)
+
     async def _listen(self, sock: socket.socket) -> None:
         line = await join(self._router, JOIN, {"name": self.name})
         self._last_report = {}  # whoever listens now knows nothing of it
@@ -137,6 +161,7 @@ class WebWorker:
                 self._line = line
                 await self._heard(word, sock)
         finally:
+            self._line = None
             line.close()
 
     async def _heard(self, word: Json, sock: socket.socket) -> None:
