@@ -8,7 +8,6 @@ primary gets what it would have got (`restore`). Bounded: one object at a time, 
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import json
 import sqlite3
 from collections.abc import Callable, Mapping
@@ -20,6 +19,7 @@ import structlog
 from failover.archive import paths
 from failover.archive.codecs import Undecodable
 from failover.archive.compressing import SYNTAXES, Kept, Original
+from failover.archive.damaged import Damaged
 from failover.archive.decoders import Decoders
 from failover.archive.index import Index
 from failover.archive.instances import Instances
@@ -67,6 +67,7 @@ class Compressor:
         data_dir: Path,
         index: Index,
         instances: Instances,
+        damaged: Damaged,
         default: str,
         by_modality: Mapping[str, str],
         metrics: ArchiveMetrics,
@@ -76,6 +77,7 @@ class Compressor:
         self._data_dir = data_dir
         self._index = index
         self._instances = instances
+        self._damaged = damaged
         self._default = default
         # As the index holds modalities: in their normal form.
         self._by_modality = {comparable_value("CS", name): how for name, how in by_modality.items()}
@@ -146,10 +148,8 @@ class Compressor:
         target = self._instances.temporary()
         syntax = SYNTAXES[self._by_modality.get(row["modality"], self._default)]
         try:
-            if not await self._in_thread(lambda: _is_whole(self._data_dir / row["path"], row)):
-                # Compressed, the damage would get a digest that is right; the scrubber sets it aside.
-                _log.error("an object is damaged: it is not compressed")
-                return
+            if not await self._damaged.is_whole(row):
+                return  # compressed, the damage would get a digest that is right
             outcome = await self._worker.compressed(self._data_dir / row["path"], target, syntax)
             if "kept" in outcome:
                 await self._keep(row, outcome["kept"])
@@ -217,13 +217,18 @@ class Compressor:
         target = self._instances.temporary()
         try:
             self._instances.check_room(row["bytes"])
+            if not await self._damaged.is_whole(row):
+                return True  # brought back, or sent as it is, the damage would pass for the object
             original = Original(**json.loads(row["arrived"]))
             outcome = await self._worker.restored(self._data_dir / row["path"], target, original)
             new = _file(row, outcome["made"])
             if original.exact and new.digest != row["arrived_digest"]:
                 raise Undecodable("the object does not come back as it was")
             await self._index.write(lambda t: self._put_back(t, row, target, new))
-        except (Undecodable, NoPixels, NoSuchFrame, FileNotFoundError) as error:
+        except FileNotFoundError:
+            _log.error("an object that is owed again is not there any more")
+            await self._keep(row, UNRESTORABLE)
+        except (Undecodable, NoPixels, NoSuchFrame) as error:
             # It is lossless all the same: better the primary gets it in another syntax than not at all.
             _log.error("an object that is owed again is sent compressed", error=type(error).__name__)
             await self._keep(row, UNRESTORABLE)
@@ -253,16 +258,6 @@ class Compressor:
 def _may_be_compressed(held: sqlite3.Row) -> bool:
     """It may have become owed, or hidden, while it was compressed."""
     return held["state"] in ("none", "proven") and held["proven_at"] is not None and not held["hidden"]
-
-
-def _is_whole(path: Path, row: sqlite3.Row) -> bool:
-    """Return whether the file has the digest that it was stored with. Blocks."""
-    found = hashlib.sha256(row["transfer_syntax"].encode("ascii") + b"\0")
-    with path.open("rb") as file:
-        file.seek(row["data_set_offset"])
-        while chunk := file.read(2**20):
-            found.update(chunk)
-    return found.digest() == bytes(row["digest"])
 
 
 def _label(modality: str) -> str:

@@ -17,6 +17,7 @@ from prometheus_client import CollectorRegistry
 from failover.aio import cancel_and_wait, spawn
 from failover.archive.commitments import Commitments
 from failover.archive.compressor import Compressor
+from failover.archive.damaged import Damaged
 from failover.archive.expected import ExpectedMoves
 from failover.archive.handlers import Handlers
 from failover.archive.index import Index
@@ -65,6 +66,7 @@ class ArchiveService:
             min_free_bytes=archive.retention.min_free_bytes,
         )
         ledger = Ledger(self._index, clock)
+        damaged = Damaged(archive.data_dir, self._index, self._metrics, clock, self._troubles)
         expected = ExpectedMoves(clock)
         self._janitor = Janitor(
             archive.data_dir, self._index, _policy(configuration), self._metrics, clock, self._troubles
@@ -75,14 +77,13 @@ class ArchiveService:
                 archive.data_dir,
                 self._index,
                 self._instances,
+                damaged,
                 archive.compression,
                 archive.compression_by_modality,
                 self._metrics,
                 clock,
             )
-        self._scrubber = Scrubber(
-            archive.data_dir, self._index, archive.scrub, self._metrics, clock, self._troubles
-        )
+        self._scrubber = Scrubber(self._index, damaged, archive.scrub, self._metrics, clock)
         handlers = Handlers(
             self._index,
             self._instances,

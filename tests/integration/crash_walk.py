@@ -28,6 +28,7 @@ from failover import durable
 from failover.archive import arrival, compressing, decoder, instances
 from failover.archive.codecs import decode
 from failover.archive.compressor import Compressor
+from failover.archive.damaged import Damaged
 from failover.archive.decoders import Decoders
 from failover.archive.index import Index
 from failover.archive.instances import Instances
@@ -35,6 +36,7 @@ from failover.archive.janitor import Janitor
 from failover.archive.ledger import Ledger
 from failover.archive.pixels import Images, open_image
 from failover.archive.retention import Policy
+from failover.archive.troubles import Troubles
 from failover.clock import SystemClock
 from failover.errors import Conflict
 from failover.metrics import ArchiveMetrics
@@ -63,9 +65,9 @@ class Inline(Decoders):
 async def compress(folder: Path, index: Index, kept: Instances) -> None:
     """Compress what is proven, and bring it back because it is owed again."""
     clock = SystemClock()
-    compressor = Compressor(
-        folder, index, kept, "jpeg-lossless", {}, ArchiveMetrics(CollectorRegistry()), clock
-    )
+    metrics = ArchiveMetrics(CollectorRegistry())
+    damaged = Damaged(folder, index, metrics, clock, Troubles(metrics))
+    compressor = Compressor(folder, index, kept, damaged, "jpeg-lossless", {}, metrics, clock)
     compressor._worker = Inline()
     await compressor.turn()
     await Ledger(index, clock).mark([uid(7, 1, 1)], DebtState.OWED)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TypeVar
 
 import pytest
 from prometheus_client import CollectorRegistry
 
+from failover.aio import spawn
 from failover.archive.index import Index
 from failover.archive.instances import Instances, Stored
 from failover.archive.janitor import Janitor
@@ -19,6 +21,8 @@ from failover.archive.troubles import Troubles
 from failover.clock import ManualClock
 from failover.metrics import ArchiveMetrics
 from failover.model import Origin
+
+_T = TypeVar("_T")
 
 
 @dataclass
@@ -45,6 +49,13 @@ class Room:
     def files(self) -> list[Path]:
         """All files below the data folder but the index."""
         return sorted(p for p in self.data_dir.rglob("*") if p.is_file() and "index.sqlite" not in p.name)
+
+    async def finish(self, work: Coroutine[Any, Any, _T], pause_s: float) -> _T:
+        """Run `work`, which pauses by our clock for `pause_s` at a time."""
+        task = spawn(work, name="a scene")
+        while not task.done():
+            await self.clock.advance(pause_s)
+        return await task
 
     def close(self) -> None:
         self.instances.close()

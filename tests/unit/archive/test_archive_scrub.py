@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
 
 import pytest
 from prometheus_client import CollectorRegistry
 
+from failover.aio import cancel_and_wait, spawn
+from failover.archive.damaged import AGAIN_AFTER_S, Damaged
 from failover.archive.scrubber import MOST_BYTES_S, Round, Scrubber, rest_s
 from failover.metrics import ArchiveMetrics
 from failover.model import DebtState, Origin
@@ -19,7 +23,8 @@ DAY_S = 86400.0
 def scrubber(room: Room, period_s: float = 30 * DAY_S) -> tuple[Scrubber, CollectorRegistry]:
     registry = CollectorRegistry()
     metrics = ArchiveMetrics(registry)
-    return Scrubber(room.data_dir, room.index, period_s, metrics, room.clock, room.troubles), registry
+    damaged = Damaged(room.data_dir, room.index, metrics, room.clock, room.troubles)
+    return Scrubber(room.index, damaged, period_s, metrics, room.clock), registry
 
 
 def file_of(room: Room, study: int) -> Path:
@@ -74,7 +79,7 @@ async def test_a_damaged_object_is_quarantined_and_shown_no_more_until_the_prima
     forget_a_bit(path)
     scrub, registry = scrubber(room)
     for _ in range(3):
-        await scrub.turn()
+        await room.finish(scrub.turn(), AGAIN_AFTER_S)
     assert registry.get_sample_value("failover_archive_damaged_total") == 1
     assert [m.study_instance_uid for m in await room.find()] == [uid(2)], "nobody reads a wrong image"
     [quarantined] = room.index.quarantined()
@@ -97,7 +102,7 @@ async def test_what_is_owed_and_damaged_stays_owed_and_comes_back_from_whoever_s
     forget_a_bit(file_of(room, 1))
     scrub, _ = scrubber(room)
     for _ in range(2):
-        await scrub.turn()
+        await room.finish(scrub.turn(), AGAIN_AFTER_S)
     assert room.ledger.numbers().lag_objects == 1
     row = room.index.row(uid(1, 1, 1))
     assert row is not None
@@ -115,7 +120,7 @@ async def test_a_file_that_became_shorter_is_damaged(make_room: MakeRoom, cut: i
     path.write_bytes(path.read_bytes()[:-cut])
     scrub, registry = scrubber(room)
     for _ in range(2):
-        await scrub.turn()
+        await room.finish(scrub.turn(), AGAIN_AFTER_S)
     assert registry.get_sample_value("failover_archive_damaged_total") == 1
     assert await room.find() == []
     room.janitor.turn()
@@ -124,5 +129,50 @@ async def test_a_file_that_became_shorter_is_damaged(make_room: MakeRoom, cut: i
 
 
 async def test_a_period_of_nothing_reads_nothing(room: Room) -> None:
-    scrub, _ = scrubber(room, 0.0)
-    await scrub.run()
+    await room.store(an_object(1))
+    scrub, registry = scrubber(room, 0.0)
+    task = spawn(scrub.run(), name="scrubber")
+    await room.clock.advance(DAY_S)
+    await cancel_and_wait(task)
+    assert registry.get_sample_value("failover_archive_scrubbed_total") == 0
+
+
+@pytest.mark.parametrize("wrong", ["EIO", "a bit"])
+async def test_what_was_read_wrongly_once_is_not_set_aside(
+    room: Room, monkeypatch: pytest.MonkeyPatch, wrong: str
+) -> None:
+    """Given a sound object, when the disk errs at the first reading, then it is read again, and shown."""
+    await room.store(an_object(1))
+    read, readings = os.pread, []
+
+    def pread(descriptor: int, size: int, position: int) -> bytes:
+        readings.append(position)
+        if len(readings) > 1:
+            return read(descriptor, size, position)
+        if wrong == "EIO":
+            raise OSError(errno.EIO, "I/O error")
+        return read(descriptor, size, position)[:-1] + b"?"
+
+    monkeypatch.setattr(os, "pread", pread)
+    scrub, registry = scrubber(room)
+    await room.finish(scrub.turn(), AGAIN_AFTER_S)
+    assert registry.get_sample_value("failover_archive_scrubbed_total") == 1
+    assert registry.get_sample_value("failover_archive_damaged_total") == 0
+    assert len(await room.find()) == 1
+    assert room.index.quarantined() == []
+    assert room.troubles.sentences() == {}
+
+
+async def test_what_the_disk_never_gives_back_is_set_aside(
+    room: Room, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await room.store(an_object(1))
+
+    def pread(descriptor: int, size: int, position: int) -> bytes:
+        raise OSError(errno.EIO, "I/O error")
+
+    monkeypatch.setattr(os, "pread", pread)
+    scrub, registry = scrubber(room)
+    await room.finish(scrub.turn(), AGAIN_AFTER_S)
+    assert registry.get_sample_value("failover_archive_damaged_total") == 1
+    assert await room.find() == []

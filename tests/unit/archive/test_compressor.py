@@ -10,6 +10,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from failover.archive.compressor import REASONS, Compressor
+from failover.archive.damaged import AGAIN_AFTER_S, Damaged
 from failover.archive.decoders import Decoders
 from failover.archive.janitor import Janitor
 from failover.archive.replacing import READERS_S
@@ -31,7 +32,16 @@ async def compressor(room: Room) -> AsyncIterator[MakeCompressor]:
     def make(default: str = "jpeg-lossless", **by_modality: str) -> Compressor:
         metrics = ArchiveMetrics(CollectorRegistry())
         made.append(
-            Compressor(room.data_dir, room.index, room.instances, default, by_modality, metrics, room.clock)
+            Compressor(
+                room.data_dir,
+                room.index,
+                room.instances,
+                Damaged(room.data_dir, room.index, metrics, room.clock, room.troubles),
+                default,
+                by_modality,
+                metrics,
+                room.clock,
+            )
         )
         return made[-1]
 
@@ -90,11 +100,13 @@ async def test_what_the_disk_has_damaged_is_not_given_a_digest_that_is_right(
     held.path.write_bytes(content)
     before = room.index.row(uid(1, 1, 1))
     work = compressor()
-    assert await work.turn()
+    assert await room.finish(work.turn(), AGAIN_AFTER_S)
     after = room.index.row(uid(1, 1, 1))
     assert before is not None
     assert after is not None
-    assert (after["path"], after["digest"]) == (before["path"], before["digest"]), "the scrubber finds it"
+    assert (after["path"], after["digest"]) == (before["path"], before["digest"])
+    assert after["hidden"], "nobody reads a wrong image"
+    assert [one["reason"] for one in room.index.quarantined()] == ["damaged"]
     assert count(work, "done") == 0
 
 
@@ -142,13 +154,40 @@ async def test_what_cannot_be_brought_back_is_sent_as_it_is(room: Room, compress
     await room.store(image(1), Origin.REPLICATED)
     work = compressor()
     assert await work.turn()
-    [held] = room.index.instances(study=uid(1))
-    content = held.path.read_bytes()
-    held.path.write_bytes(content[: held.pixel_offset] + bytes(len(content) - (held.pixel_offset or 0)))
+    await room.index.write(
+        lambda t: t.connection.execute("UPDATE instances SET arrived_digest = ?", (b"of other bytes",))
+    )
     await room.ledger.mark([uid(1, 1, 1)], DebtState.OWED)
     assert await work.turn()
-    assert not room.ledger.entries([DebtState.OWED])[0]["restoring"]
+    [entry] = room.ledger.entries([DebtState.OWED])
+    assert not entry["restoring"]
+    assert entry["transfer_syntax_uid"] == J70
     assert count(work, "unrestorable") == 1
+
+
+@pytest.mark.parametrize("lost", ["a bit", "every frame"])
+async def test_a_damaged_one_that_is_owed_again_is_neither_brought_back_nor_sent(
+    room: Room, compressor: MakeCompressor, lost: str
+) -> None:
+    await room.store(image(1), Origin.REPLICATED)
+    work = compressor()
+    assert await work.turn()
+    [held] = room.index.instances(study=uid(1))
+    content, start = bytearray(held.path.read_bytes()), held.pixel_offset or 0
+    if lost == "a bit":
+        content[held.data_set_offset + 20] ^= 1  # it would still be decoded
+    else:
+        content[start:] = bytes(len(content) - start)
+    held.path.write_bytes(content)
+    await room.ledger.mark([uid(1, 1, 1)], DebtState.OWED)
+    assert await room.finish(work.turn(), AGAIN_AFTER_S)
+    row = room.index.row(uid(1, 1, 1))
+    assert row is not None
+    assert (row["digest"], row["hidden"]) == (held.digest, 1)
+    assert not held.path.exists(), "what the primary would have been sent"
+    assert [one["reason"] for one in room.index.quarantined()] == ["damaged"]
+    assert list(room.troubles.sentences()) == ["objects_damaged"]
+    assert count(work, "unrestorable") == 0
 
 
 async def test_the_original_that_comes_again_is_known_and_so_is_its_other_encoding(
