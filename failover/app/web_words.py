@@ -1,5 +1,6 @@
 """What a web worker and the router say to each other about live traffic, as JSON. Pure.
 
+A worker joins by {"name", "pid"}: with its process its work is gone, with the line alone it is not.
 The frames on the line (`control.Line`), all fields optional:
 router → worker   {"route", "version"}: go by this route; {"tell": n}: report all you have, and say `told: n`;
                   {"end_work": upstream}; {}: the router lives

@@ -12,6 +12,7 @@ by half a route, and meet the same word again.
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 import sys
 from pathlib import Path
@@ -153,7 +154,7 @@ class WebWorker:
             await self._clock.sleep(JOIN_AGAIN_S)
 
     async def _listen(self, sock: socket.socket) -> None:
-        line = await join(self._router, JOIN, {"name": self.name})
+        line = await join(self._router, JOIN, {"name": self.name, "pid": os.getpid()})
         self._last_report = {}  # whoever listens now knows nothing of it
         try:
             while True:

@@ -2,12 +2,14 @@
 
 The router decides for all: what waits in a worker, fails or succeeds there reaches the checker as if it were
 here, and its counts are added to ours. A worker that has not said that it goes by the present route may still
-send work anywhere: it counts as one in flight.
+send work anywhere: it counts as one in flight. So does one that is not joined, until its process is dead.
 """
 
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
@@ -32,8 +34,6 @@ _log = structlog.get_logger(__name__)
 ALIVE_EVERY_S: Final = 0.5
 # A scrape does not wait for the hung.
 TELL_LIMIT_S: Final = 1.0
-# After a start of the router alone, workers of before join again within this, or they are dead.
-JOINING_S: Final = 5.0
 
 
 @dataclass(eq=False, slots=True)
@@ -71,12 +71,12 @@ class WebWorkers:
         self._tells = 0
         self._reported = Signal()
         self._tasks: list[asyncio.Task[None]] = []
-        self._started_s = clock.monotonic()
+        self._pids: dict[str, int | None] = {}
+        """Of those that joined at some time."""
         for name in self._names:
             metrics.component_up.labels(name).set(0)
 
     def start(self) -> None:
-        self._started_s = self._clock.monotonic()
         if self._names:
             self._tasks = [
                 spawn(self._push(), name="push routes"),
@@ -95,6 +95,7 @@ class WebWorkers:
             _log.error("no web worker of ours", name=name)
             return
         worker = self._workers[name] = _Worker(name, line)
+        self._pids[name] = question.get("pid")
         self._metrics.component_up.labels(name).set(1)
         _log.info("web worker joined", worker=name)
         line.send(self._word())
@@ -148,6 +149,7 @@ class WebWorkers:
         while True:
             await self._clock.sleep(ALIVE_EVERY_S)
             self._say({})
+            self._reported.fire()  # who has died tells nothing
 
     def _say(self, word: Json) -> None:
         for worker in self._workers.values():
@@ -178,14 +180,15 @@ class WebWorkers:
 
     def _unheard(self) -> int:
         """How many may still go by another route than the present one."""
-        if not self._names:
-            return 0
-        behind = sum(
-            worker.seen != self._version or self._route is not self._board.current
-            for worker in self._workers.values()
-        )
-        joining = self._clock.monotonic() - self._started_s < JOINING_S
-        return behind + (len(self._names) - len(self._workers) if joining else 0)
+        return sum(self._may_be_behind(name) for name in self._names)
+
+    def _may_be_behind(self, name: str) -> bool:
+        worker = self._workers.get(name)
+        if worker is None:
+            # A line that ended is no death; one that never joined may have served under a router before us.
+            pid = self._pids.get(name)
+            return pid is None or not _dead(pid)
+        return worker.seen != self._version or self._route is not self._board.current
 
     def in_flight(self, upstream: UpstreamName) -> int:
         """How many requests, answers and tunnels are there, or may still come there unseen."""
@@ -203,3 +206,11 @@ class WebWorkers:
     def last_store_on_backup_s(self) -> float | None:
         times = (worker.stored_s for worker in self._workers.values())
         return max((at_s for at_s in times if at_s is not None), default=None)
+
+
+def _dead(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except OSError as error:
+        return error.errno == errno.ESRCH
+    return False

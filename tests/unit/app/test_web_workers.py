@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import sys
+from asyncio.subprocess import PIPE
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -40,8 +43,8 @@ class Stage:
         self.socket = socket_path(folder, "router")
         self.server = ControlServer(self.socket, {}, {JOIN: self.workers.serve})
 
-    async def worker(self, number: int = 2) -> tuple[Line, Json]:
-        line = await join(self.socket, JOIN, {"name": f"web-{number}"})
+    async def worker(self, number: int = 2, pid: int | None = None) -> tuple[Line, Json]:
+        line = await join(self.socket, JOIN, {"name": f"web-{number}", "pid": pid or os.getpid()})
         return line, await line.receive()
 
     def up(self, number: int = 2) -> float | None:
@@ -91,6 +94,40 @@ async def test_a_route_is_pushed_and_who_has_not_said_so_counts_as_at_work(tmp_p
         line.send(report(told["version"]))
         assert await s.workers.all_heard(timeout_s=10)
         assert s.workers.in_flight(PRIMARY) == 0
+
+
+async def test_a_worker_whose_line_was_cut_counts_until_it_is_dead_or_joins_again(tmp_path: Path) -> None:
+    process = await asyncio.create_subprocess_exec(sys.executable, "-c", "input()", stdin=PIPE)
+    async with stage(tmp_path) as s:
+        line, word = await s.worker(pid=process.pid)
+        line.send(report(word["version"], flights={"primary": 3}))
+        assert await s.workers.all_heard(timeout_s=10)
+        line.close()
+        while s.up():
+            await CLOCK.sleep(0.005)
+        assert s.workers.in_flight(PRIMARY) == 1  # it carries on, nobody knows what
+        assert not await s.workers.all_heard(timeout_s=0.01)
+        process.kill()
+        await process.wait()
+        assert s.workers.in_flight(PRIMARY) == 0
+        assert await s.workers.all_heard(timeout_s=10)
+        line, word = await s.worker()
+        assert s.workers.in_flight(PRIMARY) == 1  # its successor has not said yet by which route it goes
+        line.send(report(word["version"]))
+        assert await s.workers.all_heard(timeout_s=10)
+
+
+async def test_who_waits_for_all_hears_of_a_death(tmp_path: Path) -> None:
+    process = await asyncio.create_subprocess_exec(sys.executable, "-c", "input()", stdin=PIPE)
+    async with stage(tmp_path) as s:
+        line, _ = await s.worker(pid=process.pid)
+        line.close()
+        while s.up():
+            await CLOCK.sleep(0.005)
+        waiting = asyncio.ensure_future(s.workers.all_heard(timeout_s=10))  # noqa: TID251 (the test awaits it)
+        process.kill()
+        await process.wait()
+        assert await waiting
 
 
 async def test_what_waits_elsewhere_is_a_silence_here_and_ends_with_the_line(tmp_path: Path) -> None:
@@ -149,7 +186,7 @@ async def test_a_scrape_does_not_wait_for_one_that_is_not_there_and_a_stranger_i
         line.send(report(word["version"], told=1))
         await s.workers.told()
         assert (s.up(2), s.up(3)) == (0, 1)
-        stranger = await join(s.socket, JOIN, {"name": "web-9"})
+        stranger = await join(s.socket, JOIN, {"name": "web-9", "pid": 1})
         with pytest.raises(ControlUnreachable):
             await stranger.receive()
         line.send({"seen": "what"})
