@@ -45,7 +45,6 @@ class _Worker:
     flights: dict[UpstreamName, int] = field(default_factory=dict)
     connections: int = 0
     spool_bytes: tuple[int, int] = (0, 0)
-    stored_s: float | None = None
 
 
 class WebWorkers:
@@ -73,6 +72,7 @@ class WebWorkers:
         self._tasks: list[asyncio.Task[None]] = []
         self._pids: dict[str, int | None] = {}
         """Of those that joined at some time."""
+        self.last_store_on_backup_s: float | None = None
         for name in self._names:
             metrics.component_up.labels(name).set(0)
 
@@ -123,7 +123,8 @@ class WebWorkers:
         memory, disk = report["spool"]
         worker.spool_bytes = int(memory), int(disk)
         if report["stored_s"] is not None:
-            worker.stored_s = float(report["stored_s"])
+            # It outlives whoever told it: a worker that starts anew has stored nothing yet.
+            self.last_store_on_backup_s = max(self.last_store_on_backup_s or 0.0, float(report["stored_s"]))
         for name, told in report["traffic"].items():
             digest, facts = digest_read(told)
             traffic = self._traffic.get(UpstreamName(name))
@@ -201,11 +202,6 @@ class WebWorkers:
     def spool_bytes(self, place: int) -> int:
         """What their bodies take: 0 in memory, 1 on disk."""
         return sum(worker.spool_bytes[place] for worker in self._workers.values())
-
-    @property
-    def last_store_on_backup_s(self) -> float | None:
-        times = (worker.stored_s for worker in self._workers.values())
-        return max((at_s for at_s in times if at_s is not None), default=None)
 
 
 def _dead(pid: int) -> bool:

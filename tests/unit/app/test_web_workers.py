@@ -194,6 +194,24 @@ async def test_a_scrape_does_not_wait_for_one_that_is_not_there_and_a_stranger_i
             await word_with(line, "no such word")
 
 
+async def test_the_last_store_on_the_backup_stays_known_when_its_worker_is_gone(tmp_path: Path) -> None:
+    async with stage(tmp_path, processes=3) as s:
+        line, word = await s.worker()
+        line.send(report(word["version"], stored_s=7.5))
+        other, word = await s.worker(3)
+        other.send(report(word["version"], stored_s=6.5))
+        assert await s.workers.all_heard(timeout_s=10)
+        assert s.workers.last_store_on_backup_s == 7.5
+        line.close()
+        while s.up():
+            await CLOCK.sleep(0.005)
+        assert s.workers.last_store_on_backup_s == 7.5
+        line, word = await s.worker()
+        line.send(report(word["version"]))
+        assert await s.workers.all_heard(timeout_s=10)
+        assert s.workers.last_store_on_backup_s == 7.5
+
+
 async def test_at_the_end_of_a_grace_each_worker_ends_its_work(tmp_path: Path) -> None:
     async with stage(tmp_path) as s:
         line, word = await s.worker()
