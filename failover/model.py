@@ -75,8 +75,12 @@ class DebtState(StrEnum):
     OWED = "owed"  # not yet sent
     SENT = "sent"  # sent, not yet proven
     PROVEN = "proven"  # the primary has shown it, under the same study and patient ID
-    REFUSED = "refused"  # three permanent refusals while the primary took others
+    REFUSED = "refused"  # three permanent refusals while the primary took others, or lost here (`LOST`)
     DELETED = "deleted"  # deleted on the primary: hidden, never sent back, evicted without a proof
+
+
+# The status of what is refused because its file is damaged or gone; DICOM's have 16 bits.
+LOST: Final = 0x10000
 
 
 AeTitle = NewType("AeTitle", str)

@@ -22,6 +22,7 @@ from failover.admin.requests import ProtectionRequest
 from failover.clock import Clock, rfc3339
 from failover.control import Json, ask, socket_path
 from failover.errors import ControlError, ControlUnreachable, Refused
+from failover.model import LOST
 
 # A page is read from the index in milliseconds; the versions in quarantine are read from their files.
 _LIMIT_S: Final = 5.0
@@ -173,7 +174,8 @@ def _entry(entry: Mapping[str, Any], progress: Json, now: datetime) -> Json:
     if state in (OwedState.OWED, OwedState.SENT) and progress.get("sends"):
         due = rfc3339(now + timedelta(seconds=known.get("due_in_s", 0.0)))
     if state == OwedState.REFUSED and entry.get("refused_status") is not None:
-        status = f"0x{entry['refused_status']:04X}"
+        code = entry["refused_status"]
+        status = "damaged or gone in the archive: send it again" if code == LOST else f"0x{code:04X}"
     return {
         "sop_instance_uid": uid,
         "study_instance_uid": entry["study_instance_uid"],

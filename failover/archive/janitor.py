@@ -16,7 +16,7 @@ from typing import Any, Final
 
 import structlog
 
-from failover.archive import paths, rows
+from failover.archive import lost, paths, rows
 from failover.archive.clock_guard import ClockGuard
 from failover.archive.index import Index, Window, what_to_do
 from failover.archive.opening import is_damage, look_through
@@ -171,6 +171,7 @@ class Janitor:
         for _ in range(_FOLDERS_A_TURN):
             self.compare_folder(f"{self._next_folder:03x}")
             self._next_folder = (self._next_folder + 1) % 4096
+        self.refuse_lost()
         self._index.write_now(self._forget_history)
         for _ in range(_TRANSACTIONS_A_TURN):
             if not self.evict():
@@ -357,6 +358,14 @@ class Janitor:
                     _log.error("an object's file is gone: it is shown no more", state=row["state"])
 
         self._index.write_now(work)
+
+    def refuse_lost(self) -> None:
+        """Wait no more for what is owed and has no file."""
+        if not lost.are_lost(self._index.reader(), self._data_dir):
+            return
+        now = self._clock.wall().timestamp()
+        if count := self._index.write_now(lambda t: lost.refuse(t, self._data_dir, now)):
+            _log.error("objects that were owed are damaged or gone: send them again", objects=count)
 
     @staticmethod
     def _is_used(connection: sqlite3.Connection, path: str) -> bool:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from failover.archive import paths, rejection, rows
+from failover.archive import lost, paths, rejection, rows
 from failover.archive.writer import Transaction
 from failover.durable import place, storage_error
 from failover.errors import Conflict
@@ -70,6 +70,7 @@ class Placement:
             "UPDATE instances SET compression = NULL, arrived = NULL, arrived_digest = NULL WHERE id = ?",
             (held["id"],),
         )
+        lost.take_back(transaction, held)
         rejection.show_or_hide(transaction, held["uid"])
 
     def _add(self, transaction: Transaction) -> None:

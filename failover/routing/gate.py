@@ -90,8 +90,8 @@ def debt_sentence(state: State, rules: Rules, now_s: float) -> str | None:
         left_s = state.refused_since_s + rules.refused_hold_s - now_s
         if left_s > 0:
             return (
-                f"waiting: {_objects(refused)} refused by the primary for good; `failover decide refused`"
-                f" accepts it, else it is awaited for another {left_s / 60:.0f} min"
+                f"waiting: {_objects(refused)} refused by the primary for good, or lost here;"
+                f" `failover decide refused` accepts it, else it is awaited for another {left_s / 60:.0f} min"
             )
     return None
 

@@ -13,7 +13,7 @@ from failover.aio import cancel_and_wait, spawn
 from failover.archive.damaged import AGAIN_AFTER_S, Damaged
 from failover.archive.scrubber import MOST_BYTES_S, Round, Scrubber, rest_s
 from failover.metrics import ArchiveMetrics
-from failover.model import DebtState, Origin
+from failover.model import LOST, DebtState, Origin
 from tests.unit.archive.conftest import MakeRoom, Room
 from tests.unit.archive.objects import an_object, uid
 
@@ -95,21 +95,49 @@ async def test_a_damaged_object_is_quarantined_and_shown_no_more_until_the_prima
     assert room.troubles.sentences() == {}
 
 
-async def test_what_is_owed_and_damaged_stays_owed_and_comes_back_from_whoever_sends_it_again(
-    room: Room,
-) -> None:
+async def test_what_is_owed_and_damaged_is_refused_until_somebody_sends_it_again(room: Room) -> None:
+    """It cannot be sent: awaited, it would keep the way back closed for ever."""
     await room.store(an_object(1))
+    await room.store(an_object(2))
     forget_a_bit(file_of(room, 1))
     scrub, _ = scrubber(room)
-    for _ in range(2):
+    for _ in range(3):
         await room.finish(scrub.turn(), AGAIN_AFTER_S)
-    assert room.ledger.numbers().lag_objects == 1
     row = room.index.row(uid(1, 1, 1))
     assert row is not None
     assert (row["state"], row["hidden"]) == (DebtState.OWED, 1)
+    room.janitor.refuse_lost()
+    numbers = room.ledger.numbers()
+    assert (numbers.lag_objects, numbers.refused) == (1, 1)
+    [entry] = room.ledger.entries([DebtState.REFUSED])
+    assert (entry["sop_instance_uid"], entry["refused_status"]) == (uid(1, 1, 1), LOST)
     await room.store(an_object(1))
-    assert [m.study_instance_uid for m in await room.find()] == [uid(1)]
-    assert room.ledger.numbers().lag_objects == 1
+    assert len(await room.find()) == 2
+    room.janitor.refuse_lost()
+    numbers = room.ledger.numbers()
+    assert (numbers.lag_objects, numbers.refused) == (2, 0)
+
+
+async def test_an_owed_object_whose_file_is_gone_is_refused_and_a_proof_ends_that(room: Room) -> None:
+    await room.store(an_object(1))
+    path = file_of(room, 1)
+    path.unlink()
+    room.janitor.compare_folder(path.parent.name)
+    room.janitor.refuse_lost()
+    assert (room.ledger.numbers().lag_objects, room.ledger.numbers().refused) == (0, 1)
+    await room.store(an_object(1), Origin.REPLICATED)
+    assert (room.ledger.numbers().lag_objects, room.ledger.numbers().refused) == (0, 0)
+    row = room.index.row(uid(1, 1, 1))
+    assert row is not None
+    assert (row["state"], row["hidden"]) == (DebtState.PROVEN, 0)
+
+
+async def test_a_refusal_of_the_primary_is_no_loss(room: Room) -> None:
+    await room.store(an_object(1))
+    await room.ledger.mark([uid(1, 1, 1)], DebtState.REFUSED, status=0xA900)
+    file_of(room, 1).unlink()
+    await room.store(an_object(1))
+    assert room.ledger.numbers().refused == 1
 
 
 @pytest.mark.parametrize("cut", [1, 20])
