@@ -233,15 +233,15 @@ class WebWorker:
         }
         digests = {name: traffic.digest() for name, traffic in self._traffic.items()}
         waits = any(digest.waiting for digest in digests.values())
-        report["traffic"] = {
-            str(name): digest_told(digest, self._traffic[name].take()) for name, digest in digests.items()
-        }
+        facts = {name: self._traffic[name].take() for name in digests}
+        report["traffic"] = {str(name): digest_told(digests[name], facts[name]) for name in digests}
         if counts:
             self._counts_told_s = self._clock.monotonic()
             news = self._increments.take()
             if news:
                 report["counts"] = news
-        if waits or report != self._last_report:
+        # Facts and counts are told once: the same again are as many more.
+        if waits or any(facts.values()) or "counts" in report or report != self._last_report:
             line.send(report)
             self._last_report = report
         return waits

@@ -7,6 +7,7 @@ import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
@@ -15,9 +16,10 @@ from failover.aio import spawn
 from failover.app import web_worker
 from failover.app.web_words import JOIN
 from failover.app.web_worker import WebWorker, carry
-from failover.clock import SystemClock
+from failover.clock import Clock, ManualClock, SystemClock
 from failover.config.load import parse
 from failover.control import ControlServer, Json, Line, socket_path
+from failover.model import UpstreamName
 from failover.routing import wire
 from tests.fakes.web_stage import calm_route
 
@@ -29,20 +31,26 @@ def the_route() -> Json:
     return {"route": wire.told(calm_route()), "version": 1}
 
 
+class Carried(NamedTuple):
+    worker: WebWorker
+    carrying: asyncio.Task[int]
+    stop: asyncio.Event
+
+
 @asynccontextmanager
 async def carried(
-    folder: Path, router: Callable[[Line, Json], Awaitable[None]]
-) -> AsyncIterator[tuple[asyncio.Task[int], asyncio.Event]]:
+    folder: Path, router: Callable[[Line, Json], Awaitable[None]], clock: Clock = CLOCK
+) -> AsyncIterator[Carried]:
     configuration = parse(f"{PRIMARY}state_dir: {folder}\n", name="f.yaml", folder=folder)
     server = ControlServer(socket_path(folder, "router"), {}, {JOIN: router})
     await server.start()
     stop = asyncio.Event()
     with socket.create_server(("127.0.0.1", 0)) as sock:
-        worker = WebWorker(configuration, "web-2", CLOCK, shares.alone())
+        worker = WebWorker(configuration, "web-2", clock, shares.alone())
         carrying = spawn(carry(worker, sock, stop), name="carry")
         try:
             async with asyncio.timeout(20):
-                yield carrying, stop
+                yield Carried(worker, carrying, stop)
                 stop.set()
                 await carrying
         finally:
@@ -65,8 +73,8 @@ async def test_a_word_that_cannot_be_carried_out_ends_the_worker(tmp_path: Path,
         line.send(word)
         await asyncio.Event().wait()
 
-    async with carried(tmp_path, router) as (carrying, _):
-        assert await carrying == 1
+    async with carried(tmp_path, router) as it:
+        assert await it.carrying == 1
 
 
 async def test_a_report_that_fails_ends_the_worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -80,8 +88,8 @@ async def test_a_report_that_fails_ends_the_worker(tmp_path: Path, monkeypatch: 
         while True:
             await line.receive()
 
-    async with carried(tmp_path, router) as (carrying, _):
-        assert await carrying == 1
+    async with carried(tmp_path, router) as it:
+        assert await it.carrying == 1
 
 
 async def test_a_line_that_ends_or_garbles_is_joined_again(tmp_path: Path) -> None:
@@ -100,7 +108,32 @@ async def test_a_line_that_ends_or_garbles_is_joined_again(tmp_path: Path) -> No
         back.set()
         await asyncio.Event().wait()
 
-    async with carried(tmp_path, router) as (carrying, stop):
+    async with carried(tmp_path, router) as it:
         await back.wait()
-        stop.set()
-        assert await carrying == 0
+        it.stop.set()
+        assert await it.carrying == 0
+
+
+async def test_the_same_facts_again_are_told_again(tmp_path: Path) -> None:
+    """Two failed stores of one moment are two, though their reports are equal."""
+    lines: asyncio.Queue[Line] = asyncio.Queue()
+
+    async def router(line: Line, _question: Json) -> None:
+        await lines.put(line)
+        await asyncio.Event().wait()
+
+    async with carried(tmp_path, router, ManualClock()) as it:
+        line = await lines.get()
+        line.send(the_route())
+        await line.receive()
+        for _ in range(2):
+            it.worker._traffic[UpstreamName.PRIMARY].store_result("10.1.2.3", False)
+            line.send({"tell": 1})
+            told = await line.receive()
+            assert len(told["traffic"]["primary"]["stores"]) == 1
+        it.worker._metrics.http_log_lost.inc(3)
+        line.send({"tell": 1})
+        assert (await line.receive())["counts"] == {"http_log_lost": [[[], 3]]}
+        it.worker._metrics.http_log_lost.inc(3)
+        line.send({"tell": 1})
+        assert (await line.receive())["counts"] == {"http_log_lost": [[[], 3]]}
