@@ -42,6 +42,7 @@ def problems(
         found += _upstream_problems(configuration)
         found += _router_doors(configuration)
         found += _probe_problems(configuration)
+        found += _hedge_problems(configuration)
     if _has_archive(configuration, archive_alone):
         found += _archive_doors(configuration)
     if compare_addresses:
@@ -272,3 +273,9 @@ def _probe_problems(configuration: Configuration) -> Iterator[Finding]:
         yield (*path, "json_value"), "needs json_pointer: where it should stand"
     if probe.json_pointer and not probe.json_pointer.startswith("/"):
         yield (*path, "json_pointer"), "must begin with / (RFC 6901)"
+
+
+def _hedge_problems(configuration: Configuration) -> Iterator[Finding]:
+    hedge = configuration.policy.hedge
+    if hedge.after_min > hedge.after_max:
+        yield ("policy", "hedge", "after_min"), "must not be longer than policy.hedge.after_max"

@@ -72,6 +72,14 @@ def test_several_web_workers_do_not_go_with_logins_yet(logins: str) -> None:
     assert f"f.yaml:2: listen.web.workers: must be 1 with access.web.{key}" in problems(text)
 
 
+def test_the_earliest_second_question_is_not_later_than_the_latest() -> None:
+    text = f"{PRIMARY}policy: {{hedge: {{after_min: 3s}}}}\n"
+    assert problems(text) == [
+        "f.yaml:2: policy.hedge.after_min: must not be longer than policy.hedge.after_max"
+    ]
+    read(f"{PRIMARY}policy: {{hedge: {{after_min: 2s, after_max: 2s}}}}\n")
+
+
 def test_a_door_with_its_guard_is_fine() -> None:
     read(PRIMARY + "listen: {web: {host: 0.0.0.0}}\naccess: {web: {addresses: [10.0.0.0/8]}}")
     read(PRIMARY + "listen: {dicom: {host: 0.0.0.0}}\naccess: {dicom: any}")
