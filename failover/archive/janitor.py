@@ -19,7 +19,7 @@ import structlog
 from failover.archive import lost, paths, rows
 from failover.archive.clock_guard import ClockGuard
 from failover.archive.index import Index, Window, what_to_do
-from failover.archive.opening import is_damage, look_through
+from failover.archive.opening import is_damage, is_unread, look_through
 from failover.archive.replacing import doom, is_doomed
 from failover.archive.reserve import Reserve
 from failover.archive.retention import (
@@ -40,6 +40,8 @@ from failover.model import DebtState
 _log = structlog.get_logger(__name__)
 
 _TURN_EVERY_S: Final = 10.0
+# A disk that does not give the index back in so many turns one after the other has lost it.
+_UNREAD_TURNS: Final = 3
 # 4096 folders are compared in about an hour and a half.
 _FOLDERS_A_TURN: Final = 8
 _EVICTED_A_TRANSACTION: Final = 200
@@ -119,15 +121,18 @@ class Janitor:
 
     async def run(self) -> None:
         """Take turns until cancelled. A turn that fails is logged; the next one tries again."""
+        unread = 0
         while True:
             try:
                 await asyncio.get_running_loop().run_in_executor(None, self.turn)
+                unread = 0
             except DiskFull as error:
                 _log.warning("janitor's turn failed", error=str(error))
                 self._reserve.give_up()  # for the next turn: evictions, too, are written down
             except sqlite3.DatabaseError as error:
                 _log.warning("janitor's turn failed", error=str(error))
-                if is_damage(error):
+                unread = unread + 1 if is_unread(error) else 0
+                if is_damage(error) or unread == _UNREAD_TURNS:
                     self._damaged(str(error))
             except (StorageError, OSError, sqlite3.Error) as error:
                 _log.warning("janitor's turn failed", error=str(error))
@@ -141,9 +146,13 @@ class Janitor:
         path = self._data_dir / paths.INDEX
         began_s = self._clock.monotonic()
         found = await asyncio.to_thread(look_through, path, self._clock)
+        if found.unread is not None:
+            await self._clock.sleep(_TURN_EVERY_S)
+            found = await asyncio.to_thread(look_through, path, self._clock)
         took_s = round(self._clock.monotonic() - began_s, 1)
-        if found.damage is not None:
-            self._damaged(found.damage)
+        damage = found.damage or found.unread
+        if damage is not None:
+            self._damaged(damage)
         elif found.whole:
             _log.info("index looked through: it is sound", took_s=took_s)
         else:

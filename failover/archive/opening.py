@@ -53,10 +53,14 @@ def open_index(data_dir: Path, *, has_primary: bool) -> Index:
 
 @dataclass(frozen=True, slots=True)
 class Soundness:
-    """`damage` is what SQLite says of the first damage; None: none was found. `whole`: all was looked at."""
+    """`damage` is what SQLite says of the first damage; None: none was found. `whole`: all was looked at.
+
+    `unread`: what it says of a disk that did not give something back, this time.
+    """
 
     damage: str | None
     whole: bool
+    unread: str | None = None
 
 
 def look_through(path: Path, clock: Clock, *, limit_s: float = CHECK_LIMIT_S) -> Soundness:
@@ -81,12 +85,23 @@ def look_through(path: Path, clock: Clock, *, limit_s: float = CHECK_LIMIT_S) ->
                 return Soundness(found.splitlines()[0], whole=False)
         return Soundness(None, whole=True)
     except sqlite3.DatabaseError as error:
-        return Soundness(str(error) if is_damage(error) else None, whole=False)
+        return Soundness(
+            str(error) if is_damage(error) else None,
+            whole=False,
+            unread=str(error) if is_unread(error) else None,
+        )
     finally:
         connection.close()
 
 
 def is_damage(error: sqlite3.Error) -> bool:
-    """Whether SQLite says that the file is not what it was, or that the disk cannot read it."""
-    code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_OK) & 0xFF
-    return code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_IOERR)
+    """Whether SQLite says that the file is not what it was."""
+    code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_OK)
+    lost = (sqlite3.SQLITE_IOERR_CORRUPTFS, sqlite3.SQLITE_IOERR_DATA)
+    return code in lost or code & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+
+
+def is_unread(error: sqlite3.Error) -> bool:
+    """Whether SQLite says that the disk failed: it may do so once."""
+    code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_OK)
+    return code & 0xFF == sqlite3.SQLITE_IOERR and not is_damage(error)

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
 
+from failover.aio import cancel_and_wait, spawn
 from failover.archive.index import Index
-from failover.archive.opening import look_through
+from failover.archive.opening import Soundness, look_through
 from failover.archive.paths import INDEX
 from failover.archive.reserve import RESERVE_BYTES, Reserve
 from failover.archive.retention import ClockSeen, Policy, leap_s, may_age
-from failover.clock import ManualClock
+from failover.clock import Clock, ManualClock
 from failover.errors import StorageError
 from failover.model import Origin
 from tests.unit.archive.conftest import MakeRoom, Room
@@ -127,6 +129,63 @@ async def test_an_index_that_is_damaged_is_noticed_and_written_no_more(make_room
         await room.store(an_object(99))
     with pytest.raises(StorageError, match="the index is damaged"):
         room.instances.receive()
+
+
+def io_error(code: int = sqlite3.SQLITE_IOERR_READ) -> sqlite3.OperationalError:
+    error = sqlite3.OperationalError("disk I/O error")
+    error.sqlite_errorcode = code
+    return error
+
+
+@pytest.mark.parametrize(
+    ("failures", "code", "refused"),
+    [
+        (1, sqlite3.SQLITE_IOERR_READ, False),
+        (2, sqlite3.SQLITE_IOERR_READ, False),
+        (3, sqlite3.SQLITE_IOERR_READ, True),
+        (1, sqlite3.SQLITE_CORRUPT, True),
+        (1, sqlite3.SQLITE_IOERR_CORRUPTFS, True),
+    ],
+)
+async def test_a_disk_that_fails_once_ends_no_stores_and_one_that_goes_on_does(
+    room: Room, monkeypatch: pytest.MonkeyPatch, failures: int, code: int, refused: bool
+) -> None:
+    turns = []
+
+    def turn() -> None:
+        turns.append(1)
+        if len(turns) <= failures:
+            raise io_error(code)
+
+    monkeypatch.setattr(room.janitor, "turn", turn)
+    task = spawn(room.janitor.run(), name="janitor")
+    while len(turns) < failures + 2:
+        await room.clock.advance(10.0)
+    await cancel_and_wait(task)
+    assert ("index_damaged" in room.troubles.sentences()) is refused
+    if not refused:
+        await room.store(an_object(1))
+        return
+    with pytest.raises(StorageError, match="the index is damaged"):
+        await room.store(an_object(1))
+
+
+@pytest.mark.parametrize(("failures", "refused"), [(1, False), (2, True)])
+async def test_an_index_that_was_not_read_once_is_looked_through_again(
+    room: Room, monkeypatch: pytest.MonkeyPatch, failures: int, refused: bool
+) -> None:
+    looks = []
+
+    def look(path: Path, clock: Clock) -> Soundness:
+        looks.append(path)
+        return (
+            Soundness(None, False, "disk I/O error") if len(looks) <= failures else look_through(path, clock)
+        )
+
+    monkeypatch.setattr("failover.archive.janitor.look_through", look)
+    await room.finish(room.janitor.look_through_index(), 10.0)
+    assert len(looks) == 2
+    assert ("index_damaged" in room.troubles.sentences()) is refused
 
 
 async def test_a_look_that_takes_too_long_ends_without_a_verdict(room: Room) -> None:

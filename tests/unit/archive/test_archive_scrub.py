@@ -106,7 +106,7 @@ async def test_what_is_owed_and_damaged_is_refused_until_somebody_sends_it_again
     row = room.index.row(uid(1, 1, 1))
     assert row is not None
     assert (row["state"], row["hidden"]) == (DebtState.OWED, 1)
-    room.janitor.refuse_lost()
+    room.janitor.turn()
     numbers = room.ledger.numbers()
     assert (numbers.lag_objects, numbers.refused) == (1, 1)
     [entry] = room.ledger.entries([DebtState.REFUSED])
