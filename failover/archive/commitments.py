@@ -10,9 +10,10 @@ from __future__ import annotations
 import asyncio
 import json
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Final
+from functools import partial
+from typing import Final, TypeVar
 
 import structlog
 
@@ -31,10 +32,15 @@ from failover.metrics import ArchiveMetrics
 from failover.model import Address, AeTitle, DebtState, DicomPeer
 
 _log = structlog.get_logger(__name__)
+_T = TypeVar("_T")
 
 _LOOK_EVERY_S: Final = 1.0
 _FIRST_AGAIN_S: Final = 1.0
 _LONGEST_AGAIN_S: Final = 600.0
+# What cannot be decided yet is looked at so often at least: a proof may have come.
+_LONGEST_LOOK_S: Final = 30.0
+# A report to one that does not answer takes its whole time-out.
+_MODALITIES_AT_ONCE: Final = 8
 _REPORT_TIMEOUT_S: Final = 20.0
 # A report that nobody takes for so long after it was due is given up: the modality asks again, or keeps.
 _GIVE_UP_S: Final = 24 * 3600.0
@@ -51,6 +57,9 @@ _RESOURCE_LIMITATION: Final = 0x0213
 class _Tries:
     times: int = 0
     due_s: float = float("-inf")
+
+
+_NEVER: Final = _Tries()
 
 
 class Commitments:
@@ -74,10 +83,12 @@ class Commitments:
         self._by_primary = by_primary
         self._wait_s = wait_s
         self._tries: dict[int, _Tries] = {}
+        self._unreached: dict[str, _Tries] = {}  # by the AE title of the modality
 
     def change(self, destinations: Mapping[AeTitle, MoveDestination]) -> None:
         """Report to these addresses from now on."""
         self._destinations = destinations
+        self._unreached.clear()
 
     async def take(self, request: Request, calling_ae: str, called_ae: str) -> None:
         """Keep a request; it is durable on return. Raises LimitExceeded, StorageError."""
@@ -130,39 +141,75 @@ class Commitments:
             await self._clock.sleep(_LOOK_EVERY_S)
 
     async def turn(self) -> None:
-        """Look at each request once, and report what is decided and due."""
-        loop = asyncio.get_running_loop()
-        waiting = await loop.run_in_executor(None, self._waiting)
+        """Look at each request that is due, and report what is decided; a few modalities at once."""
+        waiting = await _in_thread(self._waiting)
         self._metrics.commitments_waiting.set(len(waiting))
+        callers = {row["calling_ae"] for row in waiting}
         self._tries = {row["id"]: self._tries.get(row["id"], _Tries()) for row in waiting}
+        self._unreached = {ae: tries for ae, tries in self._unreached.items() if ae in callers}
+        now_s = self._clock.monotonic()
+        due: dict[str, list[int]] = {}
         for row in waiting:
-            tries = self._tries[row["id"]]
-            if self._clock.monotonic() < tries.due_s:
-                continue
-            waited_s = self._clock.wall().timestamp() - row["asked_at"]
-            objects = [(str(sop_class), str(uid)) for sop_class, uid in json.loads(row["objects"])]
-            known = await loop.run_in_executor(None, self._known, [uid for _, uid in objects])
-            report = commitment.decide(
-                objects, known, by_primary=self._by_primary, waited_long=waited_s >= self._wait_s
-            )
-            if report is None:
-                continue
-            if await self._deliver(row, report):
-                self._metrics.commitments.labels("failed" if report.failed else "committed").inc()
-            elif waited_s >= self._wait_s + _GIVE_UP_S:
-                _log.error("a commitment report was given up: nobody took it", caller=row["calling_ae"])
-                self._metrics.commitments.labels("undelivered").inc()
-            else:
-                tries.times += 1
-                again_s = min(_LONGEST_AGAIN_S, _FIRST_AGAIN_S * 2 ** min(tries.times, 10))
-                tries.due_s = self._clock.monotonic() + again_s
-                continue
-            await self._forget(row["id"])
+            unreached = self._unreached.get(row["calling_ae"], _NEVER)
+            if max(self._tries[row["id"]].due_s, unreached.due_s) <= now_s:
+                due.setdefault(row["calling_ae"], []).append(row["id"])
+        at_once = asyncio.Semaphore(_MODALITIES_AT_ONCE)
+        ended = await asyncio.gather(
+            *(self._report_to(ae, ids, at_once) for ae, ids in due.items()), return_exceptions=True
+        )
+        for error in ended:
+            if error is not None:
+                raise error
 
     # -- inside -------------------------------------------------------------------------------------
 
+    async def _report_to(self, calling_ae: str, ids: list[int], at_once: asyncio.Semaphore) -> None:
+        """Look at these requests of one modality; when it cannot be reached, the others wait as well."""
+        async with at_once:
+            for number in ids:
+                looked = await _in_thread(partial(self._look, number))
+                if looked is None:
+                    continue
+                row, report = looked
+                tries = self._tries[number]
+                waited_s = self._clock.wall().timestamp() - row["asked_at"]
+                if report is None:
+                    # Exactly when the wait is over it is decided.
+                    self._put_off(tries, _LONGEST_LOOK_S, max(_FIRST_AGAIN_S, self._wait_s - waited_s))
+                    continue
+                delivered = await self._deliver(row, report)
+                if delivered is not None:
+                    self._unreached.pop(calling_ae, None)
+                if delivered:
+                    self._metrics.commitments.labels("failed" if report.failed else "committed").inc()
+                elif waited_s >= self._wait_s + _GIVE_UP_S:
+                    _log.error("a commitment report was given up: nobody took it", caller=calling_ae)
+                    self._metrics.commitments.labels("undelivered").inc()
+                elif delivered is None:
+                    self._put_off(self._unreached.setdefault(calling_ae, _Tries()), _LONGEST_AGAIN_S)
+                    return
+                else:
+                    self._put_off(tries, _LONGEST_AGAIN_S)
+                    continue
+                await self._forget(number)
+
+    def _put_off(self, tries: _Tries, longest_s: float, at_most_s: float = float("inf")) -> None:
+        again_s = min(longest_s, _FIRST_AGAIN_S * 2 ** min(tries.times + 1, 10), at_most_s)
+        tries.times += 1
+        tries.due_s = self._clock.monotonic() + again_s
+
     def _waiting(self) -> list[sqlite3.Row]:
-        return list(self._index.reader().execute("SELECT * FROM commitments ORDER BY id"))
+        return list(self._index.reader().execute("SELECT id, calling_ae FROM commitments ORDER BY id"))
+
+    def _look(self, number: int) -> tuple[sqlite3.Row, Report | None] | None:
+        """Return the request and what is to be reported by now; None: the request is gone. Blocks."""
+        row = self._index.reader().execute("SELECT * FROM commitments WHERE id = ?", (number,)).fetchone()
+        if row is None:
+            return None
+        objects = [(str(sop_class), str(uid)) for sop_class, uid in json.loads(row["objects"])]
+        waited_long = self._clock.wall().timestamp() - row["asked_at"] >= self._wait_s
+        known = self._known([uid for _, uid in objects])
+        return row, commitment.decide(objects, known, by_primary=self._by_primary, waited_long=waited_long)
 
     def _known(self, uids: list[str]) -> dict[str, Known]:
         found = self._index.reader().execute(
@@ -189,8 +236,8 @@ class Commitments:
             lambda t: t.connection.execute("DELETE FROM commitments WHERE id = ?", (row,))
         )
 
-    async def _deliver(self, row: sqlite3.Row, report: Report) -> bool:
-        """Send the report; return whether the modality took it."""
+    async def _deliver(self, row: sqlite3.Row, report: Report) -> bool | None:
+        """Send the report; return whether the modality took it, None when it could not be reached."""
         destination = self._destinations.get(AeTitle(row["calling_ae"]))
         if destination is None:
             _log.warning("a commitment report has no address", caller=row["calling_ae"])
@@ -201,7 +248,7 @@ class Commitments:
                 status = await _report(peer, row, report)
         except (UpstreamError, AssociationEnded, TimeoutError) as error:
             _log.warning("a commitment report was not taken", caller=row["calling_ae"], error=str(error))
-            return False
+            return None
         if status != 0:
             _log.warning(
                 "a commitment report was refused", caller=row["calling_ae"], status=f"0x{status:04X}"
@@ -243,3 +290,7 @@ async def _report(peer: DicomPeer, row: sqlite3.Row, report: Report) -> int:
     except BaseException:
         association.abort("a report that came to nothing")
         raise
+
+
+async def _in_thread(work: Callable[[], _T]) -> _T:
+    return await asyncio.get_running_loop().run_in_executor(None, work)

@@ -1,0 +1,95 @@
+"""Requests that wait: looked at when they are due, and a modality that is gone holds up no other."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import sqlite3
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from failover.aio import cancel_and_wait, spawn
+from failover.archive import commitment, commitments
+from failover.archive.commitment import Report, Request
+from failover.archive.commitments import Commitments
+from failover.config.schema import MoveDestination
+from failover.metrics import ArchiveMetrics
+from failover.model import AeTitle, DicomPeer
+from tests.unit.archive.conftest import Room
+from tests.unit.archive.objects import CT, an_object, uid
+
+WAIT_S = 600.0
+
+
+def kept(room: Room, *modalities: str) -> Commitments:
+    destinations = {AeTitle(one): MoveDestination(host="127.0.0.1", port=1) for one in modalities}
+    metrics = ArchiveMetrics(CollectorRegistry())
+    return Commitments(room.index, destinations, metrics, room.clock, by_primary=True, wait_s=WAIT_S)
+
+
+async def ask(work: Commitments, caller: str, number: int) -> None:
+    await work.take(Request(uid(99, number), ((CT, uid(number, 1, 1)),)), caller, "ARCHIVE")
+
+
+async def test_a_modality_that_does_not_answer_holds_up_no_other_and_is_tried_once(
+    room: Room, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    work, heard, tried, gone = kept(room, "GONE", "CT1"), asyncio.Event(), [], asyncio.Event()
+
+    async def report(peer: DicomPeer, row: sqlite3.Row, report: Report) -> int:
+        tried.append(str(peer.ae_title))
+        if peer.ae_title == "CT1":
+            heard.set()
+            return 0
+        await gone.wait()
+        raise TimeoutError
+
+    monkeypatch.setattr(commitments, "_report", report)
+    for number in (1, 2, 3):
+        await ask(work, "GONE", number)
+    await ask(work, "CT1", 4)
+    turn = spawn(work.turn(), name="turn")
+    try:
+        async with asyncio.timeout(30):
+            await heard.wait()
+        gone.set()
+        await turn
+    finally:
+        await cancel_and_wait(turn)
+    assert sorted(tried) == ["CT1", "GONE"]
+    await work.turn()
+    assert len(tried) == 2, "it is put off, with all that waits for it"
+    await room.clock.advance(5)
+    await work.turn()
+    assert tried[2:] == ["GONE"]
+
+
+async def test_what_cannot_be_decided_is_looked_at_less_often_and_in_time(
+    room: Room, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await room.store(an_object(1))
+    work, looks, reports = kept(room, "CT1"), [], []
+    decide = commitment.decide
+
+    def looked(*args: object, **more: object) -> Report | None:
+        looks.append(room.clock.monotonic())
+        return decide(*args, **more)  # type: ignore[arg-type]
+
+    async def report(peer: DicomPeer, row: sqlite3.Row, report: Report) -> int:
+        reports.append(room.clock.monotonic())
+        return 0
+
+    monkeypatch.setattr(commitment, "decide", looked)
+    monkeypatch.setattr(commitments, "_report", report)
+    await ask(work, "CT1", 1)
+    for _ in range(int(WAIT_S)):
+        await work.turn()
+        await room.clock.advance(1)
+    assert not reports
+    assert max(b - a for a, b in itertools.pairwise(looks)) == 30
+    assert len(looks) < 30
+    for _ in range(2):
+        await work.turn()
+        await room.clock.advance(1)
+    assert reports == [WAIT_S]
