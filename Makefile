@@ -33,7 +33,7 @@ tools:
 test: $(VENV)/.dev tools ## every test; gets Debian's Orthanc, DCMTK and Prometheus when they are missing
 	@PATH="$(CURDIR)/$(BIN):$$(tests/get_tools.sh --path):$$PATH" $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup
 
-compile: $(VENV)/.dev ## for measuring alone: compile what each web request passes, beside the sources (a C compiler, Python's headers)
+compile: $(VENV)/.dev ## compile what each web request passes, beside the sources (a C compiler, Python's headers)
 	$(BIN)/python setup.py compile
 
 test-compiled: $(VENV)/.dev tools ## the web path's tests and fuzzing on compiled modules, in a copy

@@ -20,8 +20,8 @@ TESTS = (
     "tests/test_compiled.py", "tests/unit/http", "tests/unit/proxy", "tests/unit/health", "tests/properties",
     "tests/integration/test_proxy_copies.py", "tests/integration/test_proxy_doors.py",
     "tests/integration/proxy/test_failover.py", "tests/integration/proxy/test_framing.py",
-    "tests/integration/proxy/test_resume.py", "tests/integration/proxy/test_stores.py",
-    "tests/integration/proxy/test_strict.py",
+    "tests/integration/proxy/test_hedge.py", "tests/integration/proxy/test_resume.py",
+    "tests/integration/proxy/test_stores.py", "tests/integration/proxy/test_strict.py",
     "tests/integration/test_live_changes.py", "tests/integration/proxy/test_tls.py",
 )  # fmt: skip
 
