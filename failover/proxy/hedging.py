@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from failover.health.passive import Outcome
 from failover.http.head import AnswerHead
 from failover.model import Service, UpstreamName, Verdict
-from failover.proxy import hedge
+from failover.proxy import faults, hedge
 from failover.proxy.attempt import Attempt
 from failover.proxy.body import RequestBody
 from failover.proxy.hedge import Item
@@ -59,10 +59,16 @@ class Hedge:
         self._key = hedging.served.key(self.head, self.caller.address, item)
         after_s = hedging.after_s(item.kind)
         if hedging.served.holds(self._key, now_s):
-            self._timer = asyncio.get_running_loop().call_later(after_s, exchange.guarded, self._begin)
+            self._timer = asyncio.get_running_loop().call_later(after_s, self._due)
+
+    def _due(self) -> None:
+        self._timer = None
+        try:
+            self._begin()
+        except Exception as error:
+            self.fault(error)
 
     def _begin(self) -> None:
-        self._timer = None
         exchange, proxy = self._exchange, self._exchange.proxy
         first, hedging = exchange.attempt, proxy.hedging
         if exchange.stage is not Stage.ASKING or first is None or first.name is not PRIMARY:
@@ -160,17 +166,19 @@ class Hedge:
         """There is none."""
 
     def fault(self, error: Exception) -> None:
-        self._exchange.fault(error)
+        """Our own code failed at the second attempt before that had won: the exchange has its first."""
+        faults.report(error)
+        self._drop(Outcome.LEFT, "failed")
 
     # -- ends
 
     def _win(self, attempt: Attempt) -> None:
-        exchange, self._second = self._exchange, None
-        hedging = exchange.proxy.hedging
+        exchange, hedging = self._exchange, self._exchange.proxy.hedging
         if hedging is not None and not self._heard:
             # What it would have taken nobody knows; so long it took at least.
             hedging.learn(self._item.kind, exchange.proxy.clock.monotonic() - self._asked_s)
         self._count("won")
+        self._second = None
         attempt.hand_to(exchange)
         exchange.turn_to(attempt)
 

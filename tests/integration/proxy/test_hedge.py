@@ -13,6 +13,7 @@ import pytest
 from failover.clock import SystemClock
 from failover.config.schema import Hedge
 from failover.model import Verdict
+from failover.proxy.attempt import Attempt
 from failover.proxy.hedge import BURST
 from tests.fakes.backend import Received, Script, Talk, always, answer, die, silent
 from tests.fakes.callers import Answered
@@ -315,3 +316,26 @@ async def test_a_caller_who_leaves_ends_both(stage: Stage) -> None:
         while stage.proxy.in_flight(PRIMARY) or stage.proxy.in_flight(BACKUP):
             await SystemClock().sleep(0.005)
     assert hedges(stage) == {"lost": 1}
+
+
+@pytest.mark.parametrize("step", ["start", "_send", "answered_whole"])
+async def test_a_fault_of_ours_at_the_second_attempt_leaves_the_first(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    await known(stage)
+    works = getattr(Attempt, step)
+
+    def fails(attempt: Attempt, *given: object, **named: object) -> object:
+        if attempt.name is BACKUP:
+            raise KeyError("a fault of ours")
+        return works(attempt, *given, **named)
+
+    monkeypatch.setattr(Attempt, step, fails)
+    let_go = asyncio.Event()
+    stage.primary.script = until(let_go, answer(b"late"))
+    asking = asyncio.ensure_future(stage.ask(FRAME))  # noqa: TID251 (the test awaits it)
+    await settled(stage, "failed")
+    let_go.set()
+    answered = await asking
+    assert (answered.status, answered.upstream, answered.body) == (200, "primary", b"late")
+    assert stage.proxy.flights == {PRIMARY: 0, BACKUP: 0}
