@@ -280,7 +280,9 @@ async def _report(peer: DicomPeer, row: sqlite3.Row, report: Report) -> int:
             },
         )
         syntax = association.contexts[1].transfer_syntax
-        content = commitment.report_data_set(row["transaction_uid"], report, row["called_ae"], syntax)
+        content = await _in_thread(
+            partial(commitment.report_data_set, row["transaction_uid"], report, row["called_ae"], syntax)
+        )
         await association.send(1, event, content)
         while (answer := await association.receive()) is not None:
             if answer.command.is_response and answer.command.message_id == _MESSAGE_ID:
