@@ -224,7 +224,9 @@ class RouterMetrics:
         )
         self.lag_seconds = Known(r, "failover_replication_lag_seconds", "Age of the oldest owed object")
         self.pending = Known(r, "failover_replication_pending", "Objects still to be sent", ("direction",))
-        self.refused = Known(r, "failover_replication_refused", "Objects that the primary refuses for good, or lost here")
+        self.refused = Known(
+            r, "failover_replication_refused", "Objects refused for good, or lost before they were sent"
+        )
         self.vanished = Known(
             r,
             "failover_replication_vanished",
