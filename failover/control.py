@@ -208,7 +208,7 @@ async def _connect(path: Path) -> tuple[asyncio.StreamReader, asyncio.StreamWrit
     except (FileNotFoundError, ConnectionRefusedError):
         elsewhere = _elsewhere(path)
         # Folders for temporary files are everyone's: another user's socket is not asked.
-        if elsewhere == path or elsewhere.parent.stat().st_uid != os.getuid():
+        if elsewhere == path or not elsewhere.exists() or elsewhere.parent.stat().st_uid != os.getuid():
             raise
         return await asyncio.open_unix_connection(str(elsewhere))
 

@@ -212,9 +212,11 @@ class WebWorker:
             before_s = now_s
             if self._board is None or self._told_route is None:
                 continue
-            if self._unheard_s > UNHEARD_S and self._board.current is self._told_route:
-                _log.error("the router is silent: its verdicts count no more", for_s=UNHEARD_S)
-                self._board.publish(wire.unheard(self._told_route))
+            if self._unheard_s > UNHEARD_S:
+                unheard = wire.unheard(self._told_route)
+                if self._board.current != unheard:
+                    _log.error("the router is silent: its verdicts count no more", for_s=UNHEARD_S)
+                    self._board.publish(unheard)
             counts = now_s - self._counts_told_s >= COUNTS_EVERY_S
             tick_s = TICK_S if self._report(counts=counts) else CALM_TICK_S
 

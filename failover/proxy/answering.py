@@ -22,7 +22,7 @@ from failover.proxy.attempt import Attempt
 from failover.proxy.copies import ACKNOWLEDGEMENT_WAITS_S, WebCopy
 from failover.proxy.hold import Delivery
 from failover.proxy.passage import CannotContinue
-from failover.proxy.retry import FAILING, PRIMARY, Failure, Judgement
+from failover.proxy.retry import FAILING, PRIMARY, Failure, Judgement, outcome_of
 from failover.proxy.stage import Stage
 from failover.routing.selection import Kind
 
@@ -84,7 +84,7 @@ class Answering:
         judgement = exchange.pursuit.judge(name, head.status)
         if judgement is Judgement.DROP:
             stores.note(exchange, name, head.status, lies=False)
-            exchange.leave(Outcome.FAILED if head.status in FAILING else Outcome.ANSWERED)
+            exchange.leave(outcome_of(head.status))
             exchange.do(exchange.pursuit.answer_dropped(name, proxy.clock.monotonic()))
             return
         plan = hold.plan(exchange.asked, head, judged=judgement is not Judgement.PASS)
@@ -136,7 +136,7 @@ class Answering:
         upstream = self._proxy.upstreams[attempt.name]
         urls = leads.rewriter(exchange.asked, head, upstream, exchange.caller.place)
         if not self._response.resume(head, urls, vouched=upstream.name is PRIMARY or upstream.is_archive):
-            exchange.leave(Outcome.FAILED if head.status in FAILING else Outcome.ANSWERED)
+            exchange.leave(outcome_of(head.status))
             step = exchange.pursuit.cannot_resume(attempt.name, self._proxy.clock.monotonic())
             if not silence.back_to_parked(exchange):
                 exchange.do(step)
@@ -173,7 +173,7 @@ class Answering:
                 self._does_not_fit(error)
                 return
             stores.note(exchange, name, status, lies=False)
-            exchange.leave(_outcome(status), answered=True)
+            exchange.leave(outcome_of(status), answered=True)
             exchange.finish(name, status, answer.body_bytes, close=answer.close)
         elif not self._is_whole(answer):
             exchange.failed(attempt, Failure.BROKE)
@@ -191,7 +191,7 @@ class Answering:
             empty = searched and hold.is_empty_search(exchange.asked, answer.body)
             judgement = pursuit.judge_body(name, lies=lies, empty=empty)
         stores.note(exchange, name, status, lies=lies)
-        exchange.leave(Outcome.FAILED if lies else _outcome(status), answered=True)
+        exchange.leave(Outcome.FAILED if lies else outcome_of(status), answered=True)
         if judgement is Judgement.KEEP:
             self._response.keep()
             exchange.do(pursuit.answer_kept(name, now_s))
@@ -227,7 +227,3 @@ class Answering:
         await copy.ended.wait_until(lambda: copy.over, timeout_s=ACKNOWLEDGEMENT_WAITS_S)
         if self._exchange.stage is Stage.COPYING:
             self._exchange.guarded(partial(self._exchange.pass_whole, answer))
-
-
-def _outcome(status: int) -> Outcome:
-    return Outcome.FAILED if status in FAILING else Outcome.ANSWERED

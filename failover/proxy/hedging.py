@@ -17,7 +17,7 @@ from failover.proxy import faults, hedge
 from failover.proxy.attempt import Attempt
 from failover.proxy.body import RequestBody
 from failover.proxy.hedge import Item
-from failover.proxy.retry import BACKUP, FAILING, PRIMARY, Failure
+from failover.proxy.retry import BACKUP, FAILING, PRIMARY, Failure, outcome_of
 from failover.proxy.stage import Stage
 
 if TYPE_CHECKING:
@@ -145,7 +145,7 @@ class Hedge:
             self._win(attempt)
             self._exchange.answer_began(attempt, head)
         else:
-            self._drop(Outcome.FAILED if head.status in FAILING else Outcome.ANSWERED, "failed")
+            self._drop(outcome_of(head.status), "failed")
 
     def failed(self, attempt: Attempt, failure: Failure) -> None:
         self._drop(Outcome.TIMED_OUT if failure is Failure.TIMED_OUT else Outcome.FAILED, "failed")

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from enum import Enum, StrEnum
 from typing import Final
 
+from failover.health.passive import Outcome
 from failover.model import UpstreamName, Verdict
 from failover.proxy.classify import Asked, WebRoute
 from failover.proxy.rewrite import Reach
@@ -34,6 +35,11 @@ GIVE_UP_S: Final = 5.0
 # While the primary is suspect its verdict is awaited (policy.fail_after, by default 5 s), but not for ever.
 PATIENCE_S: Final = 60.0
 FAILING: Final = frozenset((500, 502, 503, 504, 507))
+
+
+def outcome_of(status: int) -> Outcome:
+    """Return what live traffic learns of an answer with `status`."""
+    return Outcome.FAILED if status in FAILING else Outcome.ANSWERED
 
 
 class Failure(StrEnum):

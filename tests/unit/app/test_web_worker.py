@@ -137,3 +137,24 @@ async def test_the_same_facts_again_are_told_again(tmp_path: Path) -> None:
         it.worker._metrics.http_log_lost.inc(3)
         line.send({"tell": 1})
         assert (await line.receive())["counts"] == {"http_log_lost": [[[], 3]]}
+
+
+async def test_a_route_that_is_told_twice_loses_its_verdicts_in_a_silence_too(
+    tmp_path: Path,
+) -> None:
+    async def router(line: Line, _question: Json) -> None:
+        for version in (1, 2):
+            line.send({**the_route(), "version": version})
+            await line.receive()
+        heard.set()
+        await asyncio.Event().wait()
+
+    heard, clock = asyncio.Event(), ManualClock()
+    async with carried(tmp_path, router, clock) as it:
+        await heard.wait()
+        assert it.worker._board is not None
+        silent = wire.unheard(calm_route())
+        assert it.worker._board.current == calm_route() != silent
+        for _ in range(round(1.2 * web_worker.UNHEARD_S / web_worker.TICK_S)):
+            await clock.advance(web_worker.TICK_S)
+        assert it.worker._board.current == silent
