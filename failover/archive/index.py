@@ -102,8 +102,7 @@ class Index:
         self._data_dir = data_dir
         self._has_primary = has_primary
         self._local = threading.local()
-        self._connections: list[sqlite3.Connection] = []
-        self._lock = threading.Lock()
+        self._closed = False
         self._scans = ThreadPoolExecutor(_SCAN_THREADS, thread_name_prefix="archive-search")
         self._refuses_writes: str | None = None
         try:
@@ -115,13 +114,15 @@ class Index:
         self._window = self._read_window()
 
     def close(self) -> None:
-        """Finish what is queued for writing, then close. Reads raise afterwards."""
+        """Finish what is queued for writing, then close. Reads raise afterwards.
+
+        A read that a thread has begun ends: a connection that is closed under it takes the process along, so
+        each closes with the last who uses it.
+        """
         self._scans.shutdown(wait=True)
         self._writer.close()
-        with self._lock:
-            for connection in self._connections:
-                connection.close()
-            self._connections.clear()
+        self._closed = True
+        self._local = threading.local()
 
     # -- searching ----------------------------------------------------------------------------------
 
@@ -308,13 +309,13 @@ class Index:
         return self._reader()
 
     def _reader(self) -> sqlite3.Connection:
+        if self._closed:
+            raise sqlite3.ProgrammingError("the index is closed")
         connection: sqlite3.Connection | None = getattr(self._local, "connection", None)
         if connection is None:
             connection = _open(self._path)
             connection.execute("PRAGMA query_only = ON")
             self._local.connection = connection
-            with self._lock:
-                self._connections.append(connection)
         return connection
 
     def _held(self, condition: str, parameters: tuple[str, ...]) -> Iterator[Held]:

@@ -7,6 +7,7 @@ its file is durable. Futures are resolved only after the commit; so whoever was 
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import sqlite3
 import threading
@@ -26,6 +27,7 @@ _T = TypeVar("_T")
 
 # Jobs that share one transaction. More would make the first of them wait too long.
 MAX_GROUP: Final = 256
+_READERS_MS: Final = 1000  # for so long the end waits for who reads
 
 
 class Counted(NamedTuple):
@@ -86,12 +88,18 @@ class Writer:
         return future
 
     def close(self) -> None:
-        """Do what is queued, then end the thread. Returns when it has ended."""
+        """Do what is queued, end the thread, and leave all in the one file. Returns when that is done.
+
+        Whoever reads at this moment may end; then the log stays, and who opens it next goes on from it.
+        """
         with self._lock:
             if not self._closed:
                 self._closed = True
                 self._jobs.put(None)
         self._thread.join()
+        with contextlib.suppress(sqlite3.Error):  # a full disk, a damaged file: the log is as good
+            self._connection.execute(f"PRAGMA busy_timeout = {_READERS_MS}")
+            self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         self._connection.close()
 
     def _run(self) -> None:
