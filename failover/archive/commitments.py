@@ -19,6 +19,7 @@ import structlog
 
 from failover.archive import commitment
 from failover.archive.commitment import Known, Report, Request
+from failover.archive.damaged import DAMAGED
 from failover.archive.index import Index
 from failover.archive.writer import Transaction
 from failover.clock import Clock
@@ -217,8 +218,8 @@ class Commitments:
             # Hidden, and by no rejection note: janitor or scrubber found no whole file.
             " i.hidden AND i.uid NOT IN (SELECT uid FROM rejected) AS is_gone"
             " FROM json_each(?) asked JOIN instances i ON i.uid = asked.value"
-            " LEFT JOIN quarantine q ON q.uid = i.uid",
-            (json.dumps(uids),),
+            " LEFT JOIN quarantine q ON q.uid = i.uid AND q.reason <> ?",
+            (json.dumps(uids), DAMAGED),
         )
         return {
             row["uid"]: Known(

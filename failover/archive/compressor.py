@@ -228,7 +228,7 @@ class Compressor:
         except FileNotFoundError:
             _log.error("an object that is owed again is not there any more")
             await self._keep(row, UNRESTORABLE)
-        except (Undecodable, NoPixels, NoSuchFrame) as error:
+        except (Undecodable, NoPixels, NoSuchFrame, UnreadableDataSet) as error:
             # It is lossless all the same: better the primary gets it in another syntax than not at all.
             _log.error("an object that is owed again is sent compressed", error=type(error).__name__)
             await self._keep(row, UNRESTORABLE)

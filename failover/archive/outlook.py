@@ -19,7 +19,6 @@ from failover.dicom.query_keys import comparable_value
 from failover.errors import ControlError
 
 MOST_STUDIES: Final = 1000
-_PATIENTS: Final = PROTECTED_PATIENTS
 _STUDIES: Final = f"SELECT t.id, t.uid, t.date, t.bytes, {PROTECTED} AS protected FROM studies t"
 _OLDEST_FIRST: Final = (
     f"{_STUDIES} WHERE t.date > '' AND NOT {PROTECTED} ORDER BY t.date, t.time, t.id LIMIT ?"
@@ -44,7 +43,7 @@ def plan(index: Index, janitor: Janitor, clock: Clock, limit: int) -> dict[str, 
     wanted = space_wanted(held_bytes, free_bytes, policy)
     limit = max(1, min(limit, MOST_STUDIES))
     chosen: dict[int, tuple[sqlite3.Row, bool]] = {}
-    left = wanted
+    left, by_age = wanted, janitor.clock_guard.believed
     for row in reader.execute(_OLDEST_FIRST, (limit,)) if wanted else ():
         if left <= 0:
             break
@@ -56,9 +55,9 @@ def plan(index: Index, janitor: Janitor, clock: Clock, limit: int) -> dict[str, 
     for row, for_space in list(chosen.values())[:limit]:
         facts = reader.execute(_OF_STUDY, (now - PROOF_AGE_S, row["id"])).fetchone()
         if facts["objects"]:
-            told = outlook(_standing(row, facts), policy, now, for_space=for_space)
+            told = outlook(_standing(row, facts), policy, now, for_space=for_space, by_age=by_age)
             studies.append(_study(row, facts, told))
-    patients = reader.execute(f"SELECT count(*) FROM ({_PATIENTS})").fetchone()[0]
+    patients = reader.execute(f"SELECT count(*) FROM ({PROTECTED_PATIENTS})").fetchone()[0]
     protected = reader.execute(f"SELECT count(*) FROM studies t WHERE {PROTECTED}").fetchone()[0]
     window = index.window
     return {
@@ -91,7 +90,7 @@ def protect(
             raise ControlError("the archive holds no such study")
         return {"studies": changed}
     key = comparable_value("LO", patient_id or "")
-    kept = {str(row[0]) for row in connection.execute(_PATIENTS)}
+    kept = {str(row[0]) for row in connection.execute(PROTECTED_PATIENTS)}
     wanted = kept | {key} if protected else kept - {key}
     if wanted == kept and not protected:
         raise ControlError("this patient is not protected")
@@ -104,7 +103,6 @@ def protect(
 
 def _standing(row: sqlite3.Row, facts: sqlite3.Row) -> Standing:
     return Standing(
-        study_date=row["date"],
         last_arrival=facts["last_arrival"],
         owed=facts["owed"],
         refused=facts["refused"],

@@ -83,7 +83,6 @@ def why_it_stays(candidate: Candidate, policy: Policy, now: float) -> str | None
 class Standing:
     """A study, as retention sees the whole of it; counts are of its objects."""
 
-    study_date: str
     last_arrival: float
     owed: int
     refused: int
@@ -92,19 +91,22 @@ class Standing:
 
 
 def outlook(
-    study: Standing, policy: Policy, now: float, *, for_space: bool
+    study: Standing, policy: Policy, now: float, *, for_space: bool, by_age: bool = True
 ) -> tuple[float | None, Cause | None, str | None]:
     """Return when the last of a study goes, why, and what it waits for.
 
-    `for_space`: its bytes are wanted now. None: it never goes as it stands, and the sentence says why.
+    `for_space`: its bytes are wanted now. `by_age`: the clock is believed. None: it never goes as it stands,
+    and the sentence says why.
     """
     if study.protected:
         return None, None, "it is protected"
     if study.refused:
         return None, None, f"{study.refused} of it are refused by the primary: they are nowhere else"
     due = study.last_arrival + timedelta(days=policy.days).total_seconds()
-    cause = Cause.SPACE if for_space and due > now else Cause.AGE
+    cause = Cause.SPACE if for_space and (due > now or not by_age) else Cause.AGE
     goes_at = now if cause is Cause.SPACE else max(now, due)
+    if cause is Cause.AGE and not by_age:
+        return goes_at, cause, "nothing goes by age while the clock is in doubt"
     if study.owed:
         return goes_at, cause, f"{study.owed} of it are not on the primary yet: they stay until they are"
     if policy.needs_proof and study.unproven and goes_at <= now:

@@ -47,7 +47,9 @@ def import_files(
     sender, state_dir = _sender(config)
     found = find(paths)
     progress_kept = Progress(state_dir, paths)
-    files = [source for source in found.sources if not progress_kept.is_taken(source.key)]
+    # Of the file as it is now: one that changes while it is sent was not taken as it then is.
+    keys = {source: source.key for source in found.sources}
+    files = [source for source in found.sources if not progress_kept.is_taken(keys[source])]
     before = len(found.sources) - len(files)
     tally: Counter[Outcome] = Counter()
     failed = list(found.problems)
@@ -70,7 +72,7 @@ def import_files(
                     tally[outcome] += 1
                     if outcome is not Outcome.KEPT:
                         failed.append(f"{source.name}: {why}")
-                progress_kept.taken(source.key for source, (one, _) in results if one is Outcome.KEPT)
+                progress_kept.taken(keys[source] for source, (one, _) in results if one is Outcome.KEPT)
                 progress.advance(bar, len(batch))
     except ArchiveUnreachable as error:
         done = sum(tally.values())

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Final
 
 import structlog
@@ -64,8 +65,14 @@ class Payback:
         )
         self._forget(self._failures, entries if len(entries) < _LOOK_AT else None)
         now_s = self._clock.monotonic()
-        due = [e for e in entries if self._due(self._failures, e.sop_instance_uid, now_s)][:limit]
-        due = [e for e in due if e.path.is_file() and not e.restoring]  # it may be moved this moment
+        ready = (
+            entry
+            for entry in entries
+            if not entry.restoring
+            and self._due(self._failures, entry.sop_instance_uid, now_s)
+            and entry.path.is_file()  # it may be moved this moment
+        )
+        due = list(islice(ready, limit))
         if not due:
             return 0
         health = self.health(way.name)

@@ -28,6 +28,7 @@ class Held:
     state: str = "none"
     attempts: int = 0
     status: int | None = None
+    restoring: bool = False
 
 
 class FakeArchive:
@@ -185,6 +186,7 @@ def _entry(held: Held) -> dict[str, Any]:
         "state": held.state,
         "sent_s_ago": None,
         "attempts": held.attempts,
+        "restoring": held.restoring,
     }
 
 

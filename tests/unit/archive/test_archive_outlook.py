@@ -21,7 +21,7 @@ POLICY = Policy(days=90, max_bytes=10**9, min_free_bytes=0, needs_proof=True)
 
 def standing(days_ago: float, **given: Any) -> Standing:
     facts = {"owed": 0, "refused": 0, "unproven": 0, "protected": False, **given}
-    return Standing("20200101", NOW - days_ago * DAY_S, **facts)
+    return Standing(NOW - days_ago * DAY_S, **facts)
 
 
 def test_a_study_goes_when_its_last_arrival_is_old_enough_or_now_for_space() -> None:
@@ -43,6 +43,14 @@ def test_what_it_waits_for_is_said(given: dict[str, Any], goes: bool, word: str)
     goes_at, _, waits_for = outlook_of(standing(100, **given), POLICY, NOW, for_space=False)
     assert (goes_at is not None) is goes
     assert word in (waits_for or "")
+
+
+def test_nothing_goes_by_age_while_the_clock_is_in_doubt() -> None:
+    _, cause, waits_for = outlook_of(standing(100), POLICY, NOW, for_space=False, by_age=False)
+    assert cause is Cause.AGE
+    assert "the clock is in doubt" in (waits_for or "")
+    by_space = outlook_of(standing(100), POLICY, NOW, for_space=True, by_age=False)
+    assert by_space == (NOW, Cause.SPACE, None)
 
 
 def ask(room: Room, limit: int = 100) -> dict[str, Any]:

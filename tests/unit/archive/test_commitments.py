@@ -15,7 +15,7 @@ from failover.archive.commitment import Report, Request
 from failover.archive.commitments import Commitments
 from failover.config.schema import MoveDestination
 from failover.metrics import ArchiveMetrics
-from failover.model import AeTitle, DicomPeer
+from failover.model import AeTitle, DicomPeer, Origin
 from tests.unit.archive.conftest import Room
 from tests.unit.archive.objects import CT, an_object, uid
 
@@ -93,3 +93,29 @@ async def test_what_cannot_be_decided_is_looked_at_less_often_and_in_time(
         await work.turn()
         await room.clock.advance(1)
     assert reports == [WAIT_S]
+
+
+@pytest.mark.parametrize(("reason", "committed"), [("damaged", True), ("conflict", False)])
+async def test_what_was_damaged_once_and_is_whole_again_is_committed(
+    room: Room, monkeypatch: pytest.MonkeyPatch, reason: str, committed: bool
+) -> None:
+    """Given an object that the primary has shown, and in quarantine a damaged or another version of it."""
+    await room.store(an_object(1), Origin.REPLICATED)
+    room.index.write_now(
+        lambda t: t.connection.execute(
+            "INSERT INTO quarantine (uid, study_uid, path, digest, bytes, reason, caller, origin, arrived_at)"
+            " VALUES (?, ?, 'q', x'00', 1, ?, '', 'caller', 0)",
+            (uid(1, 1, 1), uid(1), reason),
+        )
+    )
+    work, reports = kept(room, "CT1"), []
+
+    async def report(peer: DicomPeer, row: sqlite3.Row, report: Report) -> int:
+        reports.append(report)
+        return 0
+
+    monkeypatch.setattr(commitments, "_report", report)
+    await ask(work, "CT1", 1)
+    await work.turn()
+    [told] = reports
+    assert (not told.failed) is committed

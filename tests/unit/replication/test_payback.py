@@ -176,3 +176,12 @@ async def test_renewing_a_proof_changes_no_state(stage: Stage) -> None:
     assert not await stage.payback.renew(stage.way, (await side.unproven(10))[0])  # type: ignore[arg-type]
     assert (await side.unproven(10))[0] == []
     assert stage.state() == "none"
+
+
+async def test_what_is_being_restored_holds_up_nothing_that_is_ready(stage: Stage) -> None:
+    for instance in stage.objects[:2]:
+        stage.archive.put(instance, "owed")
+    first, second = (instance.SOPInstanceUID for instance in stage.objects[:2])
+    stage.archive.held[first].restoring = True
+    assert await stage.payback.send(stage.way, limit=1) == 1  # type: ignore[arg-type]
+    assert stage.way.sent == [second]
