@@ -195,6 +195,11 @@ class Site:
     def transitions(self) -> list[dict[str, Any]]:
         return [event for event in self.events() if event["kind"] == "transition"]
 
+    def verdicts(self, service: str) -> list[dict[str, Any]]:
+        """Return what the trail says of the primary; the backup, too, is `down` while it starts."""
+        told = [e for e in self.events() if e["kind"] == "verdict" and e["service"] == service]
+        return [entry for entry in told if entry["code"].startswith("primary_")]
+
     def wait_until(
         self, holds: Callable[[dict[str, Any]], bool], what: str, *, timeout_s: float = 60
     ) -> dict[str, Any]:

@@ -109,7 +109,8 @@ def test_a_router_that_stood_still_blames_nobody(replicated_site: Site) -> None:
     assert not browser.failed
     assert {asked.upstream for asked in browser.asked} == {"primary"}
     assert not site.transitions()
-    assert not [event for event in site.events() if event["kind"] == "verdict" and event["to"] == "down"]
+    told = [*site.verdicts("web"), *site.verdicts("dicom")]
+    assert not [entry for entry in told if entry["to"] == "down"]
 
 
 def test_forcing_towards_a_dead_primary_is_refused_unless_said(

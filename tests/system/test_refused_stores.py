@@ -8,7 +8,6 @@ import signal
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import pytest
 
@@ -74,10 +73,6 @@ def stand_in(sample_files: list[bytes]) -> Iterator[StandIn]:
         yield primary
 
 
-def verdicts(site: Site) -> list[dict[str, Any]]:
-    return [e for e in site.events() if e["kind"] == "verdict" and e["service"] == "dicom"]
-
-
 def times_sent(site: Site) -> list[int]:
     listed = site.cli("owed", "--limit", "0", "--json")
     assert listed.returncode == 0, listed.stderr
@@ -115,8 +110,8 @@ def test_a_primary_that_refuses_stores_is_left_until_one_is_accepted_and_proven(
         second, file = new_study(sample_files[0], 2)
         assert store(site.dicom_port, site.ae_title, "CT2", file)
         status = site.wait_until(lambda s: s["phase"] == "on_backup", "the backup serves")
-        wait_for(lambda: len(verdicts(site)) >= 2, "the trail says so too")
-        row = verdicts(site)
+        wait_for(lambda: len(site.verdicts("dicom")) >= 2, "the trail says so too")
+        row = site.verdicts("dicom")
         assert [entry["to"] for entry in row] == ["suspect", "down"]
         assert all("store: " in entry["reason"] for entry in row), row
         assert "stores of 2 callers failed within 10 s" in row[0]["reason"]
@@ -135,7 +130,10 @@ def test_a_primary_that_refuses_stores_is_left_until_one_is_accepted_and_proven(
         site.wait_until(lambda s: s["phase"] == "on_primary", "the primary serves again", timeout_s=120)
         assert stand_in.holds(first)
         assert stand_in.holds(second)
-        wait_for(lambda: [e["to"] for e in verdicts(site)] == ["suspect", "down", "up"], "the trail says so")
+        wait_for(
+            lambda: [e["to"] for e in site.verdicts("dicom")] == ["suspect", "down", "up"],
+            "the trail says so",
+        )
         third, file = new_study(sample_files[0], 3)
         assert store(site.dicom_port, site.ae_title, "CT1", file)
         wait_for(lambda: stand_in.holds(third), "stores go to the primary again")
