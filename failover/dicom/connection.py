@@ -292,9 +292,10 @@ class Connection(asyncio.BufferedProtocol):
         peer = transport.get_extra_info("peername")
         self.peer_host = str(peer[0]) if isinstance(peer, tuple) else ""
         raw = transport.get_extra_info("socket")
-        if raw is not None:
-            _set_options(raw.fileno())
-            self._socket = raw
+        if raw is not None and raw.fileno() >= 0:
+            # uvloop's stand-in makes a socket for each option: this one is kept until `connection_lost`.
+            self._socket = socket.socket(socket.AF_INET, socket.SOCK_STREAM, 0, raw.fileno())
+            _set_options(self._socket)
         if not self.machine.requestor:
             self._step(Event.TRANSPORT_ACCEPTED)
         else:
@@ -307,11 +308,6 @@ class Connection(asyncio.BufferedProtocol):
 
     def buffer_updated(self, nbytes: int) -> None:
         self.last_moved_s = self._clock.monotonic()
-        if nbytes < _SMALL_READ_BYTES and self._socket is not None and _QUICKACK is not None:
-            # Debian's DCMTK writes a PDU in two writes with Nagle on: without an ACK at once the second
-            # write waits for our delayed one, 40 ms. The kernel forgets the option, so it is set each time.
-            with contextlib.suppress(OSError):
-                self._socket.setsockopt(socket.IPPROTO_TCP, _QUICKACK, 1)
         reader = self._reader
         if reader is None:
             return  # after an invalid PDU: wait for the peer to close
@@ -328,10 +324,30 @@ class Connection(asyncio.BufferedProtocol):
         except Exception as error:
             self._fault(error)
             return
+        if nbytes < _SMALL_READ_BYTES and self._awaits_ack(reader):
+            self._acknowledge()
         if not reader.held_bytes:
             self._pdu_began_s = None
         elif self._pdu_began_s is None:
             self._pdu_began_s = self.last_moved_s
+
+    def _awaits_ack(self, reader: p.PduReader) -> bool:
+        """Whether the peer may have more to write before it hears from us.
+
+        Debian's DCMTK writes a PDU in two writes with Nagle on: without an ACK at once the second write waits
+        for our delayed one, 40 ms. Upstreams go on with the next response; a caller that has said all waits
+        for our answer, which is an ACK itself.
+        """
+        if reader.held_bytes:
+            return True
+        if self.machine.state is not State.ESTABLISHED:
+            return False
+        return self.machine.requestor or (self.assembler is not None and self.assembler.in_message)
+
+    def _acknowledge(self) -> None:
+        if self._socket is not None and _QUICKACK is not None:
+            with contextlib.suppress(OSError):  # the kernel forgets the option, so it is set each time
+                self._socket.setsockopt(socket.IPPROTO_TCP, _QUICKACK, 1)
 
     def _fault(self, error: Exception) -> None:
         """Our own code broke on what arrived: this association ends at once, and no other."""
@@ -348,6 +364,8 @@ class Connection(asyncio.BufferedProtocol):
         with contextlib.suppress(ProtocolError):
             self._step(Event.TRANSPORT_CLOSED)
         self.end("connection closed" if exc is None else f"connection lost: {type(exc).__name__}")
+        if self._socket is not None:
+            self._socket.detach()  # the descriptor is the transport's
         self._transport = self._socket = None
         self._writing_paused = False
         if not self._gone.done():
@@ -512,19 +530,13 @@ class Connection(asyncio.BufferedProtocol):
             self.listener()
 
 
-def _set_options(descriptor: int) -> None:
-    """No delay, and keep-alive. uvloop's stand-in for a socket makes one anew for each option: made once."""
-    if descriptor < 0:
-        return  # closed already
-    raw = socket.socket(socket.AF_INET, socket.SOCK_STREAM, 0, descriptor)
-    try:
-        with contextlib.suppress(OSError):
-            raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            raw.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-            for option, value in _KEEPALIVE:
-                raw.setsockopt(socket.IPPROTO_TCP, option, value)
-    finally:
-        raw.detach()  # the descriptor is the transport's
+def _set_options(raw: socket.socket) -> None:
+    """No delay, and keep-alive."""
+    with contextlib.suppress(OSError):
+        raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        raw.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for option, value in _KEEPALIVE:
+            raw.setsockopt(socket.IPPROTO_TCP, option, value)
 
 
 def _size(item: Message | Fragment) -> int:

@@ -72,6 +72,7 @@ __all__ = [
 ]
 
 MAX_ASSOCIATE_BYTES: Final = 256 * 1024  # a legal RQ of 128 contexts x 45 transfer syntaxes has 157,700
+_KEPT, _KEPT_BYTES = 128, 8192  # how many decoded RQs and ACs are kept, and how long ones
 PDV_HEADER_BYTES: Final = 6  # length, context ID, message control header (PS3.8 9.3.5.1)
 
 
@@ -165,10 +166,8 @@ def _decode(kind: int, body: Buffer) -> Pdu:
     if kind == PduType.P_DATA_TF:
         return _decode_p_data(body)
     body = bytes(body)
-    if kind == PduType.ASSOCIATE_RQ:
-        return _decode_rq(body)
-    if kind == PduType.ASSOCIATE_AC:
-        return _decode_ac(body)
+    if kind in (PduType.ASSOCIATE_RQ, PduType.ASSOCIATE_AC):
+        return _decode_associate(kind, body)
     if kind == PduType.ASSOCIATE_RJ:
         return AssociateRj(body[1], body[2], body[3])
     if kind == PduType.RELEASE_RQ:
@@ -223,6 +222,25 @@ def _associate_head(body: bytes) -> tuple[int, bytes, bytes]:
     if len(body) < 68:
         raise _invalid("an A-ASSOCIATE PDU shorter than its fixed fields")
     return int.from_bytes(body[0:2], "big"), body[4:20], body[20:36]
+
+
+_known: dict[tuple[int, bytes], AssociateRq | AssociateAc] = {}
+
+
+def _decode_associate(kind: int, body: bytes) -> AssociateRq | AssociateAc:
+    """Decode an RQ or AC, once for all that are byte for byte the same: each device sends its own again.
+
+    What is kept is bounded, and holds no user identity.
+    """
+    known = _known.get((kind, body))
+    if known is not None:
+        return known
+    found = _decode_rq(body) if kind == PduType.ASSOCIATE_RQ else _decode_ac(body)
+    if len(body) <= _KEPT_BYTES and found.user.identity is None and found.user.identity_response is None:
+        if len(_known) >= _KEPT:
+            _known.clear()
+        _known[kind, body] = found
+    return found
 
 
 def _decode_rq(body: bytes) -> AssociateRq:

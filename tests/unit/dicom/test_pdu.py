@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from dataclasses import replace
 
 import pytest
 
@@ -173,3 +174,18 @@ def test_a_legal_rq_of_the_greatest_size_is_read() -> None:
     contexts = tuple(ProposedContext(2 * n + 1, f"1.2.840.{n}", syntaxes) for n in range(128))
     rq = AssociateRq(RQ.called_bytes, RQ.calling_bytes, contexts, RQ.user)
     assert read(encode(rq)) == [rq]
+
+
+def test_an_rq_that_comes_again_is_decoded_once_unless_it_holds_a_secret() -> None:
+    """What a device sends again byte for byte is kept; a user identity never is."""
+
+    def read(rq: AssociateRq) -> Pdu:
+        [found] = PduReader(16384).receive_data(encode(rq))
+        return found
+
+    plain = replace(RQ, user=replace(RQ.user, identity=None))
+    secret = replace(RQ, user=replace(RQ.user, identity=UserIdentity(2, False, b"user", b"secret")))
+    assert read(plain) is read(plain)
+    assert read(plain) == plain
+    assert read(secret) is not read(secret)
+    assert read(secret) == secret
