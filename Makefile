@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/pip --disable-pip-version-check -q
 WORKERS ?= 2
 
-.PHONY: help run test check lint types bench bench-failover soak fuzz docs lock tools clean
+.PHONY: help run test check lint types bench bench-failover soak fuzz ohif docs lock tools clean
 
 help: ## say what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-15s %s\n", $$1, $$2}'
@@ -62,6 +62,9 @@ soak: $(VENV)/.dev ## ten minutes of callers that vanish: descriptors, tasks and
 
 fuzz: $(VENV)/.dev ## a minute of hostile bytes for each parser
 	$(BIN)/python -m tests.fuzz
+
+ohif: $(VENV)/.dev tools ## OHIF (from npm) before the router, with the primary and without: lists, opens, uploads
+	@pages=$$(tests/get_ohif.sh) && PATH="$(CURDIR)/$(BIN):$$(tests/get_tools.sh --path):$$PATH" $(BIN)/python -m tests.ohif "$$pages"
 
 docs: $(VENV)/.dev ## write the generated pages anew: configuration, metrics, routing states
 	$(BIN)/python -m docs.generate

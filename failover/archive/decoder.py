@@ -110,7 +110,8 @@ def answer(question: dict[str, Any], images: Images) -> Iterator[bytes]:
 def view_of(said: dict[str, Any]) -> View:
     window = Window(*said["window"]) if said["window"] is not None else None
     viewport = (said["viewport"][0], said["viewport"][1]) if said["viewport"] is not None else None
-    return View(window, viewport, said["quality"], said["media_type"])
+    region = tuple(said["region"]) if said["region"] is not None else None
+    return View(window, viewport, said["quality"], said["media_type"], region)
 
 
 if __name__ == "__main__":

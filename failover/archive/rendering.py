@@ -39,12 +39,16 @@ class Window:
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """How one frame is asked for (PS3.18 8.3.5): `viewport` is (width, height) in which it must fit."""
+    """How one frame is asked for (PS3.18 8.3.5): `viewport` is (width, height) in which it must fit.
+
+    `region`, where given, is what of the frame is shown: left, top, width, height, in its pixels.
+    """
 
     window: Window | None = None
     viewport: tuple[int, int] | None = None
     quality: int = _JPEG_QUALITY
     media_type: str = "image/jpeg"
+    region: tuple[int, int, int, int] | None = None
 
 
 def decoded_frame(image: Image, number: int) -> bytes:
@@ -78,6 +82,12 @@ def render(image: Image, number: int, view: View) -> bytes:
         picture = Picture.fromarray(grey)
         if used is not None:  # the viewer's drag goes on from it, and its label names it
             told.add_text(_TOLD_AS, f"{used.kind},{used.window.centre:.6g},{used.window.width:.6g}")
+    if view.region is not None:
+        left, top, width, height = view.region
+        box = (left, top, min(left + width, picture.width), min(top + height, picture.height))
+        if box[0] >= box[2] or box[1] >= box[3]:
+            raise Undecodable("the region lies outside the picture")
+        picture = picture.crop(box)
     if view.viewport is not None:
         picture.thumbnail(view.viewport, Picture.Resampling.BILINEAR)
     out = BytesIO()

@@ -15,7 +15,7 @@ import aiohttp
 from failover.clock import SystemClock
 from tests.peers.process import find_program
 
-_FLAGS = (
+HEADLESS = (
     "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
     "--disable-background-networking", "--disable-component-update", "--disable-sync",
     "--window-size=1400,860",
@@ -62,11 +62,11 @@ class Page:
 
 
 @contextlib.asynccontextmanager
-async def a_page(folder: Path, url: str) -> AsyncIterator[Page]:
+async def a_page(folder: Path, url: str, flags: tuple[str, ...] = HEADLESS) -> AsyncIterator[Page]:
     """Open `url` in a Chromium of its own, whose profile is below `folder`; end it afterwards."""
     profile = folder / "chromium"
     browser = await asyncio.create_subprocess_exec(
-        str(find_program("chromium")), *_FLAGS, f"--user-data-dir={profile}", "--remote-debugging-port=0",
+        str(find_program("chromium")), *flags, f"--user-data-dir={profile}", "--remote-debugging-port=0",
         "about:blank", stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.DEVNULL,
     )  # fmt: skip
     try:

@@ -260,10 +260,17 @@ async def _picture(request: web.Request, held: Held, number: int, view: View) ->
 def _view(request: web.Request, *, default_viewport: tuple[int, int] | None) -> View:
     query = request.query
     try:
-        viewport = default_viewport
+        viewport, region = default_viewport, None
         if "viewport" in query:
-            width, height = (int(part) for part in query["viewport"].split(",")[:2])
+            width, height, *rest = (int(part) for part in query["viewport"].split(","))
             viewport = width, height
+            if (
+                rest
+            ):  # PS3.18 8.3.5.1.3: what of the picture is shown; negative sizes, which mirror, are not taken
+                left, top, across, down = rest
+                region = left, top, across, down
+                if min(left, top) < 0 or min(across, down) < 1:
+                    raise ValueError("viewport")
             if not (1 <= width <= MAX_VIEWPORT and 1 <= height <= MAX_VIEWPORT):
                 raise ValueError("viewport")
         window = None
@@ -278,9 +285,10 @@ def _view(request: web.Request, *, default_viewport: tuple[int, int] | None) -> 
             raise ValueError("quality")
     except (ValueError, KeyError):
         raise web.HTTPBadRequest(
-            text="viewport=width,height; window=centre,width,linear|linear-exact|sigmoid; quality=1…100"
+            text="viewport=width,height[,left,top,width,height];"
+            " window=centre,width,linear|linear-exact|sigmoid; quality=1…100"
         ) from None
-    return View(window, viewport, quality, accept.picture_type(accepted(request)))
+    return View(window, viewport, quality, accept.picture_type(accepted(request)), region)
 
 
 async def bulk_data(request: web.Request) -> web.Response:

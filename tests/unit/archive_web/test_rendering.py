@@ -10,6 +10,7 @@ import pytest
 from PIL import Image as Picture
 from pydicom.dataset import Dataset
 
+from failover.archive.codecs import Undecodable
 from failover.archive.pixels import open_image
 from failover.archive.rendering import View, Window, decoded_frame, render
 from tests.unit.archive_web.samples import FILES, image
@@ -143,3 +144,14 @@ def test_a_picture_says_the_window_that_it_was_made_with(tmp_path: Path) -> None
     assert told(shaped, View(window=Window(1, 2), media_type="image/png")) is None
     assert told(image(tmp_path / "own.dcm", RAMP, WindowCenter=40, WindowWidth=400)) == "own,40,400"
     assert told(image(tmp_path / "none.dcm", RAMP)) == "values,2040,4080"
+
+
+def test_a_region_is_cut_out_before_it_is_fitted(tmp_path: Path) -> None:
+    path = image(tmp_path / "a.dcm", RAMP, WindowCenter=2048, WindowWidth=4096)
+    whole = seen(path)
+    region = View(region=(4, 2, 8, 6), media_type="image/png")
+    assert np.array_equal(seen(path, region), whole[2:8, 4:12])
+    assert np.array_equal(seen(path, View(region=(12, 12, 99, 99), media_type="image/png")), whole[12:, 12:])
+    assert seen(path, View(viewport=(4, 4), region=(0, 0, 16, 8), media_type="image/png")).shape == (2, 4)
+    with pytest.raises(Undecodable):
+        seen(path, View(region=(16, 0, 1, 1), media_type="image/png"))

@@ -1,0 +1,1 @@
+"""OHIF, a viewer of others, before the router: `make ohif`."""

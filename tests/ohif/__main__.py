@@ -1,0 +1,248 @@
+"""`make ohif`: OHIF in a headless Chromium before the router and its archive, with the primary and without.
+
+Lists, filters, opens CT, MR, ultrasound, a multi-frame loop, a photograph and a PDF, uploads two objects.
+Prints a line for each scene and leaves a screenshot of it. Ends with 1 at the first scene that does not hold,
+or where anything that OHIF asked was refused.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import sys
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import quote
+
+import aiohttp
+
+from failover.clock import SystemClock
+from tests.integration.browser import HEADLESS, Page, a_page
+from tests.ohif.objects import UPLOADED_PATIENT, write_uploads
+from tests.ohif.server import DICOMWEB, Viewer, a_viewer
+
+WITHIN_S: Final = 120.0
+_STARTS: Final = 20
+_START_S: Final = 6.0
+# Without a graphics card OHIF's WebGL is computed.
+FLAGS: Final = (
+    *(flag for flag in HEADLESS if flag != "--disable-gpu"),
+    "--use-angle=swiftshader", "--enable-unsafe-swiftshader", "--ignore-gpu-blocklist",
+)  # fmt: skip
+TEXT: Final = "(document.body?.innerText ?? '')"
+# How many of the canvas's pixels are neither black nor all alike.
+DRAWN: Final = """[...document.querySelectorAll('canvas.cornerstone-canvas')].some(c => {
+  const d = c.getContext('2d').getImageData(0, 0, c.width, c.height).data;
+  const seen = new Set();
+  for (let i = 0; i < d.length; i += 4) seen.add(d[i]);
+  return seen.size > 16;
+})"""
+_FRAME: Final = 'object[type="application/pdf"], object[data^=blob], iframe[src^=blob]'
+PDF: Final = f"""(found => !!found && fetch(found.data ?? found.src).then(a => a.text())
+  .then(text => text.startsWith("%PDF")))(document.querySelector({_FRAME!r}))"""
+SKIP: Final = (
+    "[...document.querySelectorAll('button, span, div')].find(e => e.textContent === 'Skip all')?.click()"
+)
+OPENED: Final = ("CT Chest", "MR Head", "US Abdomen", "US Heart", "Wound photograph")
+
+RECENT: Final = ("CT Chest", "MR Head", "US Heart")  # of today and yesterday: looked for at each poll
+
+
+@dataclass
+class Stage:
+    page: Page
+    viewer: Viewer
+    shots: Path
+    starts: int = 0  # of OHIF that stopped
+
+    async def until(self, condition: str, what: str) -> None:
+        clock = SystemClock()
+        end_s = clock.monotonic() + WITHIN_S
+        while not await self.page.evaluate(condition):
+            if clock.monotonic() > end_s:
+                await self.page.screenshot(self.shots / "failed.png")
+                raise SystemExit(f"not within {WITHIN_S:g} s: {what} (see {self.shots / 'failed.png'})")
+            await clock.sleep(0.2)
+
+    async def show(self, path: str) -> None:
+        """Open a page of OHIF. Its start sometimes stops before it asks for anything: then again."""
+        clock = SystemClock()
+        for _ in range(_STARTS):
+            await self.page.call("Page.navigate", url=self.viewer.origin + path)
+            end_s = clock.monotonic() + _START_S
+            while clock.monotonic() < end_s:
+                if await self.page.evaluate("(document.querySelector('#root')?.innerHTML.length ?? 0) > 0"):
+                    return
+                await clock.sleep(0.1)
+            self.starts += 1
+        raise SystemExit(f"OHIF did not start {_STARTS} times")
+
+    async def held(self, name: str, sentence: str) -> None:
+        await self.page.screenshot(self.shots / f"{name.replace(' ', '-').replace('/', '-').lower()}.png")
+        if self.viewer.refused:
+            raise SystemExit(f"{name}: refused: {self.viewer.refused}")
+        say(f"  {name}: {sentence}")
+
+    async def search(self, question: str) -> list[dict[str, Any]]:
+        url = f"{self.viewer.target}{DICOMWEB}/studies?{question}"
+        async with aiohttp.ClientSession() as session, session.get(url) as answer:
+            return [] if answer.status == 204 else await answer.json(content_type=None)
+
+
+def say(sentence: str) -> None:
+    sys.stdout.write(sentence + "\n")
+    sys.stdout.flush()
+
+
+async def read(stage: Stage, when: str) -> None:
+    """List, filter, open one study of each kind."""
+    studies = await stage.search("limit=101")
+    stage.viewer.upstreams.clear()
+    await stage.show("/")
+    await stage.until(f"/{len(studies)}\\s+Studies/.test({TEXT})", f"a list of {len(studies)} studies")
+    await stage.held(f"list {when}", f"{len(studies)} studies")
+    await stage.show(f"/?patientName={quote('müller')}")
+    of_name = len(await stage.search(f"PatientName={quote('*müller*')}"))
+    assert 0 < of_name < len(studies)
+    told = f"/(^|\\D){of_name}\\s+Studies/.test({TEXT}) && {TEXT}.includes('Müller, Jürgen')"
+    await stage.until(told, "a filtered list")
+    await stage.held(f"filter {when}", f"{of_name} of one name")
+    for description in OPENED:
+        found = [one for one in studies if one["00081030"]["Value"][0] == description]
+        if not found:  # the demo's replicator looked through older days before its stand-in was filled
+            assert description not in RECENT
+            say(f"  {description} {when}: not replicated yet")
+            continue
+        (study,) = found
+        await stage.show(f"/viewer?StudyInstanceUIDs={study['0020000D']['Value'][0]}")
+        await stage.until(f"({SKIP}, {DRAWN})", f"a picture of {description}")
+        await stage.until(f"({SKIP}, !{TEXT}.includes('Skip all'))", "no tour")
+        await stage.held(f"{description} {when}", "a picture")
+    say(f"  answered by {dict(stage.viewer.upstreams)}")
+
+
+async def upload(stage: Stage, folder: Path) -> None:
+    files = write_uploads(folder)
+    await stage.show("/")
+    button = "[...document.querySelectorAll('*')].filter(e => e.textContent.trim() === 'Upload').pop()"
+    await stage.until(f"!!{button}", "an upload button")
+    await stage.page.evaluate(f"{button}.click()")
+    await stage.until("!!document.querySelector('input[type=file]')", "a place for files")
+    root = await stage.page.call("DOM.getDocument")
+    field = await stage.page.call(
+        "DOM.querySelector", nodeId=root["root"]["nodeId"], selector="input[type=file]"
+    )
+    await stage.page.call(
+        "DOM.setFileInputFiles", nodeId=field["nodeId"], files=[str(file) for file in files]
+    )
+    clock = SystemClock()
+    end_s = clock.monotonic() + WITHIN_S
+    while not (found := await stage.search(f"PatientID={UPLOADED_PATIENT}&includefield=00201208")):
+        assert clock.monotonic() < end_s, "the uploaded study is not there"
+        await clock.sleep(0.5)
+    await stage.until(f"/(2 of 2|100)/.test({TEXT})", "that both objects were taken")
+    await stage.held("upload", f"{found[0]['00201208']['Value'][0]} objects of a new study")
+
+
+async def see_uploaded(stage: Stage, when: str) -> None:
+    (study,) = await stage.search(f"PatientID={UPLOADED_PATIENT}")
+    await stage.show(f"/viewer?StudyInstanceUIDs={study['0020000D']['Value'][0]}")
+    await stage.until(f"({SKIP}, {DRAWN})", "the uploaded picture")
+    entry = "[...document.querySelectorAll('[data-cy=\"study-browser-thumbnail-no-image\"]')].pop()"
+    await stage.until(f"!!{entry}", "the PDF's entry")
+    twice = f"(e => e.dispatchEvent(new MouseEvent('dblclick', {{bubbles: true}})))({entry})"
+    await stage.page.evaluate(twice)
+    await stage.until(PDF, "the PDF")
+    await stage.held(f"uploaded {when}", "a picture and a PDF")
+
+
+@asynccontextmanager
+async def a_demo(folder: Path, offset: int) -> AsyncIterator[list[str]]:
+    """Run `failover demo` with its ports moved by `offset`; give the command to tell it more."""
+    command = [sys.executable, "-m", "failover", "demo"]
+    more = ["--dir", str(folder / "demo")]
+    with (folder / "demo.log").open("wb") as log:
+        demo = await asyncio.create_subprocess_exec(
+            *command, *more, "--port-offset", str(offset), stdout=log, stderr=log
+        )
+        try:
+            clock = SystemClock()
+            end_s = clock.monotonic() + WITHIN_S
+            while "It runs." not in await asyncio.to_thread(
+                (folder / "demo.log").read_text, errors="replace"
+            ):
+                assert clock.monotonic() < end_s, "the demo does not run"
+                await clock.sleep(0.5)
+            yield [*command, *more]
+        finally:
+            demo.terminate()
+            await demo.wait()
+
+
+async def status(offset: int) -> dict[str, Any] | None:
+    try:
+        async with (
+            aiohttp.ClientSession() as session,
+            session.get(f"http://127.0.0.1:{9470 + offset}/api/status") as answer,
+        ):
+            return await answer.json()
+    except aiohttp.ClientError:
+        return None
+
+
+async def until_status(offset: int, what: str, **wanted: Any) -> None:
+    clock = SystemClock()
+    end_s = clock.monotonic() + WITHIN_S
+    while True:
+        now = await status(offset)
+        facts = {} if now is None else {"phase": now["phase"], **now["replication"]}
+        if all(facts.get(name) == value for name, value in wanted.items()):
+            return
+        assert clock.monotonic() < end_s, f"{what}: {json.dumps(facts)}"
+        await clock.sleep(0.5)
+
+
+async def main(pages: Path, shots: Path, offset: int) -> None:
+    with tempfile.TemporaryDirectory() as made:
+        folder = Path(made)
+        async with a_demo(folder, offset) as demo:
+            await until_status(offset, "the archive is filled", phase="on_primary", coverage_ratio=1.0)
+            async with (
+                a_viewer(pages, f"http://127.0.0.1:{8080 + offset}") as viewer,
+                a_page(folder, "about:blank", FLAGS) as page,
+            ):
+                stage = Stage(page, viewer, shots)
+                say("the primary answers, through the router")
+                await read(stage, "primary")
+                await upload(stage, folder)
+                await see_uploaded(stage, "primary")
+                await until_status(offset, "the upload is replicated", lag_objects=0, coverage_ratio=1.0)
+                stop = await asyncio.create_subprocess_exec(*demo[:4], "stop-primary", *demo[4:])
+                assert await stop.wait() == 0
+                await until_status(offset, "a failover", phase="on_backup")
+                say("the primary is dead: the archive answers, through the router")
+                await read(stage, "backup")
+                await see_uploaded(stage, "backup")
+                assert set(viewer.upstreams) == {"backup"}, viewer.upstreams
+                viewer.target = f"http://127.0.0.1:{8043 + offset}"
+                say("the archive itself")
+                await read(stage, "archive")
+                say(f"  OHIF's start stopped {stage.starts} times")
+                if page.problems:
+                    say(f"  the console says: {page.problems[:5]}")
+    say(f"screenshots: {shots}")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("pages", type=Path, help="OHIF's dist folder")
+    parser.add_argument("--shots", type=Path, default=Path(tempfile.gettempdir()) / "failover-ohif")
+    parser.add_argument("--port-offset", type=int, default=700)
+    given = parser.parse_args()
+    given.shots.mkdir(parents=True, exist_ok=True)
+    asyncio.run(main(given.pages, given.shots, given.port_offset))
