@@ -103,10 +103,17 @@ def run(folder: Path, port_offset: int = 0) -> int:
 
     async def after_start() -> None:
         await _fill(configuration)
+        # Older days are compared once an hour: the first time, all samples are to be there.
+        await ask(_supervisor_of(folder), "start", {"name": "replicator"})
         _say(_what_to_try(configuration, folder))
 
     return supervise(
-        configuration, folder / "failover.yaml", extra=[stand_in], after_start=after_start, hangup_ends=True
+        configuration,
+        folder / "failover.yaml",
+        extra=[stand_in],
+        later=["replicator"],
+        after_start=after_start,
+        hangup_ends=True,
     )
 
 
@@ -209,5 +216,8 @@ def start_primary(folder: Path) -> None:
 
 
 def _ask_supervisor(folder: Path, method: str, question: dict[str, str]) -> None:
-    path = socket_path(folder.absolute() / "state", "supervisor")
-    asyncio.run(ask(path, method, question))
+    asyncio.run(ask(_supervisor_of(folder), method, question))
+
+
+def _supervisor_of(folder: Path) -> Path:
+    return socket_path(folder.absolute() / "state", "supervisor")

@@ -236,13 +236,14 @@ def supervise(
     config_path: Path,
     *,
     extra: Sequence[Child],
+    later: Sequence[str] = (),
     after_start: Callable[[], Awaitable[None]] = _nothing,
     hangup_ends: bool = False,
 ) -> int:
     """Run the three processes and `extra` ones (the demo's stand-in primary) until SIGTERM.
 
-    `after_start` runs once beside them. `hangup_ends`: SIGHUP ends all, as of a terminal that was closed;
-    else it is passed on, and the configuration is read again.
+    Those named by `later` begin when they are told to. `after_start` runs once beside them. `hangup_ends`:
+    SIGHUP ends all, as of a terminal that was closed; else it is passed on: the configuration is read again.
     """
     opened = listeners.open_all(configuration)
     logs.set_up("supervisor")
@@ -252,6 +253,8 @@ def supervise(
         children.append(Child("archive", command("archive", path)))
         children.append(Child("replicator", command("replicator", path)))
     children += router_children(configuration, path, opened)
+    for child in children:
+        child.wanted = child.name not in later
     return asyncio.run(_main(configuration, children, after_start, hangup_ends=hangup_ends))
 
 

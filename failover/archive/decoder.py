@@ -20,7 +20,7 @@ from typing import Any, BinaryIO, Final
 from failover.archive import compressing, metadata, rendering, transcode
 from failover.archive.codecs import Undecodable
 from failover.archive.pixels import Images, NoPixels, NoSuchFrame
-from failover.archive.rendering import View, Window
+from failover.archive.rendering import NoSuchRegion, Region, View, Window
 from failover.durable import NO_ROOM
 from failover.errors import UnreadableDataSet
 
@@ -35,7 +35,7 @@ REFUSED: Final = b"X"
 PIECE_BYTES: Final = 256 * 1024
 HEAD: Final = struct.Struct("<cI")
 LENGTH: Final = struct.Struct("<I")
-_TOLD: Final = (NoPixels, NoSuchFrame, Undecodable, UnreadableDataSet)
+_TOLD: Final = (NoPixels, NoSuchFrame, NoSuchRegion, Undecodable, UnreadableDataSet)
 
 
 def main() -> None:
@@ -110,7 +110,7 @@ def answer(question: dict[str, Any], images: Images) -> Iterator[bytes]:
 def view_of(said: dict[str, Any]) -> View:
     window = Window(*said["window"]) if said["window"] is not None else None
     viewport = (said["viewport"][0], said["viewport"][1]) if said["viewport"] is not None else None
-    region = tuple(said["region"]) if said["region"] is not None else None
+    region = Region(**said["region"]) if said["region"] is not None else None
     return View(window, viewport, said["quality"], said["media_type"], region)
 
 

@@ -23,7 +23,7 @@ from failover.archive.codecs import Undecodable
 from failover.archive.compressing import ALIVE, Original
 from failover.archive.decoder import BACKGROUND, END, HEAD, LENGTH, PIECE, REFUSED
 from failover.archive.pixels import NoPixels, NoSuchFrame
-from failover.archive.rendering import View
+from failover.archive.rendering import NoSuchRegion, View
 from failover.errors import DiskFull, UnreadableDataSet
 
 _log = structlog.get_logger(__name__)
@@ -36,6 +36,7 @@ _ERRORS: Final[dict[str, type[Exception]]] = {
     "FileNotFoundError": FileNotFoundError,
     "NoPixels": NoPixels,
     "NoSuchFrame": NoSuchFrame,
+    "NoSuchRegion": NoSuchRegion,
     "UnreadableDataSet": UnreadableDataSet,
 }
 

@@ -6,6 +6,7 @@ in the processes of `decoders`, which bounds how many frames are in work at once
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from io import BytesIO
 from typing import Any, Final
@@ -20,12 +21,20 @@ from failover.archive import codecs
 from failover.archive.codecs import Array, Layout, Undecodable
 from failover.archive.pixels import Image, whole
 from failover.dicom.syntaxes import EXPLICIT_BIG
+from failover.errors import FailoverError
 
 # A picture for people needs no more pixels than this on its longer side.
 MAX_VIEWPORT: Final = 8192
+# A viewport beyond it is not filled: a few bytes of a query must not cost a decoder its memory.
+_MOST_ENLARGED: Final = 32 * 2**20
+_NEARLY: Final = 1e-6  # what shares of a side lose when they are multiplied
 _JPEG_QUALITY: Final = 90
 _ALL_VALUES: Final = 65536  # of samples of 16 bits
 _TOLD_AS: Final = "failover-window"  # text chunk of a PNG: kind, centre, width
+
+
+class NoSuchRegion(FailoverError):
+    """Nothing of the frame lies in the region that is asked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,17 +47,30 @@ class Window:
 
 
 @dataclass(frozen=True, slots=True)
-class View:
-    """How one frame is asked for (PS3.18 8.3.5): `viewport` is (width, height) in which it must fit.
+class Region:
+    """What of a frame is shown: in its pixels or, with `shares`, in shares of its columns and rows.
 
-    `region`, where given, is what of the frame is shown: left, top, width, height, in its pixels.
+    It may reach beyond the frame; what is there of it counts.
     """
+
+    left: float
+    top: float
+    width: float
+    height: float
+    mirrored: bool = False  # left and right
+    upended: bool = False  # top and bottom
+    shares: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """How one frame is asked for (PS3.18 8.3.5): `viewport` is (width, height), which it fills or fits."""
 
     window: Window | None = None
     viewport: tuple[int, int] | None = None
     quality: int = _JPEG_QUALITY
     media_type: str = "image/jpeg"
-    region: tuple[int, int, int, int] | None = None
+    region: Region | None = None
 
 
 def decoded_frame(image: Image, number: int) -> bytes:
@@ -67,7 +89,7 @@ def decoded_frame(image: Image, number: int) -> bytes:
 
 
 def render(image: Image, number: int, view: View) -> bytes:
-    """Return one frame as PNG or JPEG. Raises NoSuchFrame, Undecodable."""
+    """Return one frame as PNG or JPEG. Raises NoSuchFrame, NoSuchRegion, Undecodable."""
     if image.is_float:
         pixels, layout = _float_frame(image, number)
     else:
@@ -82,14 +104,7 @@ def render(image: Image, number: int, view: View) -> bytes:
         picture = Picture.fromarray(grey)
         if used is not None:  # the viewer's drag goes on from it, and its label names it
             told.add_text(_TOLD_AS, f"{used.kind},{used.window.centre:.6g},{used.window.width:.6g}")
-    if view.region is not None:
-        left, top, width, height = view.region
-        box = (left, top, min(left + width, picture.width), min(top + height, picture.height))
-        if box[0] >= box[2] or box[1] >= box[3]:
-            raise Undecodable("the region lies outside the picture")
-        picture = picture.crop(box)
-    if view.viewport is not None:
-        picture.thumbnail(view.viewport, Picture.Resampling.BILINEAR)
+    picture = _fitted(_cut(picture, view.region), view.viewport)
     out = BytesIO()
     if view.media_type == "image/png":
         picture.save(
@@ -98,6 +113,37 @@ def render(image: Image, number: int, view: View) -> bytes:
     else:
         picture.save(out, "JPEG", quality=view.quality)
     return out.getvalue()
+
+
+def _cut(picture: Picture.Image, region: Region | None) -> Picture.Image:
+    """PS3.18 8.3.5.1.3: each pixel that the region touches. Raises NoSuchRegion."""
+    if region is None:
+        return picture
+    across, down = (picture.width, picture.height) if region.shares else (1, 1)
+    left, top = region.left * across, region.top * down
+    right, bottom = left + region.width * across, top + region.height * down
+    box = (
+        math.floor(left + _NEARLY), math.floor(top + _NEARLY),
+        math.ceil(min(right, picture.width) - _NEARLY), math.ceil(min(bottom, picture.height) - _NEARLY),
+    )  # fmt: skip
+    if box[0] >= box[2] or box[1] >= box[3]:
+        raise NoSuchRegion("the region lies outside the picture")
+    picture = picture.crop(box)
+    if region.mirrored:
+        picture = picture.transpose(Picture.Transpose.FLIP_LEFT_RIGHT)
+    return picture.transpose(Picture.Transpose.FLIP_TOP_BOTTOM) if region.upended else picture
+
+
+def _fitted(picture: Picture.Image, viewport: tuple[int, int] | None) -> Picture.Image:
+    """As large as it can be within the viewport, undistorted (PS3.18 8.3.5.1.3)."""
+    if viewport is None:
+        return picture
+    by = min(viewport[0] / picture.width, viewport[1] / picture.height)
+    by = min(by, max(1.0, math.sqrt(_MOST_ENLARGED / (picture.width * picture.height))))
+    size = max(1, round(picture.width * by)), max(1, round(picture.height * by))
+    if size == picture.size:
+        return picture
+    return picture.resize(size, Picture.Resampling.BILINEAR, reducing_gap=2.0)
 
 
 @dataclass(frozen=True, slots=True)

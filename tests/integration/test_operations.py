@@ -174,6 +174,14 @@ def test_failover_runs_below_the_limits_of_its_unit(demo: Demo) -> None:
         assert f'failover_component_up{{component="{component}"}} 1.0' in components
 
 
+def test_the_archive_of_a_demo_holds_each_of_its_samples(demo: Demo) -> None:
+    def studies(side: str) -> set[str]:
+        found = request(_PORTS[side] + demo.offset, "GET", "/dicom-web/studies").json()
+        return {one["0020000D"]["Value"][0] for one in found}
+
+    wait_for(lambda: studies("archive_web") == studies("primary_web"), "all samples are in the archive")
+
+
 @pytest.mark.parametrize("name", [path.name for path in DASHBOARDS])
 def test_every_query_of_a_dashboard_gives_data(prometheus: Prometheus, name: str) -> None:
     empty = []

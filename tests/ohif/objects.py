@@ -1,4 +1,4 @@
-"""What is uploaded through OHIF: a small CT image and a PDF of one page, as one study of a new patient."""
+"""What is uploaded through OHIF: a small CT image and a PDF of one page, as a study of its own patient."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from typing import Final
 import numpy as np
 from pydicom.dataset import Dataset
 
+from failover.clock import SystemClock
 from tests.unit.archive.objects import data_set, part10
 
-UPLOADED_PATIENT: Final = "OHIF-UPLOAD"
 _SIDE: Final = 128
+_TODAY: Final = SystemClock().wall().astimezone().strftime("%Y%m%d")  # older days are compared once an hour
 _PAGE: Final = b"""%PDF-1.4
 1 0 obj<</Type/Catalog/Pages 2 0 R>>endobj
 2 0 obj<</Type/Pages/Kids[3 0 R]/Count 1>>endobj
@@ -25,9 +26,21 @@ trailer<</Root 1 0 R>>
 """
 
 
-def write_uploads(folder: Path) -> list[Path]:
-    """Write both files; return their paths."""
-    return [_written(folder / "image.dcm", _image()), _written(folder / "report.dcm", _report())]
+_STUDIES: Final = {"BEFORE": 700, "AFTER": 701}
+
+
+def write_uploads(folder: Path, patient: str) -> list[Path]:
+    """Write both files, of the patient BEFORE or AFTER; return their paths."""
+    of_patient = {
+        "PatientID": patient,
+        "PatientName": f"Upload^{patient.title()}",
+        "StudyDescription": "Uploaded",
+    }
+    study = _STUDIES[patient]
+    return [
+        _written(folder / f"{patient}-image.dcm", _image(study, of_patient)),
+        _written(folder / f"{patient}-report.dcm", _report(study, of_patient)),
+    ]
 
 
 def _written(path: Path, content: Dataset) -> Path:
@@ -35,21 +48,20 @@ def _written(path: Path, content: Dataset) -> Path:
     return path
 
 
-def _image() -> Dataset:
+def _image(study: int, of_patient: dict[str, str]) -> Dataset:
     ramp = np.add.outer(np.arange(_SIDE), np.arange(_SIDE)).astype("<u2") * 16
     return data_set(
-        700, 1, 1, PatientID=UPLOADED_PATIENT, PatientName="Upload^Test", Rows=_SIDE, Columns=_SIDE,
+        study, 1, 1, Rows=_SIDE, Columns=_SIDE, **of_patient,
         PixelData=ramp.tobytes(), WindowCenter=2000, WindowWidth=4000, PixelSpacing=[1, 1],
         ImagePositionPatient=[0, 0, 0], ImageOrientationPatient=[1, 0, 0, 0, 1, 0], BitsStored=12, HighBit=11,
-        StudyDate="20261120", StudyDescription="Uploaded",
+        StudyDate=_TODAY,
     )  # fmt: skip
 
 
-def _report() -> Dataset:
+def _report(study: int, of_patient: dict[str, str]) -> Dataset:
     found = data_set(
-        700, 2, 1, PatientID=UPLOADED_PATIENT, PatientName="Upload^Test", Modality="DOC",
-        SOPClassUID="1.2.840.10008.5.1.4.1.1.104.1", StudyDescription="Uploaded", StudyDate="20261120",
-        SeriesDescription="Report",
+        study, 2, 1, Modality="DOC", SOPClassUID="1.2.840.10008.5.1.4.1.1.104.1", StudyDate=_TODAY,
+        SeriesDescription="Report", **of_patient,
     )  # fmt: skip
     for keyword in ("PixelData", "Rows", "Columns", "BitsAllocated", "BitsStored", "HighBit"):
         delattr(found, keyword)

@@ -25,6 +25,7 @@ from failover.archive.ledger import Ledger
 from failover.archive.paths import INDEX
 from failover.archive.pixels import NoPixels, NoSuchFrame
 from failover.archive.queries import Level
+from failover.archive.rendering import NoSuchRegion
 from failover.clock import Clock
 from failover.config.schema import LOOPBACK, Configuration
 from failover.errors import LimitExceeded, MalformedMultipart, UnreadableDataSet
@@ -217,7 +218,7 @@ def _refused(request: web.Request, problem: Exception) -> web.Response:
         raise problem
     except web.HTTPException as error:
         return web.Response(status=error.status, text=error.text, headers=_kept(error))
-    except (MalformedMultipart, LimitExceeded) as error:
+    except (MalformedMultipart, LimitExceeded, NoSuchRegion) as error:
         return web.Response(status=400, text=str(error))
     except NotAcceptable as error:
         return web.Response(status=406, text=str(error))

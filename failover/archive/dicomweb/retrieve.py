@@ -16,14 +16,14 @@ from typing import Final
 from aiohttp import web
 
 from failover.archive.codecs import Undecodable
-from failover.archive.dicomweb import accept, export, sending
+from failover.archive.dicomweb import accept, export, sending, views
 from failover.archive.dicomweb.asking import ROOM, Room, accepted, base_url, is_unchanged, uid, warning
 from failover.archive.extents import Extent, frame_count, native_frames
 from failover.archive.index import Held
 from failover.archive.metadata import URL_MARK
 from failover.archive.pixels import NoPixels, NoSuchFrame
 from failover.archive.queries import escape
-from failover.archive.rendering import MAX_VIEWPORT, View, Window
+from failover.archive.rendering import View
 from failover.dicom.syntaxes import DEFLATED, EXPLICIT_LITTLE
 from failover.http.media_types import best
 from failover.http.multipart import MultipartWriter
@@ -258,37 +258,11 @@ async def _picture(request: web.Request, held: Held, number: int, view: View) ->
 
 
 def _view(request: web.Request, *, default_viewport: tuple[int, int] | None) -> View:
-    query = request.query
+    media_type = accept.picture_type(accepted(request))
     try:
-        viewport, region = default_viewport, None
-        if "viewport" in query:
-            width, height, *rest = (int(part) for part in query["viewport"].split(","))
-            viewport = width, height
-            if (
-                rest
-            ):  # PS3.18 8.3.5.1.3: what of the picture is shown; negative sizes, which mirror, are not taken
-                left, top, across, down = rest
-                region = left, top, across, down
-                if min(left, top) < 0 or min(across, down) < 1:
-                    raise ValueError("viewport")
-            if not (1 <= width <= MAX_VIEWPORT and 1 <= height <= MAX_VIEWPORT):
-                raise ValueError("viewport")
-        window = None
-        if "window" in query:
-            centre, width_text, *function = query["window"].split(",")
-            names = {"linear": "LINEAR", "linear-exact": "LINEAR_EXACT", "sigmoid": "SIGMOID"}
-            window = Window(float(centre), float(width_text), names[(function or ["linear"])[0].lower()])
-            if not (0 < window.width < 1e9 and abs(window.centre) < 1e9):
-                raise ValueError("window")
-        quality = int(query.get("quality", "90"))
-        if not 1 <= quality <= 100:
-            raise ValueError("quality")
-    except (ValueError, KeyError):
-        raise web.HTTPBadRequest(
-            text="viewport=width,height[,left,top,width,height];"
-            " window=centre,width,linear|linear-exact|sigmoid; quality=1…100"
-        ) from None
-    return View(window, viewport, quality, accept.picture_type(accepted(request)), region)
+        return views.of_rendered(request.query, media_type, default_viewport)
+    except views.BadView as error:
+        raise web.HTTPBadRequest(text=str(error)) from None
 
 
 async def bulk_data(request: web.Request) -> web.Response:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from io import BytesIO
 from pathlib import Path
 
@@ -10,9 +11,8 @@ import pytest
 from PIL import Image as Picture
 from pydicom.dataset import Dataset
 
-from failover.archive.codecs import Undecodable
 from failover.archive.pixels import open_image
-from failover.archive.rendering import View, Window, decoded_frame, render
+from failover.archive.rendering import NoSuchRegion, Region, View, Window, decoded_frame, render
 from tests.unit.archive_web.samples import FILES, image
 
 PNG = View(media_type="image/png")
@@ -149,9 +149,33 @@ def test_a_picture_says_the_window_that_it_was_made_with(tmp_path: Path) -> None
 def test_a_region_is_cut_out_before_it_is_fitted(tmp_path: Path) -> None:
     path = image(tmp_path / "a.dcm", RAMP, WindowCenter=2048, WindowWidth=4096)
     whole = seen(path)
-    region = View(region=(4, 2, 8, 6), media_type="image/png")
-    assert np.array_equal(seen(path, region), whole[2:8, 4:12])
-    assert np.array_equal(seen(path, View(region=(12, 12, 99, 99), media_type="image/png")), whole[12:, 12:])
-    assert seen(path, View(viewport=(4, 4), region=(0, 0, 16, 8), media_type="image/png")).shape == (2, 4)
-    with pytest.raises(Undecodable):
-        seen(path, View(region=(16, 0, 1, 1), media_type="image/png"))
+
+    def cut(region: Region, viewport: tuple[int, int] | None = None) -> np.ndarray:
+        return seen(path, View(viewport=viewport, region=region, media_type="image/png"))
+
+    assert np.array_equal(cut(Region(4, 2, 8, 6)), whole[2:8, 4:12])
+    assert np.array_equal(cut(Region(4.5, 2.5, 1, 1)), whole[2:4, 4:6])
+    assert np.array_equal(cut(Region(12, 12, math.inf, 99)), whole[12:, 12:])
+    assert np.array_equal(cut(Region(0.1, 0.5, 0.9, 0.25, shares=True)), whole[8:12, 1:])
+    assert np.array_equal(cut(Region(0, 0, 4, 4, mirrored=True)), whole[:4, 3::-1])
+    assert np.array_equal(cut(Region(0, 0, 4, 4, upended=True)), whole[3::-1, :4])
+    assert cut(Region(0, 0, 16, 8), (4, 4)).shape == (2, 4)
+    for outside in (Region(16, 0, 1, 1), Region(0, 99, math.inf, math.inf)):
+        with pytest.raises(NoSuchRegion):
+            cut(outside)
+
+
+def test_a_picture_is_as_large_as_its_viewport_lets_it_be(tmp_path: Path) -> None:
+    path = image(tmp_path / "a.dcm", RAMP[:, :8])
+    sizes = {
+        viewport: seen(path, View(viewport=viewport, media_type="image/png")).shape
+        for viewport in ((4, 4), (8, 16), (100, 64), (16, 999), (1, 1))
+    }
+    assert sizes == {
+        (4, 4): (4, 2),
+        (8, 16): (16, 8),
+        (100, 64): (64, 32),
+        (16, 999): (32, 16),
+        (1, 1): (1, 1),
+    }
+    assert seen(path, View(viewport=(8192, 8192), media_type="image/png")).size <= 33 * 2**20
