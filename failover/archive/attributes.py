@@ -140,6 +140,8 @@ def key_text(vr: str, raw: bytes, character_set: bytes, little_endian: bool = Tr
     if vr == "US":
         numbers = json_values(vr, raw, [], [], little_endian)
         return "\\".join(str(number) for number in numbers)
+    if raw.isascii() and b"\x1b" not in raw:  # nearly all are: the short way
+        return (raw.rstrip(b"\0 ") if vr != "UI" else raw.strip(b"\0 ")).decode("ascii")
     charsets = _charsets(character_set)
     return _text(vr, raw, charsets, _encodings(charsets))
 

@@ -5,7 +5,8 @@ What a key means is decided in `dicom.query_keys`, how it is searched in `querie
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -38,6 +39,8 @@ _UNIQUE: Final = {
     Level.SERIES: (0x0020000D, 0x0020000E),
     Level.IMAGE: (0x0020000D, 0x0020000E, 0x00080018),
 }
+# Answers are kept for callers who ask for so many attributes at most: workstations ask for 10 to 40.
+_MOST_KEPT_KEYS: Final = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,35 +101,110 @@ def studies_of(query: Query) -> Query:
     return Query(Level.STUDY, query.keys, exact=query.exact)
 
 
+class Made:
+    """Answers that were made, by what was asked for and the match's own JSON: it depends on nothing else, so
+    none of them can grow stale. A workstation asks for the same day every half minute.
+
+    Bounded: beyond `most` of them all are forgotten.
+    """
+
+    def __init__(self, most: int = 4096) -> None:
+        self._most = most
+        self._known = 0
+        self._answers: dict[object, dict[str, bytes]] = {}
+
+    def of(self, shape: object) -> dict[str, bytes]:
+        """Return the answers to what has this shape, by the JSON of their matches; to be added to."""
+        return self._answers.setdefault(shape, {})
+
+    def added(self, count: int) -> None:
+        """Note that so many were added."""
+        self._known += count
+        if self._known > self._most:
+            self._known = 0
+            self._answers.clear()
+
+
 class Answers:
     """What a C-FIND answers, match by match: what was asked for, as far as it is held, and the unique keys.
 
     What is the same for all matches is worked out once.
     """
 
-    def __init__(self, identifier: Identifier, level: Level, ae_title: str, transfer_syntax_uid: str) -> None:
+    def __init__(
+        self,
+        identifier: Identifier,
+        level: Level,
+        ae_title: str,
+        transfer_syntax_uid: str,
+        made: Made | None = None,
+    ) -> None:
         self._implicit = transfer_syntax_uid == IMPLICIT_LITTLE
-        own: dict[int, Mapping[str, Any]] = {
-            SPECIFIC_CHARACTER_SET: {"vr": "CS", "Value": ["ISO_IR 192"]},
-            _QUERY_LEVEL: {"vr": "CS", "Value": [level.name]},
-            _RETRIEVE_AE: {"vr": "AE", "Value": [ae_title]},
-        }
-        # Of each tag its name in JSON, and the element where a match has none: ours, or an empty one.
-        self._elements: list[tuple[int, str, bytes]] = []
-        for tag in sorted({*identifier.keys, *_UNIQUE[level], *own}):
-            asked = tag in identifier.keys
-            absent = own.get(tag) or ({"vr": identifier.vrs.get(tag) or any_vr(tag)} if asked else None)
-            default = b"" if absent is None else element(tag, absent, implicit=self._implicit)
-            self._elements.append((tag, "" if tag in own else f"{tag:08X}", default))
+        # The answer to a study alone is kept: of those to lower levels there are too many, and each is asked
+        # for once, when a study is opened. Nor one to a caller who asks for hundreds of attributes.
+        self._made = made if level is Level.STUDY and len(identifier.vrs) <= _MOST_KEPT_KEYS else None
+        self._known: dict[str, bytes] = {}
+        if self._made is not None:
+            self._known = self._made.of((ae_title, self._implicit, *identifier.vrs.items()))
+        self._above: tuple[tuple[str, ...], dict[str, Any]] = ((), {})
+        self._asked = identifier.vrs
+        self._level = level
+        self._ae_title = ae_title
+        self._elements: list[tuple[int, str, bytes]] | None = None
+
+    def of_all(self, matches: Sequence[Match]) -> list[bytes]:
+        """Return the identifiers of `matches`, in their order."""
+        if self._made is None:
+            return [self.of(match) for match in matches]
+        known, answers, added = self._known, [], 0
+        for match in matches:
+            answer = known.get(match.template)
+            if answer is None:
+                answer = known[match.template] = self.of(match)
+                added += 1
+            answers.append(answer)
+        self._made.added(added)
+        return answers
 
     def of(self, match: Match) -> bytes:
         """Return the identifier of one match."""
-        held = match.attributes()
+        if self._elements is None:
+            self._elements = self._plan()
+        held = self._held(match)
         implicit = self._implicit
         return b"".join(
-            absent if (found := held.get(name)) is None else element(tag, found, implicit=implicit)
-            for tag, name, absent in self._elements
+            [
+                absent if (found := held.get(name)) is None else element(tag, found, implicit=implicit)
+                for tag, name, absent in self._elements
+            ]
         )
+
+    def _plan(self) -> list[tuple[int, str, bytes]]:
+        """Return of each tag its name in JSON, and the element where a match has none: ours, or empty."""
+        own: dict[int, Mapping[str, Any]] = {
+            SPECIFIC_CHARACTER_SET: {"vr": "CS", "Value": ["ISO_IR 192"]},
+            _QUERY_LEVEL: {"vr": "CS", "Value": [self._level.name]},
+            _RETRIEVE_AE: {"vr": "AE", "Value": [self._ae_title]},
+        }
+        elements: list[tuple[int, str, bytes]] = []
+        for tag in sorted({*self._asked, *_UNIQUE[self._level], *own}):
+            asked = tag in self._asked
+            absent = own.get(tag) or ({"vr": self._asked.get(tag) or any_vr(tag)} if asked else None)
+            default = b"" if absent is None else element(tag, absent, implicit=self._implicit)
+            elements.append((tag, "" if tag in own else f"{tag:08X}", default))
+        return elements
+
+    def _held(self, match: Match) -> dict[str, Any]:
+        """Return the attributes of all levels of `match`. Neighbours mostly share the levels above."""
+        own: dict[str, Any] = json.loads(match.template)
+        if not match.above:
+            return own
+        if match.above != self._above[0]:
+            merged: dict[str, Any] = {}
+            for text in reversed(match.above):
+                merged.update(json.loads(text))
+            self._above = (match.above, merged)
+        return self._above[1] | own
 
 
 def _level(identifier: Identifier, model_uid: str) -> Level:

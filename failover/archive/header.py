@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import struct
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from failover.dicom.syntaxes import DEFLATED, EXPLICIT_BIG, IMPLICIT_LITTLE
 from failover.errors import UnreadableDataSet
@@ -84,6 +84,14 @@ def inflate(deflated: Buffer) -> bytes:
     return inflated
 
 
+def _unpackers(order: str) -> tuple[Callable[..., tuple[Any, ...]], ...]:
+    """Return how a tag, a short element's header and a 32-bit length are read."""
+    return tuple(struct.Struct(order + form).unpack_from for form in ("HH", "HH2sH", "I"))
+
+
+_UNPACK_LITTLE, _UNPACK_BIG = _unpackers("<"), _unpackers(">")
+
+
 class _Walk:
     def __init__(
         self, data_set: Buffer, *, explicit: bool, little: bool, wanted: frozenset[int] | None
@@ -93,10 +101,7 @@ class _Walk:
         self._explicit = explicit
         self._little = little
         self._wanted = wanted
-        order = "<" if little else ">"
-        self._tag = struct.Struct(order + "HH").unpack_from
-        self._short = struct.Struct(order + "HH2sH").unpack_from
-        self._u32 = struct.Struct(order + "I").unpack_from
+        self._tag, self._short, self._u32 = _UNPACK_LITTLE if little else _UNPACK_BIG
         self._steps = 0
 
     def top_level(self) -> Scanned:

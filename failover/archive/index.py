@@ -147,7 +147,10 @@ class Index:
         return self._run(query, to_sql(query))
 
     def _run(self, query: Query, sql: Sql) -> Iterator[Match]:
-        found = (_match(query.level, row) for row in self._reader().execute(sql.text, sql.parameters))
+        cursor = self._reader().cursor()
+        cursor.row_factory = None  # plain tuples: a search may have thousands
+        make = _MATCHES[query.level]
+        found = map(make, cursor.execute(sql.text, sql.parameters))
         if not sql.residual:
             yield from found
             return
@@ -353,16 +356,34 @@ class Index:
         return Window(first_day, dict(kept["short"]))
 
 
-def _match(level: Level, row: sqlite3.Row) -> Match:
-    if level is Level.PATIENT:
-        patient = {tag: value for tag, value in json.loads(row[3]).items() if tag.startswith("0010")} | {
-            "00080005": {"vr": "CS", "Value": ["ISO_IR 192"]},
-            "00201200": {"vr": "IS", "Value": [row[6]]},
-            "00201202": {"vr": "IS", "Value": [row[7]]},
-            "00201204": {"vr": "IS", "Value": [row[8]]},
-        }
-        return Match(level, None, None, None, dump(patient))
-    return Match(level, row[0], row[1], row[2], row[3], tuple(text for text in tuple(row)[4:] if text))
+def _patient(row: tuple[Any, ...]) -> Match:
+    patient = {tag: value for tag, value in json.loads(row[3]).items() if tag.startswith("0010")} | {
+        "00080005": {"vr": "CS", "Value": ["ISO_IR 192"]},
+        "00201200": {"vr": "IS", "Value": [row[6]]},
+        "00201202": {"vr": "IS", "Value": [row[7]]},
+        "00201204": {"vr": "IS", "Value": [row[8]]},
+    }
+    return Match(Level.PATIENT, None, None, None, dump(patient))
+
+
+def _study(row: tuple[Any, ...]) -> Match:
+    return Match(Level.STUDY, row[0], None, None, row[3])
+
+
+def _series(row: tuple[Any, ...]) -> Match:
+    return Match(Level.SERIES, row[0], row[1], None, row[3], row[4:])
+
+
+def _image(row: tuple[Any, ...]) -> Match:
+    return Match(Level.IMAGE, row[0], row[1], row[2], row[3], row[4:])
+
+
+_MATCHES: Final[Mapping[Level, Callable[[tuple[Any, ...]], Match]]] = {
+    Level.PATIENT: _patient,
+    Level.STUDY: _study,
+    Level.SERIES: _series,
+    Level.IMAGE: _image,
+}
 
 
 def _open(path: Path) -> sqlite3.Connection:

@@ -11,7 +11,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from pydicom.datadict import dictionary_VR
 
@@ -59,6 +59,7 @@ _COLUMNS: Final[Mapping[int, str]] = {
     0x00080018: "i.uid", 0x00080016: "i.sop_class",
 }  # fmt: skip
 _PATIENT_NAME: Final = 0x00100010
+_STUDY_DATE: Final = 0x00080020
 # What we compute: asked for with a value, it is no key (PS3.4 C.3.4 lists them as return keys).
 RETURN_ONLY: Final = frozenset({
     0x00201200, 0x00201202, 0x00201204, 0x00201206, 0x00201208, 0x00201209, RETRIEVE_URL,
@@ -78,8 +79,7 @@ class Query:
     exact: Mapping[int, str] = field(default_factory=dict)  # by text as written, e.g. the patient of a C-MOVE
 
 
-@dataclass(frozen=True, slots=True)
-class Match:
+class Match(NamedTuple):
     """One answer. UIDs below the level asked for are None.
 
     `template` is the finished DICOM JSON of its level with BASE_URL_MARK where the base URL goes; `above` are
@@ -237,7 +237,7 @@ def to_sql(query: Query) -> Sql:
             residual[tag] = wanted
             continue
         conditions.append(condition)
-        pinned = pinned or _pins(tag, wanted)
+        pinned = pinned or _pins(tag, wanted) or (query.level is Level.STUDY and _is_one_day(tag, wanted))
     for tag, text in query.exact.items():
         column = {0x00100020: "t.patient_id"}[tag]
         conditions.append(f"{column} = ? AND json_extract(t.attributes, '$.00100020.Value[0]') = ?")
@@ -302,6 +302,11 @@ def _pins(tag: int, wanted: Wanted) -> bool:
     if isinstance(wanted, Wild):
         return len(_prefix(wanted.pattern)) >= 3
     return isinstance(wanted, AnyOf) and len(wanted.values) <= 1000
+
+
+def _is_one_day(tag: int, wanted: Wanted) -> bool:
+    """Whether the studies of one day are asked for: as many as a department makes, found by their index."""
+    return tag == _STUDY_DATE and isinstance(wanted, Range) and wanted.low == wanted.high
 
 
 def _condition(tag: int, wanted: Wanted, parameters: list[str | int]) -> str | None:

@@ -67,7 +67,7 @@ _LITTLE: Final[tuple[str, ...]] = (EXPLICIT_LITTLE, IMPLICIT_LITTLE)
 _MAX_IDENTIFIER_BYTES: Final = 1 << 20
 _OPEN_DESTINATION_S: Final = 10.0
 # Matches of a C-FIND that go out in one write; a C-CANCEL is looked for between.
-_ANSWERS_AT_ONCE: Final = 32
+_ANSWERS_AT_ONCE: Final = 100
 _DUPLICATE_SOP_INSTANCE: Final = 0x0111  # PS3.7 annex C
 _PENDING_WITH_KEYS_UNSUPPORTED: Final = 0xFF01
 # PS3.6 annex A: services that are not storage; an abstract syntax of none of these is kept, private ones too.
@@ -123,6 +123,7 @@ class Scp:
         self._clock = clock
         self._calls_out_as = calls_out_as
         self._fails_outside_window = fails_outside_window
+        self._answers_made = find.Made()
         # Its own: peers that take slowly what is transcoded for them must not hold up the pictures.
         self._decoders = Decoders(workers=2)
         self._acceptor = Acceptor(limits, self._admit, self._accept, self._serve, clock, name="archive")
@@ -269,11 +270,13 @@ class Scp:
                 return await self._say(association, message, Status.UNABLE_TO_PROCESS, window.sentence())
             return await self._say(association, message, Status.SUCCESS)
         command, success = response(request, pending, has_data_set=True), response(request, Status.SUCCESS)
-        answers = find.Answers(identifier, query.level, self._ae_title, context.transfer_syntax)
+        answers = find.Answers(
+            identifier, query.level, self._ae_title, context.transfer_syntax, self._answers_made
+        )
         for at in range(0, len(matches), _ANSWERS_AT_ONCE):
             if association.cancelled(request.message_id):
                 return await self._say(association, message, Status.CANCEL)
-            some = [answers.of(match) for match in matches[at : at + _ANSWERS_AT_ONCE]]
+            some = answers.of_all(matches[at : at + _ANSWERS_AT_ONCE])
             is_last = at + _ANSWERS_AT_ONCE >= len(matches)
             await association.send_alike(message.context_id, command, some, last=success if is_last else None)
         return Status.SUCCESS

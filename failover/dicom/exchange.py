@@ -106,13 +106,13 @@ class Association:
 
     async def whole_data_set(self, most_bytes: int) -> bytes:
         """Return the data set whole, for identifiers. Raises LimitExceeded beyond `most_bytes`."""
-        parts: list[bytes] = []
+        parts: list[p.Buffer] = []
         size = 0
-        async for part in self.data_set():
-            size += len(part)
+        while fragments := await self.next_fragments():
+            parts += [fragment.data for fragment in fragments]
+            size += sum(len(fragment.data) for fragment in fragments)
             if size > most_bytes:
                 raise LimitExceeded(f"a data set of more than {most_bytes} bytes where a short one belongs")
-            parts.append(bytes(part))
         return b"".join(parts)
 
     def take(self) -> Message | Fragment | None:
@@ -160,14 +160,22 @@ class Association:
         `last` follows them, without a data set.
         """
         async with self._sending:
-            head = [*self._cut(context_id, command.encode(), is_command=True, ends=True)]
+            head = b"".join(self._cut(context_id, command.encode(), is_command=True, ends=True))
             chunks: list[p.Buffer] = []
             for data_set in data_sets:
-                chunks += head
-                chunks += self._cut(context_id, data_set, is_command=False, ends=True)
+                size = len(data_set)
+                if size <= self._fragment_bytes:
+                    chunks += (
+                        head,
+                        p.p_data_header(context_id, size, is_command=False, is_last=True),
+                        data_set,
+                    )
+                else:
+                    chunks += (head, *self._cut(context_id, data_set, is_command=False, ends=True))
             if last is not None:
                 chunks += self._cut(context_id, last.encode(), is_command=True, ends=True)
-            await self._connection.write_p_data(*chunks)
+            # In one piece: they are many and small, and each would be a write of its own to the system.
+            await self._connection.write_p_data(b"".join(chunks))
 
     async def send_parts(self, context_id: int, command: Command, parts: AsyncIterator[p.Buffer]) -> None:
         """Send one message whose data set comes in parts; each is sent when the next one is known."""

@@ -27,18 +27,17 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import UID
 
 from failover.clock import SystemClock
-from failover.dicom.dimse import find_rq, store_rq
-from failover.dicom.identifier import encode
+from failover.dicom.dimse import store_rq
 from failover.dicom.negotiation import propose
 from failover.dicom.part10 import read_head
 from failover.dicom.requestor import open_association
 from failover.dicom.syntaxes import EXPLICIT_LITTLE
 from failover.http.multipart import MultipartWriter
 from failover.model import Address, AeTitle, DicomPeer
+from tests.bench import find_load
 
 CT = "1.2.840.10008.5.1.4.1.1.2"
 STUDY_ROOT = "1.2.826.0.1.3680043.9.7307"
-_FIND = "1.2.840.10008.5.1.4.1.2.2.1"
 # Digits that stand nowhere else in an object, and are written over.
 _STUDY_MARK, _OBJECT_MARK, _PATIENT_MARK, _DAY_MARK = "7711223344", "7755667788", "77990011", "19770801"
 FIRST_DAY = 20260101
@@ -151,16 +150,11 @@ async def store(port: int, called: str, associations: int, seconds: float) -> No
     say(done, failed, clock.monotonic() - began_s)
 
 
-async def find(port: int, called: str, seconds: float, key: str) -> None:
-    clock = SystemClock()
-    peer = DicomPeer(Address("127.0.0.1", port), AeTitle(called))
-    association = await open_association(peer, "LOAD", propose([_FIND]), timeout_s=30)
-    began_s, done, failed = clock.monotonic(), 0, 0
-    message_ids, studies = itertools.cycle(range(1, 65536)), itertools.cycle(range(0, 1000, 7))
-    implicit = association.contexts[1].transfer_syntax != EXPLICIT_LITTLE
-    while clock.monotonic() - began_s < seconds:
-        study = next(studies)
-        wanted: dict[int, dict[str, object]] = {
+def find(port: int, called: str, seconds: float, key: str) -> None:
+    """Search for one patient's studies, or for those of one day."""
+
+    def keys(study: int) -> dict[int, dict[str, object]]:
+        return {
             0x00080020: {"vr": "DA", "Value": [day_of(study)] if key == "day" else []},
             0x00080030: {"vr": "TM"},
             0x00080050: {"vr": "SH"},
@@ -170,15 +164,10 @@ async def find(port: int, called: str, seconds: float, key: str) -> None:
             0x00100020: {"vr": "LO", "Value": [patient_id(study)] if key == "patient" else []},
             0x0020000D: {"vr": "UI"},
         }
-        await association.send(1, find_rq(next(message_ids), _FIND), encode(wanted, implicit=implicit))
-        matches = 0
-        while (answer := await association.receive()) is not None and answer.command.status == 0xFF00:
-            matches += 1
-        expected = STUDIES_A_DAY if key == "day" else STUDIES_A_PATIENT
-        good = answer is not None and answer.command.status == 0 and matches == expected
-        done, failed = done + good, failed + (not good)
-    await association.release()
-    say(done, failed, clock.monotonic() - began_s)
+
+    expected = STUDIES_A_DAY if key == "day" else STUDIES_A_PATIENT
+    searches = [(keys(study), expected) for study in range(0, 1000, 7)]
+    say(*find_load.find(port, called, searches, seconds))
 
 
 class Stow:
@@ -233,7 +222,7 @@ def main() -> None:
     if work == "store":
         uvloop.run(store(int(port), rest[0], int(rest[1]), float(rest[2])))
     elif work == "find":
-        uvloop.run(find(int(port), rest[0], float(rest[1]), rest[2]))
+        find(int(port), rest[0], float(rest[1]), rest[2])
     elif work == "stow":
         stow(int(port), float(rest[0]))
     else:

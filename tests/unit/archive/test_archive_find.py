@@ -125,3 +125,49 @@ def test_an_answer_holds_what_was_asked_for_in_utf_8(syntax: str) -> None:
     assert found.ReferringPhysicianName == ""
     assert len(found.RequestAttributesSequence or []) == 0
     assert "StudyDate" not in found
+
+
+def test_an_answer_that_was_made_before_is_that_of_the_same_question_to_the_same_study() -> None:
+    def answers(asked: find.Identifier, ae_title: str, patient: str, syntax: str) -> bytes:
+        held = {"00100020": {"vr": "LO", "Value": [patient]}, "0020000D": {"vr": "UI", "Value": ["1.2"]}}
+        match = Match(Level.STUDY, "1.2", None, None, dump(held))
+        fresh = find.Answers(asked, Level.STUDY, ae_title, syntax).of(match)
+        [known] = find.Answers(asked, Level.STUDY, ae_title, syntax, made).of_all([match])
+        assert known == fresh
+        return known
+
+    made = find.Made(most=3)
+    few = identifier(QueryRetrieveLevel="STUDY", PatientID="")
+    more = identifier(QueryRetrieveLevel="STUDY", PatientID="", PatientSex="")
+    seen = [
+        answers(asked, ae_title, patient, syntax)
+        for _ in range(2)  # the second time they are known, as far as there is room for them
+        for asked in (few, more)
+        for ae_title in ("ONE", "TWO")
+        for patient in ("P1", "P2")  # the study was corrected
+        for syntax in (EXPLICIT_LITTLE, IMPLICIT_LITTLE)
+    ]
+    assert len(set(seen)) == 16
+
+
+def test_answers_that_were_made_are_forgotten_beyond_their_number() -> None:
+    made = find.Made(most=3)
+    asked = identifier(QueryRetrieveLevel="STUDY")
+    shape = ("MINIPACS", False, *asked.vrs.items())
+    for number in range(10):
+        match = Match(Level.STUDY, str(number), None, None, dump({"0020000D": {"vr": "UI", "Value": ["1"]}}))
+        find.Answers(asked, Level.STUDY, "MINIPACS", EXPLICIT_LITTLE, made).of_all([match])
+        find.Answers(asked, Level.IMAGE, "MINIPACS", EXPLICIT_LITTLE, made).of_all([match])
+        assert len(made.of(shape)) <= 3
+
+
+def test_answers_of_lower_levels_have_those_of_the_levels_above() -> None:
+    study = [dump({"00100020": {"vr": "LO", "Value": [patient]}}) for patient in ("P1", "P2")]
+    asked = identifier(QueryRetrieveLevel="SERIES", PatientID="", Modality="")
+    answers = find.Answers(asked, Level.SERIES, "MINIPACS", EXPLICIT_LITTLE)
+    own = dump({"00080060": {"vr": "CS", "Value": ["CT"]}, "0020000E": {"vr": "UI", "Value": ["1.3"]}})
+    found = [
+        read_dataset(BytesIO(raw), False, True).PatientID
+        for raw in answers.of_all([Match(Level.SERIES, "1", "1.3", None, own, (one,)) for one in study * 2])
+    ]
+    assert found == ["P1", "P2", "P1", "P2"]
