@@ -16,11 +16,12 @@ from prometheus_client import CollectorRegistry
 from failover.admin.api import admin_app
 from failover.aio import cancel_and_wait, spawn
 from failover.app import listeners, process, supervisor
-from failover.app.admission import admission_of
+from failover.app.admission import admission_of, has_logins
 from failover.app.identities import Identities
 from failover.app.numbers import Others
 from failover.app.operations import RouterOperations
 from failover.app.reload import Reloader
+from failover.app.shared_logins import Told, answers
 from failover.app.store_totals import StoreSent
 from failover.app.web import admits_of, expecting, proxy_of, spool_of, upstreams
 from failover.app.web_words import JOIN
@@ -31,6 +32,7 @@ from failover.clock import Clock, SystemClock
 from failover.config import Configuration, load
 from failover.config.changes import changed
 from failover.control import ControlServer, Json, socket_path
+from failover.credentials.remembered import read_key
 from failover.doors import Door, HandshakeLimits, Handshakes
 from failover.durable import make_folder
 from failover.health.checker import Checker, traffic_of
@@ -100,8 +102,19 @@ class Router:
         self._trail = Trail(state_dir / TRAIL_FILE, clock)
         self._controller = Controller(configuration, traffic, self._trail, self._metrics, clock)
         self._checker = Checker(configuration, traffic, self._metrics, clock, self._controller.heard)
+        admission, logins = None, None
+        if has_logins(configuration):
+            key = read_key(state_dir)
+            admission = admission_of(configuration, clock, self._metrics, key)
+            assert admission is not None, "it has logins"
+            logins = partial(Told, admission, key)
         self._workers = WebWorkers(
-            configuration.listen.web.workers, self._controller.board, web_traffic, self._metrics, clock
+            configuration.listen.web.workers,
+            self._controller.board,
+            web_traffic,
+            self._metrics,
+            clock,
+            logins,
         )
         self._proxy = proxy_of(
             configuration,
@@ -111,7 +124,7 @@ class Router:
             clock,
             self._spool,
             self._identities.of("web"),
-            admission_of(configuration, clock, self._metrics),
+            admission,
             shares,
         )
         self._relay = Relay(
@@ -141,7 +154,9 @@ class Router:
             access_log=None,
         )
         self._control = ControlServer(
-            socket_path(state_dir, "router"), {"route": self._route}, {JOIN: self._workers.serve}
+            socket_path(state_dir, "router"),
+            {"route": self._route, **({} if admission is None else answers(admission))},
+            {JOIN: self._workers.serve},
         )
         self._admin_door: Door | None = None
         self._numbers: asyncio.Task[None] | None = None

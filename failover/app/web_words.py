@@ -6,6 +6,7 @@ router → worker   {"route", "version"}: go by this route; {"tell": n}: report 
                   {"end_work": upstream}; {}: the router lives
 worker → router   {"seen": version of the route it goes by, "told", "flights", "connections", "spool",
                   "stored_s", "traffic", "counts"}: how things stand, and what is new since it told last
+Of logins both sides say more, in frames of their own (`shared_logins`).
 """
 
 from __future__ import annotations

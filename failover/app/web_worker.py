@@ -23,19 +23,23 @@ from prometheus_client import CollectorRegistry
 
 from failover.aio import cancel_and_wait, spawn
 from failover.app import listeners, process
+from failover.app.admission import admission_of, has_logins
 from failover.app.identities import Identities
 from failover.app.increments import Increments
 from failover.app.reload import Reloader
+from failover.app.shared_logins import candidate_told, learnt_read, learnt_told
 from failover.app.web import admits_of, proxy_of, spool_of
 from failover.app.web_words import JOIN, digest_told, name_of
 from failover.clock import Clock, SystemClock
 from failover.config import Configuration
 from failover.control import Json, Line, join, socket_path
+from failover.credentials.remembered import Learnt
 from failover.errors import ConfigurationError, ControlError, ControlUnreachable, FailoverError
 from failover.health.passive import LiveTraffic
 from failover.health.plan import existing
 from failover.metrics import RouterMetrics
 from failover.model import Service, UpstreamName
+from failover.proxy.admission import Admission, Candidate
 from failover.proxy.server import Proxy
 from failover.routing import wire
 from failover.routing.board import RouteBoard
@@ -99,6 +103,7 @@ class WebWorker:
             for upstream, service in sorted(existing(configuration))
             if service is Service.WEB
         }
+        self._admission: Admission | None = None
         self._proxy: Proxy | None = None
         self._board: RouteBoard | None = None
         self._told_route: Route | None = None
@@ -170,6 +175,10 @@ class WebWorker:
         if "route" in word:
             self._version = int(word["version"])
             self._told_route = wire.read(word["route"])
+        if "logins" in word:
+            self._logins_begin(bytes.fromhex(word["logins"]["key"]), learnt_read(word["logins"]["learnt"]))
+        if "learnt" in word and self._admission is not None and self._admission.remembered is not None:
+            self._admission.remembered.take(learnt_read(word["learnt"]))
         if self._told_route is None:
             return
         if self._board is None:
@@ -182,10 +191,34 @@ class WebWorker:
             _log.warning("work ended after the grace", upstream=word["end_work"], ended=ended)
         if "tell" in word:
             self._tell = int(word["tell"])
-        if word:
+        if "route" in word or "end_work" in word or "tell" in word:
             self._report(counts="tell" in word)
 
+    def _logins_begin(self, key: bytes, learnt: Learnt) -> None:
+        """What the router that we have joined says of logins, before the first caller comes."""
+        if self._admission is not None:
+            self._admission.begin_anew(key, learnt)
+            return
+        self._admission = admission_of(
+            self._configuration, self._clock, self._metrics, key, pass_on=self._pass_on
+        )
+        if self._admission is not None and self._admission.remembered is not None:
+            self._admission.remembered.tell = self._tell_learnt
+            self._admission.remembered.take(learnt)
+
+    def _pass_on(self, candidate: Candidate) -> None:
+        if self._line is not None:  # else: when the router is back, it is a candidate at its next request
+            self._line.send({"candidate": candidate_told(candidate)})
+
+    def _tell_learnt(self, learnt: Learnt) -> None:
+        # Without a line: `Remembered.take` says it again when the router, back, has not heard of it.
+        if self._line is not None:
+            self._line.send({"learnt": learnt_told(learnt)})
+
     async def _begin(self, route: Route, sock: socket.socket) -> None:
+        if self._admission is None and has_logins(self._configuration):
+            # The router runs by an older configuration: fewer are let in, not more, until it is restarted.
+            _log.error("the router knows of no logins: addresses alone count")
         self._board = RouteBoard(route)
         self._proxy = proxy_of(
             self._configuration,
@@ -195,7 +228,7 @@ class WebWorker:
             self._clock,
             self._spool,
             self._identities.of("web"),
-            None,
+            self._admission,
             self._shares,
             component=self.name,
         )

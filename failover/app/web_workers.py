@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -18,6 +18,7 @@ import structlog
 
 from failover.aio import Signal, cancel_and_wait, spawn
 from failover.app import increments
+from failover.app.shared_logins import Told
 from failover.app.web_words import digest_read, name_of
 from failover.clock import Clock
 from failover.control import Json, Line
@@ -57,8 +58,12 @@ class WebWorkers:
         traffic: Mapping[UpstreamName, LiveTraffic],
         metrics: RouterMetrics,
         clock: Clock,
+        logins: Callable[[Callable[[Json], None]], Told] | None = None,
     ) -> None:
-        """`processes`: how many web workers there are, the router among them."""
+        """`processes`: how many web workers there are, the router among them.
+
+        `logins` gets how to say something to all of them, and keeps logins in step; None: there are none.
+        """
         self._names = [name_of(number) for number in range(2, processes + 1)]
         self._board = board
         self._traffic = traffic
@@ -72,6 +77,7 @@ class WebWorkers:
         self._tasks: list[asyncio.Task[None]] = []
         self._pids: dict[str, int | None] = {}
         """Of those that joined at some time."""
+        self._logins = logins(self._say) if logins is not None and self._names else None
         self.last_store_on_backup_s: float | None = None
         for name in self._names:
             metrics.component_up.labels(name).set(0)
@@ -98,10 +104,14 @@ class WebWorkers:
         self._pids[name] = question.get("pid")
         self._metrics.component_up.labels(name).set(1)
         _log.info("web worker joined", worker=name)
-        line.send(self._word())
+        line.send({**self._word(), **(self._logins.begin() if self._logins is not None else {})})
         try:
             while True:
-                self._heard(worker, await line.receive())
+                word = await line.receive()
+                if "seen" in word:
+                    self._heard(worker, word)
+                elif self._logins is not None:
+                    self._logins.heard(word)
         except ControlError as error:
             _log.warning("web worker gone", worker=name, reason=str(error))
         except (KeyError, TypeError, ValueError) as error:

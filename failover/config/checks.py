@@ -181,11 +181,6 @@ def _router_doors(configuration: Configuration) -> Iterator[Finding]:
     if not is_loopback(listen.dicom.host) and access.dicom is None:
         yield ("listen", "dicom", "host"), "beyond loopback needs access.dicom (`any` must be written out)"
     yield from _empty_access(access, ("access",))
-    if listen.web.workers > 1 and access.web is not None:
-        for key in ("password_file", "remembered"):
-            if getattr(access.web, key) is not None:
-                # Tries would be counted, and logouts known, in one of the processes alone.
-                yield ("listen", "web", "workers"), f"must be 1 with access.web.{key}"
     if access.web is not None and access.web.remembered is not None:
         path = ("access", "web", "remembered")
         if configuration.primary is None or configuration.primary.web is None:

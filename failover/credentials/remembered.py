@@ -5,6 +5,10 @@ Keeps keyed hashes of what callers showed, never a cookie or an `Authorization` 
 candidate: it counts when a probe that began later found that the primary refuses who shows nothing. Who asks
 that probe, and what counts as accepted, is for others.
 
+Several processes keep one memory (`Learnt`): one of them asks the probe, writes, and tells the others what
+counts; each tells what it heard the primary accept or refuse. What is told names the moment of the request
+that was answered, or of the refusal, so that it does not matter in which order it comes.
+
 What was shown is taken as one: all cookies and the `Authorization` together. Which of them opened the door is
 known to the primary alone; taken apart, a cookie such as `lang=de` would open it too.
 """
@@ -16,7 +20,8 @@ import hmac
 import json
 import os
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -40,6 +45,27 @@ SHORTEST_COOKIE: Final = 16
 _SCHEMES: Final = (b"basic ", b"bearer ")
 
 Pair = tuple[bytes, bytes]
+Known = tuple[bytes, float]
+"""A digest, and the monotonic time of the request that the primary accepted, or of its refusal."""
+
+
+@dataclass(frozen=True, slots=True)
+class Learnt:
+    """What one process has learnt and the others must know; they get the digests alone."""
+
+    accepted: tuple[Known, ...] = ()
+    """It counts now."""
+    refused: tuple[Known, ...] = ()
+    """It counts no more."""
+    dropped: tuple[bytes, ...] = ()
+    """Candidates that came to nothing: the next request makes them candidates again."""
+
+
+Tell = Callable[[Learnt], None]
+
+
+def _nobody(learnt: Learnt) -> None:
+    """There is one process."""
 
 
 def read_key(folder: Path) -> bytes:
@@ -62,18 +88,21 @@ def read_key(folder: Path) -> bytes:
 class Remembered:
     """The hashes. Belongs to one thread; `write` alone may be called in another."""
 
-    def __init__(self, folder: Path, key: bytes, clock: Clock, *, hold_s: float) -> None:
-        """Read what is in `folder`; nothing readable there: nobody is remembered."""
-        self._path = folder / FILE
+    def __init__(self, folder: Path | None, key: bytes, clock: Clock, *, hold_s: float) -> None:
+        """Read what is in `folder`; nothing readable there: nobody is remembered. None: another writes."""
+        self._path = None if folder is None else folder / FILE
         self._key = key
         self._clock = clock
         self._hold_s = hold_s
         self._accepted: OrderedDict[bytes, float] = OrderedDict()  # and when, monotonic; oldest first
-        self._candidates: dict[bytes, float] = {}
+        self._candidates: dict[bytes, tuple[float, float]] = {}  # when it came, when it was asked
         self._refused: OrderedDict[bytes, float] = OrderedDict()
         self.changed = False
         """Something is not on disk yet."""
-        self._read()
+        self.tell: Tell = _nobody
+        """Called with what the other processes must know."""
+        if self._path is not None:
+            self._read(self._path)
 
     def digest(self, cookies: Iterable[Pair], authorization: bytes | None) -> bytes | None:
         """Return the hash of what a caller shows; None when it shows nothing that could be a credential."""
@@ -95,6 +124,10 @@ class Remembered:
         at_s = self._accepted.get(digest)
         return at_s is not None and self._clock.monotonic() - at_s < self._hold_s
 
+    def waits(self, digest: bytes) -> bool:
+        """Whether it is a candidate."""
+        return digest in self._candidates
+
     @property
     def count(self) -> int:
         return len(self._accepted)
@@ -113,33 +146,84 @@ class Remembered:
             return False
         if len(self._candidates) >= MOST_CANDIDATES:
             return False
-        self._candidates[digest] = now_s
+        self._candidates[digest] = now_s, asked_s
         return True
 
-    def refused(self, digest: bytes) -> None:
-        """The primary refused it, or it was given back: forgotten at once."""
-        self._candidates.pop(digest, None)
-        self._refused[digest] = self._clock.monotonic()
+    def refused(self, digest: bytes, at_s: float | None = None) -> None:
+        """The primary refused it at `at_s` (None: now), or it was given back: forgotten at once."""
+        if at_s is None:
+            at_s = self._clock.monotonic()
+        self._refused[digest] = max(at_s, self._refused.get(digest, at_s))
         self._refused.move_to_end(digest)
         while len(self._refused) > MOST:
             self._refused.popitem(last=False)
-        if self._accepted.pop(digest, None) is not None:
-            self.changed = True
+        candidate = self._candidates.get(digest)
+        mattered = candidate is not None and candidate[1] <= at_s
+        if mattered:
+            del self._candidates[digest]
+        if self._accepted.get(digest, at_s + 1) <= at_s:
+            del self._accepted[digest]
+            self.changed = mattered = True
+        if mattered:
+            # Only then: strangers are refused as often as they like, and nobody knew them.
+            self.tell(Learnt(refused=((digest, at_s),)))
 
     def probed(self, digests: Iterable[bytes], *, refuses: bool, began_s: float) -> None:
         """A probe that began at `began_s` found whether the primary refuses who asks alike and shows nothing.
 
         `digests` are the candidates for which it was asked.
         """
+        accepted, dropped = [], []
         for digest in digests:
-            if self._candidates.get(digest, began_s + 1) > began_s:
+            came_s, asked_s = self._candidates.get(digest, (began_s + 1, 0.0))
+            if came_s > began_s:
                 continue
-            at_s = self._candidates.pop(digest)
+            del self._candidates[digest]
             if refuses:
-                self._accepted[digest] = at_s
-                self._accepted.move_to_end(digest)
-                self.changed = True
+                self._accept(digest, asked_s)
+                accepted.append((digest, asked_s))
+            else:
+                dropped.append(digest)
         self._forget_old()
+        if accepted or dropped:
+            self.tell(Learnt(accepted=tuple(accepted), dropped=tuple(dropped)))
+
+    def _accept(self, digest: bytes, asked_s: float) -> None:
+        self._accepted[digest] = asked_s
+        self._accepted.move_to_end(digest)
+        self.changed = True
+
+    # -- what others learnt
+
+    def take(self, learnt: Learnt) -> None:
+        """Another process has learnt this."""
+        for digest in learnt.dropped:
+            self._candidates.pop(digest, None)
+        for digest, at_s in learnt.refused:
+            self.refused(digest, at_s)
+        for digest, asked_s in learnt.accepted:
+            self._candidates.pop(digest, None)
+            refused_s = self._refused.get(digest, -1.0)
+            if refused_s >= asked_s:
+                # Whoever told it has not heard yet that it was refused since.
+                self.tell(Learnt(refused=((digest, refused_s),)))
+            elif asked_s > self._accepted.get(digest, -1.0):
+                self._accept(digest, asked_s)
+        self._forget_old()
+
+    def everything(self) -> Learnt:
+        """Return all that counts now, for a process that begins."""
+        self._forget_old()
+        return Learnt(accepted=tuple(self._accepted.items()))
+
+    def begin_anew(self, key: bytes, learnt: Learnt) -> None:
+        """Know what `learnt` has and nothing else: the process that writes has begun anew."""
+        if key != self._key:
+            self._key = key
+            self._refused.clear()
+        self._accepted.clear()
+        self._candidates.clear()
+        self.take(learnt)
 
     def _forget_old(self) -> None:
         oldest_s = self._clock.monotonic() - self._hold_s
@@ -163,6 +247,7 @@ class Remembered:
 
     def write(self, content: bytes) -> bool:
         """Write `content`; may be called in another thread. Returns whether it is on disk."""
+        assert self._path is not None, "another process writes"
         try:
             write_file(self._path, content)
         except StorageError as error:
@@ -170,9 +255,9 @@ class Remembered:
             return False
         return True
 
-    def _read(self) -> None:
+    def _read(self, path: Path) -> None:
         try:
-            told = json.loads(self._path.read_bytes())
+            told = json.loads(path.read_bytes())
             away_s = (self._clock.wall() - parse_rfc3339(told["written_at"])).total_seconds()
             ages = sorted(
                 ((bytes.fromhex(name), float(age) + away_s) for name, age in told["ages_s"].items()),

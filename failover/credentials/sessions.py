@@ -21,9 +21,13 @@ _LONGEST: Final = 256
 class Sessions:
     def __init__(self, key: bytes, kept_of: Callable[[str], str | None], now: Callable[[], float]) -> None:
         """`kept_of` gives the user's password as it is kept, None: no such user; `now` seconds since 1970."""
-        self._key = hmac.digest(key, b"session", hashlib.sha256)
         self._kept_of = kept_of
         self._now = now
+        self.change_key(key)
+
+    def change_key(self, key: bytes) -> None:
+        """Sign by this key; the sessions of another end."""
+        self._key = hmac.digest(key, b"session", hashlib.sha256)
 
     def token(self, user: str) -> bytes:
         """Return a new session for `user`, who has shown the password. Raises KeyError: no such user."""

@@ -3,6 +3,9 @@
 `knows` is asked for each request of an address that is not admitted: our own session, remembered credentials,
 a checked `Authorization: Basic`. A password that was not checked yet takes a fifth of a second: `knows` says
 None, and `check` does it in a thread. `heard` learns from the answers of the primary.
+
+Of several web workers the router alone probes and writes: the others tell it of their `Candidate`s, and hear
+from it what counts (`credentials.remembered`).
 """
 
 from __future__ import annotations
@@ -14,21 +17,20 @@ import hashlib
 import os
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import Final
+from dataclasses import dataclass
+from typing import Final, NamedTuple
 
 import structlog
 
 from failover.aio import Signal, cancel_and_wait, spawn
 from failover.clock import Clock
-from failover.credentials.attempts import Attempts
-from failover.credentials.password_file import PasswordFile
-from failover.credentials.remembered import SHORTEST_COOKIE, Remembered
+from failover.credentials.remembered import SHORTEST_COOKIE, Learnt, Remembered
 from failover.credentials.sessions import Sessions
 from failover.errors import UpstreamError
 from failover.http import cookies
 from failover.http.head import AnswerHead, RequestHead
 from failover.proxy.classify import Asked, WebRoute
+from failover.proxy.passwords import Busy, PasswordCheck, Tried
 
 _log = structlog.get_logger(__name__)
 
@@ -38,8 +40,6 @@ Ask = Callable[[str, Mapping[str, str]], Awaitable[int]]
 # A checked Basic is believed for so long; a wrong one is not tried again for so long.
 _BELIEVED_S: Final = 600.0
 _MOST_CHECKED: Final = 4096
-# One thread: passwords must not take more than one processor. What waits beyond this is refused.
-_MOST_WAITING: Final = 32
 # The probe for credentials that were accepted: soon after, and never more than so many a second.
 _PROBE_EVERY_S: Final = 0.5
 _AFTER_TROUBLE_S: Final = 10.0
@@ -48,59 +48,24 @@ _WRITE_EVERY_S: Final = 10.0
 _MEANINGLESS: Final = "failover-probe=0000000000000000"
 
 
-class Busy(Exception):
-    """More passwords wait to be checked than the limit: try again."""
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """What the primary accepted, to be remembered once a probe found that it refuses strangers."""
+
+    host: bytes
+    forwarded: bytes
+    """The lines by which the primary is told who asks."""
+    digest: bytes
+    asked_s: float
 
 
-class Passwords:
-    """Checks users of the password file; one at a time, in a thread."""
+class _Checked(NamedTuple):
+    """A password that was looked at; it is looked at again when another one is kept for its user."""
 
-    def __init__(
-        self, users: PasswordFile, clock: Clock, counts: Callable[[str], None] = lambda result: None
-    ) -> None:
-        """`counts` is told how each try ended: accepted, refused, too_often, busy."""
-        self._users = users
-        self._counts = counts
-        self._clock = clock
-        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="passwords")
-        self._waiting = 0
-        self.by_form = Attempts()
-        self.by_basic = Attempts()
-
-    def kept_of(self, user: str) -> str | None:
-        kept = self._users.hash_of(user)
-        return None if kept is None else str(kept)
-
-    async def fits(self, user: str, password: str, address: str, attempts: Attempts) -> bool:
-        """Whether `password` is that of `user`. Raises Busy; False also for an address that must wait."""
-        if self.must_wait_s(address, attempts) > 0:
-            return False
-        if self._waiting >= _MOST_WAITING:
-            self._counts("busy")
-            raise Busy
-        self._users.hash_of(user)  # reads the file again when it has changed
-        # Counted before it is known: a hundred at once are a hundred tries.
-        attempts.failed(address, self._clock.monotonic())
-        self._waiting += 1
-        try:
-            loop = asyncio.get_running_loop()
-            fits = await loop.run_in_executor(self._thread, self._users.fits, user, password)
-        finally:
-            self._waiting -= 1
-        if fits:
-            attempts.forgive(address)
-        self._counts("accepted" if fits else "refused")
-        return fits
-
-    def must_wait_s(self, address: str, attempts: Attempts) -> float:
-        """Return how long `address` must wait before its password is looked at; 0.0: it need not."""
-        wait_s = attempts.wait_s(address, self._clock.monotonic())
-        if wait_s > 0:
-            self._counts("too_often")
-        return wait_s
-
-    def close(self) -> None:
-        self._thread.shutdown(wait=False, cancel_futures=True)
+    at_s: float
+    user: str
+    kept: str | None
+    fits: bool
 
 
 class Admission:
@@ -110,25 +75,30 @@ class Admission:
         self,
         clock: Clock,
         *,
-        passwords: Passwords | None = None,
+        passwords: PasswordCheck | None = None,
         sessions: Sessions | None = None,
         remembered: Remembered | None = None,
         paths: Sequence[str] = (),
         prefix: str | None = None,
         ask: Ask | None = None,
+        pass_on: Callable[[Candidate], None] | None = None,
     ) -> None:
-        """`paths`: on which the primary's 2xx counts; the DICOMweb `prefix` among them means its searches."""
+        """`paths`: on which the primary's 2xx counts; the DICOMweb `prefix` among them means its searches.
+
+        `pass_on` takes the candidates when another process probes; without it, we do, by `ask`.
+        """
         self.passwords = passwords
         self.sessions = sessions
         self.remembered = remembered
         self._clock = clock
         self._ask = ask
+        self._pass_on = pass_on
         self._searches = prefix is not None and prefix in paths
         self._paths = frozenset(path.encode() for path in paths if path != prefix)
         self._probe_paths = [path if path != prefix else f"{path}/studies?limit=1" for path in paths]
         self._secret = os.urandom(32)
-        self._checked: OrderedDict[bytes, tuple[float, str | None, str]] = OrderedDict()
-        self._checking: dict[bytes, asyncio.Task[bool]] = {}
+        self._checked: OrderedDict[bytes, _Checked] = OrderedDict()
+        self._checking: dict[bytes, asyncio.Task[Tried | None]] = {}
         self._to_probe: dict[tuple[bytes, bytes], list[bytes]] = {}
         self._wanted = Signal()
         self._open_said = False
@@ -137,7 +107,7 @@ class Admission:
     # -- life
 
     def start(self) -> None:
-        if self.remembered is not None:
+        if self.remembered is not None and self._pass_on is None:
             self._tasks = [
                 spawn(self._probe_on(), name="remembered probe"),
                 spawn(self._write_on(), name="remembered write"),
@@ -145,10 +115,17 @@ class Admission:
 
     async def stop(self) -> None:
         await cancel_and_wait(*self._tasks)
-        if self.remembered is not None and self.remembered.changed:
+        if self.remembered is not None and self._pass_on is None and self.remembered.changed:
             self.remembered.write(self.remembered.content())
         if self.passwords is not None:
             self.passwords.close()
+
+    def begin_anew(self, key: bytes, learnt: Learnt) -> None:
+        """The process that probes and writes has begun anew, with this key: go by what it knows."""
+        if self.sessions is not None:
+            self.sessions.change_key(key)
+        if self.remembered is not None:
+            self.remembered.begin_anew(key, learnt)
 
     # -- who is it
 
@@ -167,18 +144,20 @@ class Admission:
                 return True
         if self.passwords is None:
             return False
-        authorization = head.first(b"authorization")
-        if authorization is None or _basic(authorization) is None:
-            return False
-        shown = self._hashed(authorization)
-        known = self._checked.get(shown)
+        shown = _basic(head.first(b"authorization"))
+        return False if shown is None else self._believed(self._hashed(shown))
+
+    def _believed(self, key: bytes) -> bool | None:
+        """What is known of a password; None: it must be checked, again or for the first time."""
+        assert self.passwords is not None
+        known = self._checked.get(key)
         if known is None:
             return None
-        at_s, kept, user = known
-        if self._clock.monotonic() - at_s > _BELIEVED_S or (kept or None) != self.passwords.kept_of(user):
-            del self._checked[shown]
+        is_old = self._clock.monotonic() - known.at_s > _BELIEVED_S
+        if is_old or known.kept != self.passwords.kept_of(known.user):
+            del self._checked[key]
             return None
-        return kept is not None
+        return known.fits
 
     def _session_of(self, head: RequestHead, *, secure: bool) -> str | None:
         assert self.sessions is not None
@@ -189,35 +168,45 @@ class Admission:
         return None
 
     async def check(self, head: RequestHead, address: str) -> bool:
-        """Check the password that `head` shows, once for all who show it at the same time."""
-        authorization = head.first(b"authorization")
-        shown = _basic(authorization) if authorization is not None else None
-        if self.passwords is None or authorization is None or shown is None:
+        """Check the password that `head` shows."""
+        shown = _basic(head.first(b"authorization"))
+        if self.passwords is None or shown is None:
             return False
-        key = self._hashed(authorization)
+        tried = await self.try_basic(*shown, address)
+        return tried is not None and tried.fits
+
+    async def try_basic(self, user: str, password: str, address: str) -> Tried | None:
+        """Check a password, once for all who show it at the same time; None: it cannot be done now."""
+        key = self._hashed((user, password))
+        believed = self._believed(key)
+        if believed is not None:
+            return Tried(believed)
         task = self._checking.get(key)
         if task is None:
-            task = spawn(self._check(key, shown, address), name="check password")
+            task = spawn(self._try(key, user, password, address), name="check password")
             self._checking[key] = task
             task.add_done_callback(lambda _: self._checking.pop(key, None))
         return await asyncio.shield(task)
 
-    def _hashed(self, authorization: bytes) -> bytes:
-        """A dump of our memory shows no password."""
-        return hashlib.blake2b(authorization, key=self._secret, digest_size=16).digest()
-
-    async def _check(self, key: bytes, shown: tuple[str, str], address: str) -> bool:
+    async def _try(self, key: bytes, user: str, password: str, address: str) -> Tried | None:
         assert self.passwords is not None
-        user, password = shown
         try:
-            fits = await self.passwords.fits(user, password, address, self.passwords.by_basic)
+            tried = await self.passwords.by_basic(user, password, address)
         except Busy:
-            return False
+            return None
+        if tried.wait_s > 0:
+            return tried  # not looked at: it may be right
         kept = self.passwords.kept_of(user)
-        self._checked[key] = (self._clock.monotonic(), kept if fits else None, user)
+        self._checked[key] = _Checked(self._clock.monotonic(), user, kept, tried.fits)
         if len(self._checked) > _MOST_CHECKED:
             self._checked.popitem(last=False)
-        return fits
+        return tried
+
+    def _hashed(self, shown: tuple[str, str]) -> bytes:
+        """A dump of our memory shows no password."""
+        user, password = shown
+        joined = f"{len(user)}:{user}{password}".encode()
+        return hashlib.blake2b(joined, key=self._secret, digest_size=16).digest()
 
     # -- what the primary says
 
@@ -241,8 +230,20 @@ class Admission:
         if _takes_back(head, answer):
             remembered.refused(digest)
         elif self._counts(asked, head, answer) and remembered.accepted(digest, asked_s):
-            self._to_probe.setdefault((head.host or b"", forwarded), []).append(digest)
-            self._wanted.fire()
+            (self._pass_on or self._queue)(Candidate(head.host or b"", forwarded, digest, asked_s))
+
+    def candidate(self, one: Candidate) -> None:
+        """Another process heard the primary accept it."""
+        assert self.remembered is not None
+        if self.remembered.accepted(one.digest, one.asked_s):
+            self._queue(one)
+        elif not self.remembered.waits(one.digest):
+            # Refused since, or one too many; whoever told it may come again with it.
+            self.remembered.tell(Learnt(dropped=(one.digest,)))
+
+    def _queue(self, one: Candidate) -> None:
+        self._to_probe.setdefault((one.host, one.forwarded), []).append(one.digest)
+        self._wanted.fire()
 
     def _counts_for_all(self, asked: Asked, head: RequestHead) -> bool:
         """Whether a 403 speaks of the caller: not of one study that it may not see (RFC 9110 15.5.4)."""
@@ -339,9 +340,9 @@ def _takes_back(head: RequestHead, answer: AnswerHead) -> bool:
     return any(value.partition(b"=")[0].strip(b" \t") in shown for value in ended)
 
 
-def _basic(authorization: bytes) -> tuple[str, str] | None:
+def _basic(authorization: bytes | None) -> tuple[str, str] | None:
     """Return user and password of `Authorization: Basic` (RFC 7617), None when it is none."""
-    scheme, _, encoded = authorization.strip().partition(b" ")
+    scheme, _, encoded = (authorization or b"").strip().partition(b" ")
     if scheme.lower() != b"basic":
         return None
     try:

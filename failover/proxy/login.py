@@ -17,9 +17,10 @@ from failover.http import cookies
 from failover.http.head import RequestHead
 from failover.model import UpstreamName
 from failover.proxy import faults, rewrite
-from failover.proxy.admission import Admission, Busy
+from failover.proxy.admission import Admission
 from failover.proxy.challenge import FORM, LOGIN, PAGE_FIELDS, own_path, page
 from failover.proxy.classify import OURS, Asked, WebRoute
+from failover.proxy.passwords import Busy
 from failover.proxy.stage import Stage
 from failover.routing.selection import Kind
 
@@ -161,21 +162,20 @@ class LoginExchange:
             self._answer(400, b"this is no login\n")
             return
         user, password, to = fields
-        wait_s = passwords.must_wait_s(address, passwords.by_form)
-        if wait_s > 0:
-            _log.warning("too many logins failed", peer=address)
-            problem = f"Too many tries. Try again in {wait_s:.0f} s."
-            self._answer(429, page(to, problem), b"Retry-After: %d\r\n" % (wait_s + 1))
-            return
         try:
-            fits = await passwords.fits(user, password, address, passwords.by_form)
+            tried = await passwords.by_form(user, password, address)
         except Busy:
             problem = "Too many people log in now. Try again."
             self._answer(503, page(to, problem))
             return
         if self.stage is Stage.ENDED:
             return
-        if not fits:
+        if tried.wait_s > 0:
+            _log.warning("too many logins failed", peer=address)
+            problem = f"Too many tries. Try again in {tried.wait_s:.0f} s."
+            self._answer(429, page(to, problem), b"Retry-After: %d\r\n" % (tried.wait_s + 1))
+            return
+        if not tried.fits:
             _log.warning("login refused", peer=address)
             self._answer(401, page(to, "User or password is wrong."))
             return

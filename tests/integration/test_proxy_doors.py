@@ -24,7 +24,8 @@ from failover.credentials.sessions import Sessions
 from failover.errors import UpstreamBroke
 from failover.http.head import RequestHead
 from failover.model import Phase, UpstreamName, Verdict
-from failover.proxy.admission import Admission, Passwords
+from failover.proxy.admission import Admission
+from failover.proxy.passwords import Passwords
 from tests.fakes.backend import Received, Talk, always, answer, die, silent
 from tests.fakes.callers import Answered, ask
 from tests.fakes.web_stage import PRIMARY, Stage, web_stage

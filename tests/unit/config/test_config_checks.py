@@ -62,16 +62,6 @@ def test_a_door_beyond_loopback_needs_its_guard(line: str, sentence: str) -> Non
     assert problems(PRIMARY + line) == [f"f.yaml:2: {sentence}"]
 
 
-@pytest.mark.parametrize("logins", ["password_file: users", "remembered: {}"])
-def test_several_web_workers_do_not_go_with_logins_yet(logins: str) -> None:
-    text = (
-        f"{PRIMARY}listen: {{web: {{workers: 2}}}}\naccess: {{web: {{addresses: [127.0.0.1], {logins}}}}}\n"
-    )
-    text = text.replace("4242, ae_title: P}}", "4242, ae_title: P}, dicomweb: {path: /dicom-web}}")
-    key = logins.partition(":")[0]
-    assert f"f.yaml:2: listen.web.workers: must be 1 with access.web.{key}" in problems(text)
-
-
 def test_the_earliest_second_question_is_not_later_than_the_latest() -> None:
     text = f"{PRIMARY}policy: {{hedge: {{after_min: 3s}}}}\n"
     assert problems(text) == [
