@@ -8,6 +8,19 @@ from collections.abc import Iterable
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
+def who(address: str) -> str:
+    """Return what stands for one caller when callers are counted: an IPv6 machine has a /64 to call from."""
+    try:
+        parsed = ipaddress.ip_address(address.partition("%")[0])
+    except ValueError:
+        return address
+    if isinstance(parsed, ipaddress.IPv6Address):
+        if parsed.ipv4_mapped is not None:
+            return str(parsed.ipv4_mapped)
+        return str(ipaddress.ip_network((parsed, 64), strict=False))
+    return str(parsed)
+
+
 def is_within(address: str, networks: Iterable[Network]) -> bool:
     """Whether `address`, as a socket gives it, is in one of `networks`; what is no address is in none.
 

@@ -159,6 +159,14 @@ class RouterMetrics:
         self.http_connections = Gauge(
             "failover_http_connections", "Connections of callers open now", registry=r
         )
+        self.http_turned_away = Counter(
+            "failover_http_turned_away",
+            "Connections of callers answered 503 for want of room: max_per_address, reserve (what is left is "
+            "kept for known addresses)",
+            ("reason",),
+            registry=r,
+        )
+        _from_zero(self.http_turned_away, "max_per_address", "reserve")
         self.http_in_flight = Gauge(
             "failover_http_in_flight", "Requests at an upstream now", ("upstream",), registry=r
         )

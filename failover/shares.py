@@ -6,14 +6,17 @@ moment may pass a bound by what they take. One process alone uses `Alone` and sh
 
 from __future__ import annotations
 
+import hashlib
 import mmap
 import os
-from collections.abc import Mapping
+from collections import Counter
 from enum import IntEnum
 from typing import Final, Protocol
 
 _ENVIRONMENT: Final = "FAILOVER_SHARES"
 _NUMBER_BYTES: Final = 8
+# Addresses whose connections are counted fall into so many places: two that share one are taken for one.
+_PLACES: Final = 4096
 
 
 class Bound(IntEnum):
@@ -80,18 +83,68 @@ class OneOf:
         return self.used - min(self._row)
 
 
-Shares = Mapping[Bound, Share]
+class Crowd(Protocol):
+    """How many of something each caller has, in all processes together."""
+
+    def add(self, caller: str, more: int) -> None:
+        """`more` of ours; negative when they have gone."""
+
+    def of(self, caller: str) -> int: ...
+
+
+class CrowdAlone:
+    """The crowd of a process that shares nothing."""
+
+    def __init__(self) -> None:
+        self._count: Counter[str] = Counter()
+
+    def add(self, caller: str, more: int) -> None:
+        self._count[caller] += more
+        if not self._count[caller]:
+            del self._count[caller]
+
+    def of(self, caller: str) -> int:
+        return self._count[caller]
+
+
+class CrowdOfAll:
+    """Each process has its own places; those of all together say how many there are."""
+
+    def __init__(self, places: memoryview[int], mine: int) -> None:
+        """Begins at 0, as `OneOf` does."""
+        self._places = places
+        self._mine = mine * _PLACES
+        for place in range(self._mine, self._mine + _PLACES):
+            places[place] = 0
+
+    def add(self, caller: str, more: int) -> None:
+        self._places[self._mine + _place(caller)] += more
+
+    def of(self, caller: str) -> int:
+        return sum(self._places[_place(caller) :: _PLACES])
+
+
+def _place(caller: str) -> int:
+    return int.from_bytes(hashlib.blake2b(caller.encode(), digest_size=4).digest()) % _PLACES
+
+
+class Shares(dict[Bound, Share]):
+    """Our share of each bound, and the `crowd` of connections by caller."""
+
+    def __init__(self, shares: dict[Bound, Share], crowd: Crowd) -> None:
+        super().__init__(shares)
+        self.crowd = crowd
 
 
 def alone() -> Shares:
     """Return the shares of a process that shares nothing."""
-    return {bound: Alone() for bound in Bound}
+    return Shares({bound: Alone() for bound in Bound}, CrowdAlone())
 
 
 def create(processes: int) -> int:
     """Return the descriptor of places for `processes`; children get it by `bequeath`. Close it when done."""
     descriptor = os.memfd_create("failover-shares", 0)
-    os.ftruncate(descriptor, len(Bound) * processes * _NUMBER_BYTES)
+    os.ftruncate(descriptor, (len(Bound) + _PLACES) * processes * _NUMBER_BYTES)
     return descriptor
 
 
@@ -114,5 +167,6 @@ def opened(descriptor: int, number: int) -> Shares:
     size = os.fstat(descriptor).st_size
     shared = memoryview(mmap.mmap(descriptor, size)).cast("q")
     os.close(descriptor)
-    processes = len(shared) // len(Bound)
-    return {bound: OneOf(shared[bound * processes : (bound + 1) * processes], number) for bound in Bound}
+    processes = len(shared) // (len(Bound) + _PLACES)
+    rows = {bound: OneOf(shared[bound * processes : (bound + 1) * processes], number) for bound in Bound}
+    return Shares(dict(rows), CrowdOfAll(shared[len(Bound) * processes :], number))

@@ -15,7 +15,7 @@ from failover.tallies import Spread, Tally
 
 COUNTED: Final = (
     "http_requests", "http_duration", "http_log_lost", "http_moved", "http_copies", "http_resumed",
-    "http_unprotected", "http_hedges", "logins",
+    "http_unprotected", "http_hedges", "http_turned_away", "logins",
 )  # fmt: skip
 """The attributes of `RouterMetrics` that the proxy counts on."""
 

@@ -44,7 +44,8 @@ USES: Final[Mapping[str, Uses]] = {
             "access.web.addresses", "access.dicom", "policy",
             "health.interval", "health.fast_interval", "health.timeout", "health.search_interval",
             "health.frame_interval", "health.rise", "health.fall", "health.dicom.interval",
-            "listen.web.max_connections", "listen.web.head_timeout", "listen.web.body_idle",
+            "listen.web.max_connections", "listen.web.max_per_address", "listen.web.reserve",
+            "listen.web.head_timeout", "listen.web.body_idle",
             "listen.web.answer_timeout", "listen.web.keep_alive",
             "listen.dicom.max_associations", "listen.dicom.max_per_address", "listen.dicom.max_per_ae_title",
             "listen.dicom.reserve", "listen.dicom.artim", "listen.dicom.idle_timeout",
@@ -59,7 +60,8 @@ USES: Final[Mapping[str, Uses]] = {
     "web": Uses(
         live=(
             "access.web.addresses", "policy.hedge",
-            "listen.web.max_connections", "listen.web.head_timeout", "listen.web.body_idle",
+            "listen.web.max_connections", "listen.web.max_per_address", "listen.web.reserve",
+            "listen.web.head_timeout", "listen.web.body_idle",
             "listen.web.answer_timeout", "listen.web.keep_alive",
             *(key for key in _TLS_FILES if key.startswith("listen.web.")),
         ),

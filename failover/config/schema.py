@@ -114,6 +114,17 @@ class ListenWeb(Block):
     max_connections: Whole = Field(
         4096, ge=1, description="connections of callers open at once; more wait in the backlog"
     )
+    max_per_address: Whole = Field(
+        2048,
+        ge=1,
+        description="of these, from one address (one /64 of IPv6), trusted_proxies not counted; more get 503",
+    )
+    reserve: Whole = Field(
+        128,
+        ge=0,
+        description="of these, kept for trusted_proxies and the addresses of access.web, at most an eighth; "
+        "others then get 503",
+    )
     head_timeout: Duration = Field(
         30.0, gt=0, description="how long a caller may take to send a request's head"
     )

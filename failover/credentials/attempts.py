@@ -6,9 +6,10 @@ Counts failures alone, in windows that slide by emptying: a bucket of `MOST`, of
 
 from __future__ import annotations
 
-import ipaddress
 from collections import OrderedDict
 from typing import Final
+
+from failover.addresses import who
 
 # Ten wrong ones in a row, then one each half minute: a person is not locked out, a guesser gets nowhere.
 MOST: Final = 10
@@ -23,11 +24,11 @@ class Attempts:
 
     def wait_s(self, address: str, now_s: float) -> float:
         """Return how long `address` must wait before its next try; 0.0: it may."""
-        empty_s = self._full_until.get(_network(address), now_s)
+        empty_s = self._full_until.get(who(address), now_s)
         return max(0.0, empty_s - now_s - (MOST - 1) * ONE_PER_S)
 
     def failed(self, address: str, now_s: float) -> None:
-        name = _network(address)
+        name = who(address)
         self._full_until[name] = max(self._full_until.get(name, now_s), now_s) + ONE_PER_S
         self._full_until.move_to_end(name)
         if len(self._full_until) > _MOST_ADDRESSES:
@@ -35,17 +36,6 @@ class Attempts:
 
     def forgive(self, address: str) -> None:
         """A try that was counted as a failure was none."""
-        name = _network(address)
+        name = who(address)
         if name in self._full_until:
             self._full_until[name] -= ONE_PER_S
-
-
-def _network(address: str) -> str:
-    """One machine has a /64 of IPv6 addresses to try from."""
-    try:
-        parsed = ipaddress.ip_address(address.partition("%")[0])
-    except ValueError:
-        return address
-    if parsed.version == 6:
-        return str(ipaddress.ip_network((parsed, 64), strict=False))
-    return str(parsed)

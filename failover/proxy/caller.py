@@ -53,8 +53,8 @@ class Phase(IntEnum):
 class CallerConnection(Connection):
     __slots__ = (
         "_admitted", "_buffer", "_eof", "_forwarded", "_forwarded_host", "_known", "_known_fields", "_proxy",
-        "_reader", "_searched", "_since_s", "_trusted", "address", "asked_before", "bound", "exchange",
-        "phase", "place", "response", "stirred", "tls",
+        "_reader", "_searched", "_since_s", "_trusted", "address", "asked_before", "bound", "counted",
+        "exchange", "phase", "place", "response", "stirred", "tls", "turned_away",
     )  # fmt: skip
 
     def __init__(self, proxy: Proxy) -> None:
@@ -74,6 +74,9 @@ class CallerConnection(Connection):
         """Something moved since the last sweep."""
         self.asked_before = False
         """A request came on this connection."""
+        self.counted: str | None = None
+        """As whose it is counted among those of one address."""
+        self.turned_away = False
         self._since_s = 0.0
         self._buffer = b""
         self._eof = False  # it closed its side
@@ -99,7 +102,7 @@ class CallerConnection(Connection):
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         self._trusted = is_trusted(self.address, self._proxy.listen.trusted_proxies)
         self._since_s = self._proxy.clock.monotonic()
-        self._proxy.caller_came(self)
+        self._proxy.caller_came(self, trusted=self._trusted)
 
     def buffer_updated(self, nbytes: int) -> None:
         try:
@@ -336,6 +339,13 @@ class CallerConnection(Connection):
         """Answer a message that cannot be read, and end the connection (RFC 9112 2.2, 6.3)."""
         self._proxy.count_refused(status)
         self.write(rewrite.own_answer(status, sentence, close=True, head_only=False, location=None))
+        self._linger()
+
+    def turn_away(self) -> None:
+        """There is no room for it: it hears so before it has asked."""
+        self.turned_away = True
+        sentence = "too many connections: close some, or try again"
+        self.write(rewrite.own_answer(503, sentence, close=True, head_only=False, location=None))
         self._linger()
 
     # -- what the exchange does

@@ -15,6 +15,7 @@ from typing import Final, NamedTuple
 
 import structlog
 
+from failover.addresses import who
 from failover.aio import Signal, cancel_and_wait, spawn
 from failover.clock import Clock
 from failover.config.schema import Hedge, ListenWeb
@@ -36,6 +37,7 @@ from failover.proxy.rewrite import Reach
 from failover.proxy.upstreams import WebUpstream
 from failover.routing.board import RouteBoard
 from failover.routing.selection import Choice, Kind, choose
+from failover.seldom import Seldom
 from failover.shares import Bound, Shares, alone
 from failover.spool import Spool
 from failover.tallies import Cell, SpreadCell
@@ -57,6 +59,8 @@ ACCEPTS_OF_ONE: Final = 4
 # before it for a moment. Not for longer: they may be dead.
 AHEAD: Final = 4
 AFTER_YOU_S: Final = 0.005
+# Who is turned away hears why and has a moment to close; beyond so many at once they are cut off.
+TURNED_AWAY: Final = 64
 # Callers who have not finished their TLS handshake; one takes 10 to 50 KB until it is done or over.
 HANDSHAKES: Final = 512
 HANDSHAKES_OF_ONE: Final = 256
@@ -127,6 +131,9 @@ class Proxy:
         """Monotonic time of the last STOW that the backup acknowledged."""
         self._callers: set[CallerConnection] = set()
         self._connections = shares[Bound.CONNECTIONS]
+        self._crowd = shares.crowd
+        self._turned_away = 0
+        self._seldom = Seldom(clock)
         self._reach: dict[tuple[WebRoute, Kind, bool, bool], dict[UpstreamName, Reach]] = {}
         self._seen = board.current
         self._sights: dict[Kind, Sight] = {}
@@ -292,18 +299,50 @@ class Proxy:
         except OSError:
             accepted.close()
 
-    def caller_came(self, caller: CallerConnection) -> None:
+    def caller_came(self, caller: CallerConnection, *, trusted: bool) -> None:
+        """One more connection; from the proxies in front of us as many as there is room for."""
+        full = self._no_room_for(caller) if not trusted else None
+        if full is None and not trusted:
+            caller.counted = who(caller.address)
+            self._crowd.add(caller.counted, 1)
         self._callers.add(caller)
         self._connections.used = len(self._callers)
-        if self.stopping:
+        if full is not None:
+            self._turn_away(caller, full)
+        elif self.stopping:
             caller.close()
 
     def caller_went(self, caller: CallerConnection) -> None:
         self._callers.discard(caller)
         self._connections.used = len(self._callers)
+        if caller.counted is not None:
+            self._crowd.add(caller.counted, -1)
+        else:
+            self._turned_away -= caller.turned_away
         self._gone.fire()
         if not self._accepting:
             self._accept_on()
+
+    def _no_room_for(self, caller: CallerConnection) -> str | None:
+        """Return which limit keeps a new caller out."""
+        listen = self.listen
+        if self._crowd.of(who(caller.address)) >= listen.max_per_address:
+            return "max_per_address"
+        reserve = min(listen.reserve, listen.max_connections // 8)
+        if self._connections.total() >= listen.max_connections - reserve and not self.admits(caller.address):
+            return "reserve"
+        return None
+
+    def _turn_away(self, caller: CallerConnection, limit: str) -> None:
+        self.metrics.http_turned_away.labels(limit).inc()
+        count = self._seldom.due(limit)
+        if count:
+            _log.warning("turned away for want of room", limit=limit, count=count, last_peer=caller.address)
+        if self._turned_away >= TURNED_AWAY:
+            caller.abort()
+            return
+        self._turned_away += 1
+        caller.turn_away()
 
     # -- watching
 
