@@ -88,6 +88,8 @@ def answer(question: dict[str, Any], images: Images) -> Iterator[bytes]:
     match question["work"]:
         case "picture":
             yield rendering.render(images.open(path), question["frame"], view_of(question["view"]))
+        case "animation":
+            yield rendering.animate(images.open(path), question["frames"], view_of(question["view"]))
         case "frame":
             image = images.open(path)
             number: int = question["frame"]

@@ -79,14 +79,17 @@ class Decoders:
         if (known := self._pictures.get(key)) is not None:
             self._pictures.move_to_end(key)
             return known
-        said = asdict(view) | {"window": None if view.window is None else astuple(view.window)}
-        made = await self._whole(work="picture", path=str(path), frame=frame, view=said)
+        made = await self._whole(work="picture", path=str(path), frame=frame, view=_said(view))
         if key not in self._pictures and len(made) <= PICTURE_CACHE_BYTES // 8:
             self._pictures[key] = made
             self._pictures_bytes += len(made)
             while self._pictures_bytes > PICTURE_CACHE_BYTES:
                 self._pictures_bytes -= len(self._pictures.popitem(last=False)[1])
         return made
+
+    async def animation(self, path: Path, frames: list[int], view: View) -> bytes:
+        """Return frames (from 1) as one GIF that plays."""
+        return await self._whole(work="animation", path=str(path), frames=frames, view=_said(view))
 
     @contextlib.asynccontextmanager
     async def frame(self, path: Path, number: int, *, decoded: bool) -> AsyncIterator[AsyncIterator[bytes]]:
@@ -174,6 +177,10 @@ class Decoders:
         except (asyncio.IncompleteReadError, ConnectionError):
             _log.warning("a decoder died")
             raise Undecodable("its decoder died of it") from None
+
+
+def _said(view: View) -> dict[str, Any]:
+    return asdict(view) | {"window": None if view.window is None else astuple(view.window)}
 
 
 def _outcome(said: bytes) -> dict[str, Any]:

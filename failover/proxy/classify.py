@@ -54,6 +54,8 @@ class Asked(NamedTuple):
     ours: bool = False
     """Below `/.failover/`: always for our archive."""
     upgrade: bool = False
+    wado_uri: bytes | None = None
+    """The query of a WADO-URI request, which says by itself what it is, wherever it lies (PS3.18 9)."""
 
     @property
     def retrieve(self) -> bool:
@@ -76,12 +78,24 @@ def classify(head: RequestHead, prefix: bytes | None) -> Asked:
         below = path[len(prefix) :]
         if not below or below.startswith(b"/"):
             route = _dicomweb(method, [step for step in below.split(b"/") if step])
+            if route is WebRoute.OTHER and _is_wado_uri(method, target):
+                return Asked(WebRoute.WADO, kind, path, wado_uri=target.partition(b"?")[2])
             if route is WebRoute.STOW:
                 kind = Kind.STORE
             return Asked(route, kind, path, below_prefix=target[len(prefix) :])
+    if plain and _is_wado_uri(method, target):
+        return Asked(WebRoute.WADO, kind, path, wado_uri=target.partition(b"?")[2])
     if method in (b"GET", b"HEAD") and _accepts_pages(head):
         return Asked(WebRoute.PAGE, kind, path)
     return Asked(WebRoute.OTHER, kind, path)
+
+
+def _is_wado_uri(method: bytes, target: bytes) -> bool:
+    """PS3.18 9.1.2: each such request names these two, whatever its path."""
+    if b"requestType=WADO" not in target or method not in (b"GET", b"HEAD"):
+        return False
+    named = target.partition(b"?")[2].split(b"&")
+    return b"requestType=WADO" in named and any(pair.startswith(b"objectUID=") for pair in named)
 
 
 def _accepts_pages(head: RequestHead) -> bool:

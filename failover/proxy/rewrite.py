@@ -22,6 +22,7 @@ from failover.proxy.upstreams import WebUpstream
 from failover.routing.selection import Kind
 
 VIEWER: Final = b"/.failover/"
+WADO_URI: Final = b"/wado"
 
 
 class Reach(StrEnum):
@@ -37,7 +38,8 @@ def reach(asked: Asked, upstream: WebUpstream) -> Reach:
     if asked.ours:
         return Reach.ASK if upstream.is_archive else Reach.NEVER
     if upstream.is_archive:
-        if asked.below_prefix is not None and asked.kind is not Kind.OTHER:
+        is_dicomweb = asked.below_prefix is not None or asked.wado_uri is not None
+        if is_dicomweb and asked.kind is not Kind.OTHER:
             return Reach.ASK
     elif (asked.kind is not Kind.OTHER or upstream.takes_unsafe) and (
         asked.below_prefix is None or upstream.dicomweb_path is not None
@@ -49,7 +51,12 @@ def reach(asked: Asked, upstream: WebUpstream) -> Reach:
 
 
 def target(asked: Asked, head: RequestHead, upstream: WebUpstream) -> bytes:
-    """Return the target as `upstream` knows it: the callers' DICOMweb prefix becomes its own."""
+    """Return the target as `upstream` knows it: the callers' DICOMweb prefix becomes its own.
+
+    Where another product has its WADO-URI nobody told us: it gets the callers' path.
+    """
+    if asked.wado_uri is not None and upstream.is_archive:
+        return b"%b?%b" % (WADO_URI, asked.wado_uri)
     if upstream.name is UpstreamName.PRIMARY or asked.below_prefix is None or upstream.dicomweb_path is None:
         return head.target
     return upstream.dicomweb_path.rstrip("/").encode() + asked.below_prefix

@@ -94,7 +94,10 @@ class Stage:
 async def studies(origin: str, question: str) -> list[dict[str, Any]]:
     url = f"{origin}{DICOMWEB}/studies?{question}"
     async with aiohttp.ClientSession() as session, session.get(url) as answer:
-        found: list[dict[str, Any]] = [] if answer.status == 204 else await answer.json(content_type=None)
+        # 503: nothing matches here, and the days that the archive covers do not hold all that may.
+        found: list[dict[str, Any]] = (
+            [] if answer.status in (204, 503) else await answer.json(content_type=None)
+        )
         return found
 
 

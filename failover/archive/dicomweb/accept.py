@@ -18,7 +18,17 @@ DICOM: Final = "application/dicom"
 ZIP: Final = "application/zip"
 OCTETS: Final = "application/octet-stream"
 MULTIPART: Final = "multipart/related"
+PDF: Final = "application/pdf"
+GIF: Final = "image/gif"
+# PS3.18 table 8.7.4-1; the first is the default.
+PICTURES: Final = ("image/jpeg", "image/png", GIF)
 JSON_TYPES: Final = ("application/dicom+json", "application/json")
+
+
+_PICTURES_OFFERED: Final = (
+    "pictures are offered as image/jpeg, image/png, image/gif, and as multipart/related of these; several"
+    " frames as image/gif and multipart/related alone"
+)
 
 
 class NotAcceptable(FailoverError):
@@ -144,11 +154,29 @@ def choose_frame(wishes: Sequence[Wish], stored: str) -> tuple[Wish, str, bool] 
 
 
 def picture_type(accept: Sequence[Acceptable]) -> str:
-    """Return the media type of a rendered frame: JPEG by default, PNG. Raises NotAcceptable."""
-    chosen = best(accept, ("image/jpeg", "image/png"))
+    """Return the media type of one picture. Raises NotAcceptable."""
+    chosen = best(accept, PICTURES)
     if chosen is None:
-        raise NotAcceptable("rendered frames are offered as image/jpeg and image/png")
+        raise NotAcceptable(_PICTURES_OFFERED)
     return chosen
+
+
+def rendered_wish(accept: Sequence[Acceptable], *, several: bool) -> tuple[bool, str]:
+    """Return whether pictures go as multipart/related, and their media type. Raises NotAcceptable.
+
+    `several` frames were asked for: they are no single picture, unless it moves.
+    """
+    for acceptable in accept:
+        media = acceptable.media
+        if media.essence == "*/*":
+            return several, PICTURES[0]
+        if media.essence == MULTIPART:
+            kinds = parse_accept(media.parameters.get("type", PICTURES[0]))
+            if (chosen := best(kinds, PICTURES)) is not None:
+                return True, chosen
+        elif (chosen := best([acceptable], PICTURES[-1:] if several else PICTURES)) is not None:
+            return False, chosen
+    raise NotAcceptable(_PICTURES_OFFERED)
 
 
 def _of_type(wanted: str, offered: str) -> bool:

@@ -13,7 +13,7 @@ from aiohttp.typedefs import Handler, Middleware
 
 from failover.addresses import Network, is_within
 from failover.archive.decoders import Decoders
-from failover.archive.dicomweb import retrieve, search, store
+from failover.archive.dicomweb import rendered, retrieve, search, store, wado_uri
 from failover.archive.dicomweb.accept import NotAcceptable
 from failover.archive.dicomweb.asking import ROOM, Described, Room, is_via_router, prefix
 from failover.archive.expected import ExpectedMoves
@@ -33,6 +33,7 @@ from failover.metrics import ArchiveMetrics
 
 _log = structlog.get_logger(__name__)
 VIEWER: Final = "/.failover"
+WADO_URI: Final = "/wado"
 _BEGAN: Final = web.RequestKey("answer_began", bool)
 _TYPES: Final = {".html": "text/html", ".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
 _HEADERS: Final = {
@@ -86,6 +87,7 @@ def web_app(
     app.on_cleanup.append(close)
     app.on_response_prepare.append(_set_headers)
     _add_dicomweb(app, archive.web.dicomweb_path.rstrip("/"))
+    app.router.add_get(WADO_URI, wado_uri.retrieve_instance)
     _add_viewer(app, index, ledger, configuration)
     return app
 
@@ -108,14 +110,14 @@ def _add_dicomweb(app: web.Application, root: str) -> None:
     for level in levels:
         app.router.add_get(f"{root}{level}", retrieve.instances)
         app.router.add_get(f"{root}{level}/metadata", retrieve.metadata)
-        app.router.add_get(f"{root}{level}/rendered", retrieve.rendered)
-        app.router.add_get(f"{root}{level}/thumbnail", retrieve.thumbnail)
+        app.router.add_get(f"{root}{level}/rendered", rendered.rendered)
+        app.router.add_get(f"{root}{level}/thumbnail", rendered.thumbnail)
     app.add_routes(
         [
             web.get(f"{root}{levels[2]}/frames", retrieve.frames),
             web.get(f"{root}{levels[2]}/frames/{{frames}}", retrieve.frames),
-            web.get(f"{root}{levels[2]}/frames/{{frames}}/rendered", retrieve.rendered),
-            web.get(f"{root}{levels[2]}/frames/{{frames}}/thumbnail", retrieve.thumbnail),
+            web.get(f"{root}{levels[2]}/frames/{{frames}}/rendered", rendered.rendered),
+            web.get(f"{root}{levels[2]}/frames/{{frames}}/thumbnail", rendered.thumbnail),
             web.get(f"{root}{levels[2]}/bulkdata/{{path:.+}}", retrieve.bulk_data),
         ]
     )

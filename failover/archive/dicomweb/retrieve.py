@@ -1,13 +1,11 @@
-"""WADO-RS (PS3.18 10.4): instances, metadata, frames, rendered, thumbnails, bulk data.
+"""WADO-RS (PS3.18 10.4): instances, metadata, frames, bulk data; pictures are `rendered`'s.
 
-Which media type and transfer syntax is `accept`'s to decide, how bytes flow `sending`'s, how pixels become a
-picture `rendering`'s.
+Which media type and transfer syntax is `accept`'s to decide, how bytes flow `sending`'s.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import re
 from collections.abc import AsyncGenerator
 from hashlib import blake2b
@@ -16,15 +14,14 @@ from typing import Final
 from aiohttp import web
 
 from failover.archive.codecs import Undecodable
-from failover.archive.dicomweb import accept, export, sending, views
+from failover.archive.dicomweb import accept, export, sending
 from failover.archive.dicomweb.asking import ROOM, Room, accepted, base_url, is_unchanged, uid, warning
 from failover.archive.extents import Extent, frame_count, native_frames
 from failover.archive.index import Held
 from failover.archive.metadata import URL_MARK
 from failover.archive.pixels import NoPixels, NoSuchFrame
 from failover.archive.queries import escape
-from failover.archive.rendering import View
-from failover.dicom.syntaxes import DEFLATED, EXPLICIT_LITTLE
+from failover.dicom.syntaxes import EXPLICIT_LITTLE
 from failover.http.media_types import best
 from failover.http.multipart import MultipartWriter
 
@@ -33,7 +30,8 @@ _PATH: Final = re.compile(r"[0-9A-F]{8}(/[0-9]{1,6}/[0-9A-F]{8})*")
 _URL_MARK: Final = URL_MARK.encode()
 # Metadata looked up, and kept, at once: bounds what one request holds in memory.
 _AT_ONCE: Final = 64
-_MOST_FRAMES: Final = 10_000
+MOST_FRAMES: Final = 10_000  # of one answer
+TOO_MANY: Final = f"there are more than {MOST_FRAMES} frames: name those wanted"
 _THUMBNAIL: Final = (128, 128)
 
 
@@ -62,10 +60,11 @@ def _is_short(request: web.Request) -> bool:
     return uid(request, "instance") is None and study in request.app[ROOM].index.window.short
 
 
-def _began(request: web.Request) -> tuple[int, dict[str, str]]:
-    if not _is_short(request):
-        return 200, {}
-    return 206, {"Warning": _warning(request, "The primary holds more instances of this study")}
+def began(request: web.Request, *more: str) -> tuple[int, dict[str, str]]:
+    """Return status and Warning of an answer about all that the path names; `more`: what it lacks besides."""
+    if _is_short(request):
+        more = ("The primary holds more instances of this study", *more)
+    return (206, {"Warning": _warning(request, *more)}) if more else (200, {})
 
 
 async def instances(request: web.Request) -> web.StreamResponse:
@@ -74,17 +73,21 @@ async def instances(request: web.Request) -> web.StreamResponse:
     if (wish := accept.zip_wish(accepted(request))) is not None:
         return await _zip(request, found, wish.transfer_syntax)
     multipart, plans = sending.plan(found, accept.instance_wishes(accepted(request)))
-    status, headers = _began(request)
+    status, headers = began(request)
     response = web.StreamResponse(status=status, headers={**headers, "Vary": "Accept"})
     if multipart:
         base = base_url(request)
-        await sending.send_multipart(request, response, plans, [_url(base, one.held) for one in plans])
+        await sending.send_multipart(request, response, plans, [url_of(base, one.held) for one in plans])
         return response
-    etag = f"{plans[0].held.digest.hex()[:32]}-{plans[0].transfer_syntax}"
+    etag = instance_etag(plans[0])
     if is_unchanged(request, etag):
         return web.Response(status=304, headers={"ETag": f'"{etag}"'})
     response.headers["ETag"] = f'"{etag}"'
     return await sending.send_single(request, response, plans[0], etag)
+
+
+def instance_etag(planned: sending.Planned) -> str:
+    return f"{planned.held.digest.hex()[:32]}-{planned.transfer_syntax}"
 
 
 async def download(request: web.Request) -> web.StreamResponse:
@@ -93,7 +96,7 @@ async def download(request: web.Request) -> web.StreamResponse:
 
 
 async def _zip(request: web.Request, found: list[Held], syntax: str | None) -> web.StreamResponse:
-    status, headers = _began(request)
+    status, headers = began(request)
     response = web.StreamResponse(status=status, headers={**headers, "Vary": "Accept"})
     return await export.send_zip(request, response, found, _metadata(request.app[ROOM], found), syntax)
 
@@ -102,9 +105,9 @@ async def metadata(request: web.Request) -> web.StreamResponse:
     """All attributes as DICOM JSON; large values stand behind a BulkDataURI."""
     found = held_instances(request)
     media_type = accept.json_type(accepted(request))
-    status, headers = _began(request)
+    status, headers = began(request)
     base = base_url(request)
-    etag = _etag_of(found, f"metadata {media_type} {base}")
+    etag = etag_of(found, f"metadata {media_type} {base}")
     headers |= {"ETag": f'W/"{etag}"', "Vary": "Accept", "Cache-Control": "no-cache"}
     if status == 200 and is_unchanged(request, etag):
         return web.Response(status=304, headers=headers)
@@ -114,9 +117,9 @@ async def metadata(request: web.Request) -> web.StreamResponse:
     response = web.StreamResponse(status=status, headers={**headers, "Content-Type": media_type})
     await response.prepare(request)
     if request.method != "HEAD":
-        await response.write(b"[" + _with_url(first, _url(base, found[0])))
+        await response.write(b"[" + _with_url(first, url_of(base, found[0])))
         for held in found[1:]:
-            await response.write(b"," + _with_url(await anext(texts), _url(base, held)))
+            await response.write(b"," + _with_url(await anext(texts), url_of(base, held)))
         await response.write(b"]")
     await texts.aclose()
     await response.write_eof()
@@ -144,7 +147,7 @@ def _with_url(text: bytes, url: str) -> bytes:
     return text.replace(_URL_MARK, escape(url).encode())
 
 
-def _etag_of(found: list[Held], how: str) -> str:
+def etag_of(found: list[Held], how: str) -> str:
     whole = blake2b(how.encode(), digest_size=16)
     for held in found:
         whole.update(held.digest)
@@ -158,10 +161,10 @@ async def frames(request: web.Request) -> web.StreamResponse:
     if chosen is None:
         raise accept.NotAcceptable("frames are offered as application/octet-stream, or as they are stored")
     wish, part_type, decoded = chosen
-    numbers = await _frame_numbers(request, held)
+    numbers = await frame_numbers(request, held)
     if not wish.multipart and len(numbers) != 1:
         raise accept.NotAcceptable("several frames are sent as multipart/related alone")
-    etag = _etag_of([held], f"frames {numbers} {part_type} {wish.multipart}")
+    etag = etag_of([held], f"frames {numbers} {part_type} {wish.multipart}")
     # The bytes of one frame alone are the same each time; a boundary is not.
     quoted = f'W/"{etag}"' if wish.multipart else f'"{etag}"'
     headers = {"Vary": "Accept", "ETag": quoted, "Cache-Control": "private, max-age=60"}
@@ -171,7 +174,7 @@ async def frames(request: web.Request) -> web.StreamResponse:
     writer = MultipartWriter(sending.boundary())
     whole_type = writer.content_type(part_type.partition(";")[0]) if wish.multipart else part_type
     response = web.StreamResponse(headers={**headers, "Content-Type": whole_type})
-    url = _url(base_url(request), held)
+    url = url_of(base_url(request), held)
     heads = [{"Content-Type": part_type, "Content-Location": f"{url}/frames/{number}"} for number in numbers]
     extents = await _extents(room, held, numbers, decoded=decoded)
     if extents is not None:
@@ -206,63 +209,24 @@ async def _extents(room: Room, held: Held, numbers: list[int], *, decoded: bool)
     return None if decoded else await asyncio.to_thread(room.frame_tables.of, held, numbers)
 
 
-async def _frame_numbers(request: web.Request, held: Held) -> list[int]:
+async def frame_numbers(request: web.Request, held: Held) -> list[int]:
     text = request.match_info.get("frames")
     if text is None:
-        count = frame_count(held) or await request.app[ROOM].decoders.number_of_frames(held.path)
-        if count > _MOST_FRAMES:
-            raise web.HTTPBadRequest(text=f"there are more than {_MOST_FRAMES} frames: name those wanted")
-        return list(range(1, count + 1))
+        return list(await all_frames(request, held))
     if not _FRAMES.fullmatch(text):
         raise web.HTTPBadRequest(text="frames must be numbers from 1, separated by commas")
     numbers = [int(number) for number in text.split(",")]
-    if len(numbers) > _MOST_FRAMES or min(numbers) < 1:
-        raise web.HTTPBadRequest(text=f"frames must be 1 to {_MOST_FRAMES} numbers from 1")
+    if len(numbers) > MOST_FRAMES or min(numbers) < 1:
+        raise web.HTTPBadRequest(text=f"frames must be 1 to {MOST_FRAMES} numbers from 1")
     return numbers
 
 
-async def rendered(request: web.Request) -> web.Response:
-    """One frame as a picture (PS3.18 8.3.5): `viewport`, `window`, `quality`."""
-    return await _one_picture(request, _view(request, default_viewport=None))
-
-
-async def thumbnail(request: web.Request) -> web.Response:
-    """A small picture that stands for a study, a series, an instance or a frame."""
-    return await _one_picture(request, _view(request, default_viewport=_THUMBNAIL))
-
-
-async def _one_picture(request: web.Request, view: View) -> web.Response:
-    """Of several instances the one in the middle that has pixels is shown."""
-    found = held_instances(request)
-    numbers = await _frame_numbers(request, found[0]) if "frames" in request.match_info else [1]
-    if len(numbers) != 1:
-        raise web.HTTPBadRequest(text="one frame at a time can be rendered")
-    if "instance" in request.match_info:
-        return await _picture(request, found[0], numbers[0], view)
-    middle = len(found) // 2
-    for held in [*found[middle:], *found[:middle]]:
-        # A deflated object does not tell where its pixels are, and may have some.
-        if held.pixel_offset is not None or held.transfer_syntax_uid == DEFLATED:
-            with contextlib.suppress(NoPixels):
-                return await _picture(request, held, numbers[0], view)
-    raise web.HTTPNotFound(text="nothing here has a picture")
-
-
-async def _picture(request: web.Request, held: Held, number: int, view: View) -> web.Response:
-    etag = _etag_of([held], f"picture {number} {view}")
-    headers = {"Vary": "Accept", "ETag": f'W/"{etag}"', "Cache-Control": "private, max-age=60"}
-    if is_unchanged(request, etag):
-        return web.Response(status=304, headers=headers)
-    body = await request.app[ROOM].decoders.picture(held.path, number, view)
-    return web.Response(body=body, headers={**headers, "Content-Type": view.media_type})
-
-
-def _view(request: web.Request, *, default_viewport: tuple[int, int] | None) -> View:
-    media_type = accept.picture_type(accepted(request))
-    try:
-        return views.of_rendered(request.query, media_type, default_viewport)
-    except views.BadView as error:
-        raise web.HTTPBadRequest(text=str(error)) from None
+async def all_frames(request: web.Request, held: Held) -> range:
+    """Raises HTTPBadRequest: the object says that it has more than anyone can mean."""
+    count = frame_count(held) or await request.app[ROOM].decoders.number_of_frames(held.path)
+    if count > MOST_FRAMES:
+        raise web.HTTPBadRequest(text=TOO_MANY)
+    return range(1, count + 1)
 
 
 async def bulk_data(request: web.Request) -> web.Response:
@@ -275,7 +239,7 @@ async def bulk_data(request: web.Request) -> web.Response:
     alone = best(wanted, (accept.OCTETS,)) is not None and not any(
         one.media.essence == accept.MULTIPART for one in wanted
     )
-    etag = _etag_of([held], f"value {path} {alone}")
+    etag = etag_of([held], f"value {path} {alone}")
     headers = {"Vary": "Accept", "ETag": f'"{etag}"' if alone else f'W/"{etag}"'}
     if is_unchanged(request, etag):
         return web.Response(status=304, headers=headers)
@@ -293,7 +257,7 @@ async def bulk_data(request: web.Request) -> web.Response:
     return web.Response(status=206, body=value[part.first : part.first + part.length], headers=headers)
 
 
-def _url(base: str, held: Held) -> str:
+def url_of(base: str, held: Held) -> str:
     key = held.key
     return (
         f"{base}/studies/{key.study_instance_uid}/series/{key.series_instance_uid}"

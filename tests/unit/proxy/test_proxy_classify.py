@@ -43,6 +43,18 @@ def test_dicomweb(method: str, path: str, route: str, kind: str) -> None:
     assert (one.route.value, one.kind.value, one.below_prefix) == (route, kind, path.encode())
 
 
+def test_wado_uri_says_itself_what_it_is() -> None:
+    query = "requestType=WADO&studyUID=1&seriesUID=2&objectUID=3"
+    for target in (f"/wado?{query}", f"/any/where?x=1&{query}", f"/dicom-web/wado?{query}"):
+        one = asked("GET", target, "Accept: text/html")
+        assert (one.route, one.kind, one.below_prefix) == (WebRoute.WADO, Kind.READ, None)
+        assert one.wado_uri == target.partition("?")[2].encode()
+    for target in ("/wado", "/wado?requestType=WADO", "/wado?requestType=WADOX&objectUID=3",
+                   f"/x/../wado?{query}", f"/dicom-web/studies?{query}"):  # fmt: skip
+        assert asked("GET", target).wado_uri is None, target
+    assert asked("POST", f"/wado?{query}").wado_uri is None
+
+
 def test_what_only_looks_like_dicomweb_is_not() -> None:
     for target in ("/dicom-webs/studies", "/dicom-web/../admin", "/dicom-web/%2e%2E/admin",
                    "/x/dicom-web/studies", "/dicom-web/studies%2F1", "/dicom-web/.", "/dicom-web/a\\b"):  # fmt: skip  # noqa: E501

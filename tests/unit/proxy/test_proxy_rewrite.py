@@ -41,6 +41,7 @@ def sent(upstream: WebUpstream, method: str, path: str, *lines: str) -> list[byt
     ("GET", "/dicom-web/studies", "*/*", "ask", "ask", "ask"),
     ("POST", "/dicom-web/studies", "*/*", "ask", "ask", "ask"),
     ("DELETE", "/dicom-web/studies/1", "*/*", "ask", "never", "ask"),
+    ("GET", "/wado?requestType=WADO&objectUID=1", "text/html", "ask", "ask", "ask"),
     ("GET", "/app", "text/html", "ask", "viewer", "ask"),
     ("GET", "/app.js", "*/*", "ask", "never", "ask"),
     ("POST", "/api", "*/*", "ask", "never", "ask"),
@@ -71,6 +72,13 @@ def test_the_prefix_is_mapped() -> None:
     )
     assert sent(FOREIGN, "GET", "/dicom-web/studies")[0] == b"GET /pacs/rs/studies HTTP/1.1"
     assert sent(ARCHIVE, "GET", "/.failover/a?b")[0] == b"GET /.failover/a?b HTTP/1.1"
+
+
+def test_wado_uri_has_its_place_in_the_archive_and_the_callers_path_elsewhere() -> None:
+    query = "requestType=WADO&objectUID=1.2"
+    assert sent(ARCHIVE, "GET", f"/pacs/wado?{query}")[0] == f"GET /wado?{query} HTTP/1.1".encode()
+    for upstream in (PRIMARY, FOREIGN):
+        assert sent(upstream, "GET", f"/pacs/wado?{query}")[0] == f"GET /pacs/wado?{query} HTTP/1.1".encode()
 
 
 def test_what_never_passes() -> None:
