@@ -20,7 +20,7 @@ from typing import Any, Final
 
 import structlog
 
-from failover.durable import make_folder
+from failover.durable import NO_ROOM, make_folder
 from failover.errors import ControlError, ControlUnreachable, FailoverError, StorageError
 
 _log = structlog.get_logger(__name__)
@@ -32,8 +32,9 @@ _MAX_SOCKET_PATH: Final = 100
 
 # What a peer on a line may leave unread: one that reads nothing is stopped or hung, and is cut off.
 _MAX_UNREAD_BYTES: Final = 4 * 2**20
-# The disk takes nothing: it is full, or read-only, as a file system becomes that found errors.
-_NOT_WRITABLE: Final = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EIO)
+# The disk takes nothing: it is full, or read-only, as a file system becomes that found errors. Not EACCES:
+# whoever starts us as the wrong user is told so, rather than listened to where nobody asks.
+_NOT_WRITABLE: Final = (*NO_ROOM, errno.EROFS, errno.EIO)
 
 Json = dict[str, Any]
 Handler = Callable[[Json], Awaitable[Json]]

@@ -1,7 +1,8 @@
 """`failover demo`: a whole tour on loopback. A stand-in primary with sample studies, and the three processes.
 
 The stand-in is a second archive, supervised beside the others, so that it can be killed, stopped and started
-again by command. Everything lies in one folder, made anew at each start.
+again by command. Replication begins when it is filled: its first look finds all that there is. Everything
+lies in one folder, made anew at each start.
 """
 
 from __future__ import annotations
@@ -19,12 +20,12 @@ import aiohttp
 from pydicom.dataset import Dataset
 
 from failover.app import samples
-from failover.app.supervisor import Child, command, supervise
+from failover.app.supervisor import Child, Supervisor, command, supervise
 from failover.clock import SystemClock
 from failover.config import Configuration, load
 from failover.control import ask, socket_path
 from failover.durable import make_folder, write_file
-from failover.errors import ConfigurationError
+from failover.errors import ConfigurationError, ControlError
 
 MARK: Final = ".failover-demo"
 _READY_WITHIN_S: Final = 60.0
@@ -97,14 +98,21 @@ def make_anew(folder: Path, port_offset: int) -> None:
 def run(folder: Path, port_offset: int = 0) -> int:
     """Run the demo in `folder` until SIGTERM or Ctrl-C. Raises ConfigurationError, PortTaken."""
     folder = folder.absolute()
+    if _runs(folder):
+        raise ConfigurationError([f"{folder}: a demo runs there; end it first, or name another with --dir"])
     make_anew(folder, port_offset)
     configuration = load(folder / "failover.yaml")
     stand_in = Child("primary", command("archive", folder / "primary.yaml"))
 
-    async def after_start() -> None:
-        await _fill(configuration)
-        # Older days are compared once an hour: the first time, all samples are to be there.
-        await ask(_supervisor_of(folder), "start", {"name": "replicator"})
+    async def after_start(supervisor: Supervisor) -> None:
+        async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=30)) as session:
+            try:
+                await _fill(session, configuration)
+            except aiohttp.ClientError:
+                _say(["the stand-in primary went away while it was filled"])
+            finally:
+                supervisor.start("replicator")
+            await _until_copied(session, f"http://127.0.0.1:{configuration.listen.admin.port}")
         _say(_what_to_try(configuration, folder))
 
     return supervise(
@@ -117,14 +125,21 @@ def run(folder: Path, port_offset: int = 0) -> int:
     )
 
 
-async def _fill(configuration: Configuration) -> None:
-    """Store the samples on the stand-in, as soon as it answers, and wait until the router is ready."""
+def _runs(folder: Path) -> bool:
+    """Return whether a demo runs in `folder`, whose files must then stay."""
+    try:
+        asyncio.run(ask(socket_path(folder / "state", "supervisor"), "children"))
+    except ControlError:
+        return False
+    return True
+
+
+async def _fill(session: aiohttp.ClientSession, configuration: Configuration) -> None:
+    """Store the samples on the stand-in, as soon as it answers."""
     assert configuration.primary is not None
     assert configuration.primary.web is not None
     primary = f"{configuration.primary.web.url}{configuration.primary.dicomweb_path}/studies"
-    admin = f"http://127.0.0.1:{configuration.listen.admin.port}/-/ready"
-    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=30)) as session:
-        await _until_answers(session, primary)
+    if await _until_answers(session, primary):
         stored = 0
         for batch in _batches(samples.sample_studies(_today()), _PER_REQUEST):
             boundary = "failover-demo-samples-8c1f0e6a5f2b4d77"
@@ -140,21 +155,39 @@ async def _fill(configuration: Configuration) -> None:
             stored += len(batch)
             _say([f"storing sample images on the stand-in primary: {stored}"], end="\r")
         _say([f"stored {stored} sample images on the stand-in primary      "])
-        await _until_answers(session, admin)
 
 
-async def _until_answers(session: aiohttp.ClientSession, url: str) -> None:
+async def _until_answers(session: aiohttp.ClientSession, url: str) -> bool:
+    """Return whether it answered within the time that we wait, and say so when it did not."""
     clock = SystemClock()
     until_s = clock.monotonic() + _READY_WITHIN_S
     while clock.monotonic() < until_s:
         try:
             async with session.get(url) as answer:
                 if answer.status < 500:
-                    return
+                    return True
         except (aiohttp.ClientError, TimeoutError):
             pass  # not there yet: that is what we wait for
         await clock.sleep(0.1)
     _say([f"no answer from {url} within {_READY_WITHIN_S:.0f} s: see the log above"])
+    return False
+
+
+async def _until_copied(session: aiohttp.ClientSession, admin: str) -> None:
+    """Wait until the router is ready and the archive holds what the stand-in holds."""
+    clock = SystemClock()
+    until_s = clock.monotonic() + _READY_WITHIN_S
+    if not await _until_answers(session, f"{admin}/-/ready"):
+        return
+    while clock.monotonic() < until_s:
+        async with session.get(f"{admin}/api/status") as answer:
+            held = (await answer.json())["replication"]["coverage_ratio"]
+        if held == 1.0:
+            _say(["the archive holds a copy of each            "])
+            return
+        _say([f"copying them to the archive: {held or 0:.0%}"], end="\r")
+        await clock.sleep(0.2)
+    _say([f"not all was copied to the archive within {_READY_WITHIN_S:.0f} s: see the log above"])
 
 
 def _batches(instances: Iterable[Dataset], size: int) -> Iterator[list[bytes]]:
@@ -216,8 +249,5 @@ def start_primary(folder: Path) -> None:
 
 
 def _ask_supervisor(folder: Path, method: str, question: dict[str, str]) -> None:
-    asyncio.run(ask(_supervisor_of(folder), method, question))
-
-
-def _supervisor_of(folder: Path) -> Path:
-    return socket_path(folder.absolute() / "state", "supervisor")
+    path = socket_path(folder.absolute() / "state", "supervisor")
+    asyncio.run(ask(path, method, question))

@@ -163,6 +163,10 @@ class Supervisor:
             if child.running is not None and child.running.returncode is None:
                 child.running.send_signal(signal.SIGHUP)
 
+    def start(self, name: str) -> None:
+        """Let a child run: start it, or let a stopped one go on. Raises ControlError when there is none."""
+        self.signal(name, signal.SIGCONT, wanted=True)
+
     def signal(self, name: str, number: signal.Signals, *, wanted: bool) -> None:
         """Send a signal to a child and say whether it is to run. Raises ControlError when there is none."""
         child = self.children.get(name)
@@ -189,27 +193,17 @@ def router_children(
 ) -> list[Child]:
     """Return the router and the web workers beside it (`listen.web.workers`)."""
     workers = configuration.listen.web.workers
-    descriptors = [listener.fileno() for listener in opened.values()]
-    environment = listeners.bequeath(opened)
-    if workers == 1:
-        return [Child("router", command("router", config_path), environment, descriptors)]
-    shared = shares.create(workers)
-    children = [
-        Child(
-            "router",
-            command("router", config_path),
-            {**environment, **shares.bequeath(shared, 0)},
-            [*descriptors, shared],
-        )
-    ]
-    web = {"web": opened["web"]}
+    environment, descriptors = listeners.bequeath(opened), [one.fileno() for one in opened.values()]
+    if workers > 1:
+        shared = shares.create(workers)
+        environment |= shares.bequeath(shared, 0)
+        descriptors.append(shared)
+    children = [Child("router", command("router", config_path), environment, descriptors)]
     for number in range(2, workers + 1):
         arguments = [sys.executable, "-m", "failover.app.web_worker", str(config_path), str(number)]
-        environment = {**listeners.bequeath(web), **shares.bequeath(shared, number - 1)}
-        name = name_of(number)
-        children.append(
-            Child(name, arguments, environment, [web["web"].fileno(), shared], ends_with="router")
-        )
+        environment = listeners.bequeath({"web": opened["web"]}) | shares.bequeath(shared, number - 1)
+        descriptors = [opened["web"].fileno(), shared]
+        children.append(Child(name_of(number), arguments, environment, descriptors, ends_with="router"))
     return children
 
 
@@ -227,7 +221,7 @@ def run(config_path: Path) -> int:
     return supervise(configuration, config_path, extra=[])
 
 
-async def _nothing() -> None:
+async def _nothing(_: Supervisor) -> None:
     return
 
 
@@ -237,12 +231,12 @@ def supervise(
     *,
     extra: Sequence[Child],
     later: Sequence[str] = (),
-    after_start: Callable[[], Awaitable[None]] = _nothing,
+    after_start: Callable[[Supervisor], Awaitable[None]] = _nothing,
     hangup_ends: bool = False,
 ) -> int:
     """Run the three processes and `extra` ones (the demo's stand-in primary) until SIGTERM.
 
-    Those named by `later` begin when they are told to. `after_start` runs once beside them. `hangup_ends`:
+    Those named by `later` begin when `after_start`, which runs once beside them, starts them. `hangup_ends`:
     SIGHUP ends all, as of a terminal that was closed; else it is passed on: the configuration is read again.
     """
     opened = listeners.open_all(configuration)
@@ -261,7 +255,7 @@ def supervise(
 async def _main(
     configuration: Configuration,
     children: Sequence[Child],
-    after_start: Callable[[], Awaitable[None]],
+    after_start: Callable[[Supervisor], Awaitable[None]],
     *,
     hangup_ends: bool,
 ) -> int:
@@ -285,7 +279,7 @@ async def _main(
         return {}
 
     async def start_child(question: Json) -> Json:
-        supervisor.signal(str(question["name"]), signal.SIGCONT, wanted=True)
+        supervisor.start(str(question["name"]))
         return {}
 
     control = ControlServer(
@@ -295,7 +289,7 @@ async def _main(
     await control.start()
 
     async def beside() -> None:
-        await after_start()
+        await after_start(supervisor)
 
     task = spawn(beside(), name="after start")
     await supervisor.run(stop)
