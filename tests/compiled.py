@@ -21,7 +21,8 @@ TESTS = (
     "tests/integration/test_proxy_copies.py", "tests/integration/test_proxy_doors.py",
     "tests/integration/proxy/test_failover.py", "tests/integration/proxy/test_framing.py",
     "tests/integration/proxy/test_hedge.py", "tests/integration/proxy/test_resume.py",
-    "tests/integration/proxy/test_stores.py", "tests/integration/proxy/test_strict.py",
+    "tests/integration/proxy/test_splice.py", "tests/integration/proxy/test_stores.py",
+    "tests/integration/proxy/test_strict.py",
     "tests/integration/test_live_changes.py", "tests/integration/proxy/test_tls.py",
 )  # fmt: skip
 

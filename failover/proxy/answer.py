@@ -116,6 +116,18 @@ class Answer:
         else:
             self._write(caller, *self.passage.receive(data))
 
+    @property
+    def unread_bytes(self) -> int:
+        """How much of it may go to the caller without being read here: as it comes, with no way back."""
+        if not self.begun or self.passage is not None or self.urls is not None:
+            return 0
+        return (self.head.content_length or 0) - self.received_bytes
+
+    def passed_by(self, count: int) -> None:
+        """`count` bytes went to the caller unread."""
+        self.received_bytes += count
+        self.body_bytes += count
+
     def end(self, caller: CallerConnection) -> None:
         """Raises like `data`."""
         if self.passage is not None:

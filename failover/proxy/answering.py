@@ -16,7 +16,7 @@ from failover.errors import ProtocolError
 from failover.health.passive import Outcome
 from failover.http.head import AnswerHead
 from failover.model import UpstreamName
-from failover.proxy import hold, leads, resume, rewrite, silence, stores, stow
+from failover.proxy import hold, leads, resume, rewrite, silence, splice, stores, stow
 from failover.proxy.answer import Answer
 from failover.proxy.attempt import Attempt
 from failover.proxy.copies import ACKNOWLEDGEMENT_WAITS_S, WebCopy
@@ -108,9 +108,14 @@ class Answering:
 
     def unfinished(self) -> None:
         """The read that brought the head brought no end: a held answer without a length gets its time."""
-        answer = self._response.answer
-        if answer is not None and not answer.begun and answer.plan.limit_s is not None:
-            self._exchange.call_later(answer.plan.limit_s, self._held_long_enough)
+        answer, attempt = self._response.answer, self._exchange.attempt
+        if answer is None:
+            return
+        if not answer.begun:
+            if answer.plan.limit_s is not None:
+                self._exchange.call_later(answer.plan.limit_s, self._held_long_enough)
+        elif attempt is not None and attempt.connection is not None:
+            splice.begin(answer, attempt.connection, self._exchange.caller)
 
     def _held_long_enough(self) -> None:
         answer = self._response.answer

@@ -31,7 +31,11 @@ class Connection(asyncio.BufferedProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = transport
-        self.transport.set_write_buffer_limits(high=WRITE_HIGH_BYTES, low=WRITE_LOW_BYTES)
+        self.restore_limits()
+
+    def restore_limits(self) -> None:
+        if not self.transport.is_closing():
+            self.transport.set_write_buffer_limits(high=WRITE_HIGH_BYTES, low=WRITE_LOW_BYTES)
 
     def get_buffer(self, sizehint: int) -> memoryview:
         return READ_BUFFER

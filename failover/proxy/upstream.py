@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final, Protocol
 
 from failover.errors import MalformedHead, ProtocolError
-from failover.http.framing import BodyReader, UntilClose, answer_body, answer_has_body
+from failover.http.framing import BodyReader, LengthBody, UntilClose, answer_body, answer_has_body
 from failover.http.head import AnswerHead, head_end, parse_answer
 from failover.proxy import faults
 from failover.proxy.connection import READ_BUFFER, Connection
 
 if TYPE_CHECKING:
     from failover.proxy.pool import Pool
+    from failover.proxy.splice import Splice
 
 # 100, 102 and 103 before one answer: a 102 every 20 s for five hours. More of them are no answer.
 MAX_INTERIM: Final = 1000
@@ -49,7 +50,7 @@ class Tunnelled(Protocol):
 class UpstreamConnection(Connection):
     __slots__ = (
         "_head_bytes", "_interim", "_max_head_bytes", "_method", "_reader", "_searched", "answered", "asker",
-        "bound", "idle_since_s", "pool", "reusable", "reused", "tunnel",
+        "bound", "idle_since_s", "pool", "reusable", "reused", "splice", "tunnel",
     )  # fmt: skip
 
     def __init__(self, pool: Pool, max_head_bytes: int) -> None:
@@ -57,6 +58,8 @@ class UpstreamConnection(Connection):
         self.pool = pool
         self.asker: Asker | None = None
         self.tunnel: Tunnelled | None = None
+        self.splice: Splice | None = None
+        """What moves the body past us."""
         self.bound = False
         """It carried NTLM or Negotiate: one caller's alone."""
         self.reused = False
@@ -84,10 +87,34 @@ class UpstreamConnection(Connection):
     def drop(self) -> None:
         """Nobody waits for its answer any more: it cannot be used again."""
         self.asker = self.tunnel = None
+        if self.splice is not None:
+            self.splice.stop()
         if not self.closed:
             self.closed = True
             if self.transport is not None:  # it may still be connecting
                 self.transport.abort()
+
+    def resume_reading(self) -> None:
+        if self.splice is not None:
+            self.splice.go()
+        else:
+            super().resume_reading()
+
+    # -- what a splice asks and tells
+
+    @property
+    def unread_bytes(self) -> int:
+        """How much of a body with a length is still to come, in plain bytes."""
+        reader = self._reader
+        return reader.left if isinstance(reader, LengthBody) and self.pool.upstream.tls is None else 0
+
+    def fetched(self, count: int) -> None:
+        """`count` bytes of the body went past us."""
+        reader, asker = self._reader, self.asker
+        assert isinstance(reader, LengthBody)
+        assert asker is not None
+        reader.left -= count
+        asker.heard()
 
     # -- what asyncio calls
 
@@ -190,6 +217,8 @@ class UpstreamConnection(Connection):
         self.closed = True
         tunnel, asker, reader = self.tunnel, self.asker, self._reader
         self.pool.lost(self)
+        if self.splice is not None:
+            self.splice.stop()
         try:
             if tunnel is not None:
                 self.tunnel = None
