@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+import zipfile
 from pathlib import Path
 from typing import Any
 
 import pytest
 from pydicom.dataset import Dataset
 
+from failover.clock import SystemClock
 from tests.integration.browser import Page, a_page
 from tests.integration.dicomweb_stage import WebStage, a_web_archive
 from tests.unit.archive.objects import data_set, part10
@@ -101,6 +104,19 @@ async def test_a_study_is_found_and_read(tmp_path: Path) -> None:
         await press(page, "r")
         await page.until(f"{WINDOW} === {before!r}")
 
+        # Saved as one file, after it was said whose it is.
+        folder = tmp_path / "saved"
+        await page.call("Browser.setDownloadBehavior", behavior="allow", downloadPath=str(folder))
+        await press(page, "d")
+        link = "document.getElementById('save-link')"
+        await page.until(f"!{link}.hidden")
+        assert "Yamada, Tarou" in await page.evaluate("document.getElementById('save').textContent")
+        await page.evaluate(f"{link}.click()")
+        names = await until_saved(folder / "DICOM.zip")
+        assert "DICOMDIR" in names
+        assert len(names) == 2 + 32
+        await page.until("!document.getElementById('save').open")
+
         # Search: words in any order; the banner stays until another study is chosen.
         await search(page, PatientName="jürgen müller")
         await page.until(
@@ -111,6 +127,52 @@ async def test_a_study_is_found_and_read(tmp_path: Path) -> None:
         await search(page, PatientName="nobody")
         missing = "document.getElementById('list-note').textContent"
         await page.until(f"{missing}.includes('does not mean that it does not exist')")
+        assert page.problems == []
+
+
+async def until_saved(path: Path) -> list[str]:
+    """Return the names in the zip archive that the browser saves, once it is whole."""
+    async with asyncio.timeout(30):
+        while not await asyncio.to_thread(zipfile.is_zipfile, path):
+            await SystemClock().sleep(0.05)
+    with zipfile.ZipFile(path) as archive:
+        assert archive.testzip() is None
+        return archive.namelist()
+
+
+async def test_on_a_telephone_the_banner_stays_and_two_fingers_zoom(tmp_path: Path) -> None:
+    zoomed = f"parseInt({WINDOW}.match(/(\\d+) %/)[1])"
+    async with (
+        a_web_archive(tmp_path / "archive", has_primary=False) as archive,
+        a_page(tmp_path, f"{archive.origin}/.failover/") as page,
+    ):
+        await page.call(
+            "Emulation.setDeviceMetricsOverride", width=390, height=844, deviceScaleFactor=1, mobile=True
+        )
+        await page.call("Emulation.setTouchEmulationEnabled", enabled=True)
+        await choose(page, "DEMO-0001")
+        assert await banners_in_view(page)
+        before, window = await page.evaluate(zoomed), await page.evaluate(f"{WINDOW}.split('\\n')[0]")
+        for apart, event in ((20, "touchStart"), (40, "touchMove"), (60, "touchMove")):
+            points = [
+                {"x": 200 + side * apart, "y": 450, "id": number} for number, side in enumerate((-1, 1))
+            ]
+            if event == "touchStart":  # one finger comes before the other
+                await page.call("Input.dispatchTouchEvent", type=event, touchPoints=points[:1])
+                moved = [points[0] | {"y": 480}]
+                await page.call("Input.dispatchTouchEvent", type="touchMove", touchPoints=moved)
+            await page.call("Input.dispatchTouchEvent", type=event, touchPoints=points)
+        await page.call("Input.dispatchTouchEvent", type="touchEnd", touchPoints=[])
+        await page.until(f"{zoomed} > 2 * {before}")
+        assert (
+            await page.evaluate(f"{WINDOW}.split('\\n')[0]") == window
+        )  # the first finger's drag was taken back
+
+        # The list takes the picture's place, not the banner's.
+        await page.evaluate("document.getElementById('show-studies').click()")
+        assert await banners_in_view(page)
+        assert await page.evaluate(f"{SIDE}.querySelector('.stage').getBoundingClientRect().height") == 0
+        assert await page.evaluate("document.documentElement.scrollWidth") == 390
         assert page.problems == []
 
 

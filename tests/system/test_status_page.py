@@ -61,6 +61,7 @@ async def test_the_page_tells_a_failover_and_carries_an_intent(
         # The primary dies: the page says so by itself.
         orthanc.kill()
         await page.until("document.querySelector('#primary .verdict.down') !== null")
+        await page.until("document.querySelector('#primary .role').textContent === '✕ does not answer'")
         await page.until(f"/^The primary is down; the backup answers since .*\\d\\.$/.test({HEADLINE})")
         await page.until("document.title.includes('backup')")
 

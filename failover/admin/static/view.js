@@ -95,7 +95,11 @@ function sinceOf(status, name) {
 }
 
 function stands(status, name) {
-  return name === "primary" && status.phase === "failing_back" ? "▷ takes stores" : "stands by";
+  if (name === "primary" && status.phase === "failing_back") return "▷ takes stores";
+  const found = Object.values(status.upstreams[name] ?? {}).filter(({ reason }) => reason !== "not configured");
+  const down = found.filter(({ verdict }) => verdict === "down").length;
+  if (down) return down === found.length ? "✕ does not answer" : "stands by in part";
+  return "stands by";
 }
 
 function renderHealth(health, inFlight, service) {

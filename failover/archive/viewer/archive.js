@@ -44,11 +44,11 @@ async function problem(answer) {
 }
 
 /** Fetch below DICOMweb. Raises NotAnswered; an abort passes through. */
-export async function ask(path, accept, { signal, priority, route = false } = {}) {
+export async function ask(path, accept, { signal, priority, method = "GET", route = false } = {}) {
   const question = (questions += 1);
   let answer;
   try {
-    answer = await fetch(path.startsWith("/") ? root + path : path, { headers: { Accept: accept }, signal, priority, cache: route ? "no-store" : "default" });
+    answer = await fetch(path.startsWith("/") ? root + path : path, { method, headers: { Accept: accept }, signal, priority, cache: route ? "no-store" : "default" });
   } catch (error) {
     if (error.name === "AbortError") throw error;
     told(question, "");

@@ -7,7 +7,8 @@ const KEYS = { ArrowDown: 1, ArrowRight: 1, ArrowUp: -1, ArrowLeft: -1, PageDown
 
 export function follow(pane) {
   const stage = pane.$("stage");
-  let rest = 0;
+  const fingers = new Map(); // on the stage: pointer → where
+  let rest = 0, takeBack = null;
   stage.addEventListener("wheel", (event) => {
     if (!pane.$("document").hidden && pane.pages.length < 2) return; // a report scrolls by itself
     event.preventDefault();
@@ -28,12 +29,41 @@ export function follow(pane) {
     pane.changed(pane);
   }, { passive: false });
   stage.addEventListener("contextmenu", (event) => { if (!event.target.closest(".document")) event.preventDefault(); });
-  stage.addEventListener("pointerdown", (event) => begin(pane, stage, event));
+  stage.addEventListener("pointerdown", (event) => {
+    if (event.pointerType === "touch" && !event.target.closest("button, .document")) fingers.set(event.pointerId, event);
+    if (fingers.size < 2) takeBack = begin(pane, stage, event);
+    else {
+      takeBack?.(); // the second finger says that the first one meant no drag
+      takeBack = null;
+      stage.setPointerCapture(event.pointerId);
+    }
+  });
+  for (const end of ["pointerup", "pointercancel"]) stage.addEventListener(end, (event) => fingers.delete(event.pointerId));
   stage.addEventListener("pointermove", (event) => {
     const box = stage.getBoundingClientRect();
+    if (fingers.size === 2 && fingers.has(event.pointerId)) {
+      const before = span(fingers, box);
+      fingers.set(event.pointerId, event);
+      pinch(pane, before, span(fingers, box));
+      return;
+    }
     probe(pane, event.clientX - box.left, event.clientY - box.top);
   });
   stage.addEventListener("pointerleave", () => { pane.$("probe").textContent = ""; });
+}
+
+/** Where two fingers are: how far apart, and the middle between them on the stage. */
+function span(fingers, box) {
+  const [a, b] = [...fingers.values()];
+  return { apart: Math.max(1, Math.hypot(a.clientX - b.clientX, a.clientY - b.clientY)),
+    x: (a.clientX + b.clientX) / 2 - box.left, y: (a.clientY + b.clientY) / 2 - box.top };
+}
+
+function pinch(pane, before, after) {
+  const { view } = pane.picture;
+  Object.assign(view, { x: view.x + after.x - before.x, y: view.y + after.y - before.y });
+  pane.picture.zoomBy(after.apart / before.apart, after.x, after.y);
+  pane.schedule();
 }
 
 /** What a drag means: the right button zooms, the middle one or Shift moves, the left one does what the tool says. */
@@ -43,14 +73,16 @@ function toolOf(pane, event) {
   return pane.tool;
 }
 
+/** Follow a drag to its end; return what takes it back, null: it is none. */
 function begin(pane, stage, down) {
-  if (!pane.picture.frame || down.target.closest("button, .document")) return;
+  if (!pane.picture.frame || down.target.closest("button, .document")) return null;
   const box = stage.getBoundingClientRect();
   const tool = toolOf(pane, down);
   const { picture, turn, shownPlace: place } = pane; // what is seen is meant, not what is on its way
   const first = pane.place;
   const grey = picture.frame.pixels || picture.frame.served;
-  const from = { voi: pane.window(), x: picture.view.x, y: picture.view.y, at: picture.at(down.clientX - box.left, down.clientY - box.top) };
+  const from = { voi: pane.window(), x: picture.view.x, y: picture.view.y, zoom: picture.view.zoom, at: picture.at(down.clientX - box.left, down.clientY - box.top) };
+  const { voi } = pane, linesBefore = pane.lines.get(place) ?? [];
   const line = [from.at, from.at];
   if (tool === "measure") pane.lines.set(place, [...(pane.lines.get(place) ?? []), line]);
   let lastY = down.clientY;
@@ -87,6 +119,14 @@ function begin(pane, stage, down) {
       pane.changed(pane);
     }, { signal: ending.signal });
   }
+  return () => {
+    ending.abort();
+    if (turn !== pane.turn) return;
+    Object.assign(picture.view, { x: from.x, y: from.y, zoom: from.zoom });
+    pane.lines.set(place, linesBefore);
+    pane.setWindow(voi);
+    if (tool === "scroll") pane.go(first);
+  };
 }
 
 /** Whether the key was one of the pane's. */

@@ -4,6 +4,7 @@ import { answeredBy, askState, whoAnswers } from "./archive.js";
 import { T, differs, frameTime, longDay, text } from "./dicom.js";
 import { keyOf } from "./gestures.js";
 import { Pane } from "./pane.js";
+import { offer } from "./saving.js";
 import { Strip } from "./strip.js";
 import { StudyList } from "./list.js";
 import { CT_PRESETS, greyOf, ownWindows } from "./windowing.js";
@@ -39,6 +40,7 @@ function changed(pane) {
   for (const button of document.querySelectorAll("[data-tool]")) button.setAttribute("aria-pressed", String(button.dataset.tool === pane.tool));
   press("invert", pane.inverted);
   press("play", pane.playing);
+  document.querySelector("[data-act=save]").disabled = !pane.study;
   document.querySelector("[data-act=play]").textContent = pane.playing ? "■ Stop" : "▶ Play";
   presets(pane);
 }
@@ -89,12 +91,13 @@ const ACTS = {
   mirror: (pane) => pane.mirror(),
   reset: (pane) => pane.reset(),
   play: (pane) => play(pane),
+  save: (pane) => { if (pane.study) offer(pane.study); },
   compare: () => compare(),
   full: () => (document.fullscreenElement ? document.exitFullscreen() : document.documentElement.requestFullscreen()),
   help: () => $("help").showModal(),
 };
 const KEYS = {
-  i: "invert", f: "fit", 1: "one", t: "right", x: "mirror", r: "reset", " ": "play", c: "compare", "?": "help",
+  i: "invert", f: "fit", 1: "one", t: "right", x: "mirror", r: "reset", " ": "play", c: "compare", d: "save", "?": "help",
 };
 const TOOLS = { w: "window", q: "scroll", p: "move", z: "zoom", m: "measure" };
 
