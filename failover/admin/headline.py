@@ -7,11 +7,12 @@ their local time. Numbers that change each second are left out: a sentence is re
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
-Json = Mapping[str, Any]
+from failover.admin.facts import SERVICES, UPSTREAMS, Facts, Json
+
 # An old debt on a quiet day: the primary is up, and yet does not take what it is owed.
 OLD_DEBT_S: Final = 900.0
 # Below this share of the primary in the archive a failover would be felt.
@@ -20,8 +21,6 @@ ENOUGH_COVERAGE: Final = 0.99
 CALM: Final = "calm"  # nothing to do
 ATTENTION: Final = "attention"  # callers are served, but look at it
 ALARM: Final = "alarm"  # callers feel it, or the next failure would hit them
-_SERVICES: Final = {"web": "web", "dicom": "DICOM"}
-_UPSTREAMS: Final = ("primary", "backup")
 _OTHER: Final = {"primary": "backup", "backup": "primary"}
 _BACK_BY_ITSELF: Final = "Nothing to do here"
 _REPAIR_PRIMARY: Final = (
@@ -55,7 +54,7 @@ def with_headline(status: Json) -> dict[str, Any]:
 
 def headline(status: Json) -> Headline:
     """Return the one thing to know. What hurts callers first, then what an operator wants."""
-    told = _of_routing(_Facts(status))
+    told = _of_routing(Facts(status))
     troubles = status.get("troubles") or ()
     if told.level == CALM and troubles:
         return Headline(ATTENTION, _trouble(troubles[0]), _capital(f"{troubles[0]['sentence']}."))
@@ -67,7 +66,7 @@ def _trouble(trouble: Json) -> str:
     return f"The primary answers, but {what}."
 
 
-def _of_routing(facts: _Facts) -> Headline:
+def _of_routing(facts: Facts) -> Headline:
     return (
         _nobody_serves(facts)
         or _starting(facts)
@@ -78,79 +77,18 @@ def _of_routing(facts: _Facts) -> Headline:
     )
 
 
-class _Facts:
-    """The status, asked in the words of this page."""
-
-    def __init__(self, status: Json) -> None:
-        self.mode = str(status["mode"])
-        self.phase = str(status["phase"])
-        self.intent: Json = status["intent"]
-        self.failback: Json = status["failback"]
-        self.by_hand = bool(self.failback.get("by_hand"))
-        self.numbers: Json = status["replication"]
-        self.decisions: list[str] = list(status.get("decisions", ()))
-        self._in_flight: Json = status["in_flight"]
-        self.active = {
-            name: str(route["active"])
-            for name, route in status["services"].items()
-            if route and route.get("active")
-        }
-        self._upstreams: Json = status["upstreams"]
-        self.since = max(
-            (str(route["since"]) for route in status["services"].values() if route and route.get("active")),
-            default="",
-        )
-
-    def exists(self, upstream: str, service: str) -> bool:
-        health = self._upstreams.get(upstream, {}).get(service)
-        return bool(health) and health.get("reason") != "not configured"
-
-    def verdict(self, upstream: str, service: str) -> str | None:
-        health = self._upstreams.get(upstream, {}).get(service) or {}
-        verdict = health.get("verdict")
-        return None if verdict is None else str(verdict)
-
-    def may_help(self, upstream: str, service: str) -> bool:
-        return self.exists(upstream, service) and self.verdict(upstream, service) != "down"
-
-    def services(self, upstream: str, verdict: str) -> list[str]:
-        return [service for service in self.active if self.verdict(upstream, service) == verdict]
-
-    def whose(self, upstream: str, verdict: str) -> str | None:
-        """`the primary` when all it has is `verdict`, `web of the primary` when one is, None when none is."""
-        such = self.services(upstream, verdict)
-        if not such:
-            return None
-        if such == [service for service in self.active if self.exists(upstream, service)]:
-            return f"the {upstream}"
-        return f"{' and '.join(_SERVICES[service] for service in such)} of the {upstream}"
-
-    @property
-    def serving(self) -> set[str]:
-        return set(self.active.values())
-
-    @property
-    def owed(self) -> int | None:
-        lag = self.numbers.get("lag_objects")
-        return None if lag is None else int(lag)
-
-    @property
-    def at_primary(self) -> int:
-        return sum(int(count or 0) for count in self._in_flight.get("primary", {}).values())
-
-
-def _starting(facts: _Facts) -> Headline | None:
+def _starting(facts: Facts) -> Headline | None:
     for upstream, service in _pairs(facts):
         if facts.exists(upstream, service) and facts.verdict(upstream, service) is None:
             return Headline(
                 ATTENTION,
-                f"Starting: no verdict yet on {_SERVICES[service]} of the {upstream}.",
+                f"Starting: no verdict yet on {SERVICES[service]} of the {upstream}.",
                 "Wait; it is known within 30 seconds.",
             )
     return None
 
 
-def _nobody_serves(facts: _Facts) -> Headline | None:
+def _nobody_serves(facts: Facts) -> Headline | None:
     """One that should answer is down, and nothing takes its place."""
     dead = [
         service
@@ -158,8 +96,8 @@ def _nobody_serves(facts: _Facts) -> Headline | None:
         if facts.verdict(active, service) == "down" and not facts.may_help(_OTHER[active], service)
     ]
     if dead:
-        names = " and ".join(_SERVICES[service] for service in dead)
-        if all(facts.exists(name, dead[0]) for name in _UPSTREAMS):
+        names = " and ".join(SERVICES[service] for service in dead)
+        if all(facts.exists(name, dead[0]) for name in UPSTREAMS):
             what = "Primary and backup are both down"
             what += "" if len(dead) == len(facts.active) else f" for {names}"
             advice = "Start either of them: each request is tried at both, and answered as soon as one can."
@@ -170,7 +108,7 @@ def _nobody_serves(facts: _Facts) -> Headline | None:
     return None
 
 
-def _as_intended(facts: _Facts) -> Headline | None:
+def _as_intended(facts: Facts) -> Headline | None:
     """An operator has decided."""
     if facts.mode == "auto":
         return None
@@ -199,7 +137,7 @@ def _as_intended(facts: _Facts) -> Headline | None:
             f"Traffic is forced to the backup{until}; the primary {_untouched(facts)}.",
             "Say `failover auto` when the primary may serve again.",
         )
-    lost = [whose for name in _UPSTREAMS if name in facts.serving and (whose := facts.whose(name, "down"))]
+    lost = [whose for name in UPSTREAMS if name in facts.serving and (whose := facts.whose(name, "down"))]
     if lost:
         return Headline(
             ALARM,
@@ -213,7 +151,7 @@ def _as_intended(facts: _Facts) -> Headline | None:
     )
 
 
-def _drained(facts: _Facts, until: str) -> Headline:
+def _drained(facts: Facts, until: str) -> Headline:
     down = facts.whose("backup", "down")
     if down is not None:
         return Headline(
@@ -236,7 +174,7 @@ def _drained(facts: _Facts, until: str) -> Headline:
     )
 
 
-def _on_the_way_back(facts: _Facts) -> Headline | None:
+def _on_the_way_back(facts: Facts) -> Headline | None:
     """The backup answers everything, by the router's own decision."""
     if facts.phase == "on_primary" or facts.serving != {"backup"}:
         return None
@@ -265,7 +203,7 @@ def _on_the_way_back(facts: _Facts) -> Headline | None:
     return _primary_is_back(facts, since)
 
 
-def _primary_is_back(facts: _Facts, since: str) -> Headline:
+def _primary_is_back(facts: Facts, since: str) -> Headline:
     if "failback" in facts.decisions and "manual" in str(facts.failback.get("reason")):
         return Headline(
             ATTENTION,
@@ -293,9 +231,8 @@ def _primary_is_back(facts: _Facts, since: str) -> Headline:
     if "refused" in facts.decisions and not facts.owed:
         return Headline(
             ATTENTION,
-            f"The primary is up, but refused {_objects(facts.numbers.get('refused'))} for good; "
-            "the way back waits.",
-            "Look at what it refused, then say `failover decide refused --reason …`.",
+            f"The primary is up, but {_not_taken(facts)}; the way back waits.",
+            "`failover owed --state refused` lists them; then say `failover decide refused --reason …`.",
         )
     vanished = [name for name in facts.decisions if name.startswith("vanished")]
     if vanished:
@@ -317,11 +254,11 @@ def _primary_is_back(facts: _Facts, since: str) -> Headline:
     return Headline(ATTENTION, "The primary is up; traffic is about to return.", f"{_BACK_BY_ITSELF}.")
 
 
-def _apart(facts: _Facts) -> Headline | None:
+def _apart(facts: Facts) -> Headline | None:
     """Web and DICOM are answered by different ones."""
     if len(facts.serving) < 2:
         return None
-    who = ", ".join(f"{_SERVICES[service]} by the {active}" for service, active in facts.active.items())
+    who = ", ".join(f"{SERVICES[service]} by the {active}" for service, active in facts.active.items())
     down = facts.whose("primary", "down")
     why = f"{_capital(down)} is down; t" if down else "T"
     return Headline(
@@ -331,7 +268,7 @@ def _apart(facts: _Facts) -> Headline | None:
     )
 
 
-def _on_primary(facts: _Facts) -> Headline:
+def _on_primary(facts: Facts) -> Headline:
     down = facts.whose("primary", "down")
     if down is not None:
         return Headline(ALARM, f"{_capital(down)} is down; the backup is about to answer.", "Wait a second.")
@@ -355,7 +292,7 @@ def _on_primary(facts: _Facts) -> Headline:
     return _primary_alone_matters(facts)
 
 
-def _primary_alone_matters(facts: _Facts) -> Headline:
+def _primary_alone_matters(facts: Facts) -> Headline:
     if facts.by_hand:
         return Headline(
             CALM,
@@ -368,12 +305,17 @@ def _primary_alone_matters(facts: _Facts) -> Headline:
             "The primary answers; archive and replicator have not reported for 5 seconds.",
             "See whether they run: failover_component_up in the metrics, and their logs.",
         )
-    if facts.numbers.get("refused"):
-        count = facts.numbers["refused"]
+    if facts.lost:
         return Headline(
             ATTENTION,
-            f"The primary answers, but refused {_objects(count)} for good; only the archive has "
-            f"{'it' if count == 1 else 'them'}.",
+            f"The primary answers, but {_not_taken(facts)}.",
+            "`failover owed --state refused` lists them: whoever has what was lost must send it again.",
+        )
+    if facts.refused:
+        return Headline(
+            ATTENTION,
+            f"The primary answers, but {_not_taken(facts)}; only the archive has "
+            f"{'it' if facts.refused == 1 else 'them'}.",
             "Tell the PACS administrator. They are never evicted from the archive.",
         )
     if facts.owed and (facts.numbers.get("lag_s") or 0) > OLD_DEBT_S:
@@ -398,18 +340,30 @@ def _primary_alone_matters(facts: _Facts) -> Headline:
     return Headline(CALM, "The primary answers and the backup is ready.", "Nothing to do.")
 
 
-def _untouched(facts: _Facts) -> str:
+def _not_taken(facts: Facts) -> str:
+    """What the primary does not have and will not get: it refused it, or the archive lost it."""
+    words = [f"refused {_objects(facts.refused)} for good"] if facts.refused else []
+    if facts.lost:
+        words.append(f"the archive lost {_objects(facts.lost)} before {_they(facts.lost)} sent")
+    return " and ".join(words)
+
+
+def _they(count: int) -> str:
+    return "it was" if count == 1 else "they were"
+
+
+def _untouched(facts: Facts) -> str:
     if facts.services("primary", "down"):
         return "is down"
     return "is still replicated with" if facts.intent.get("keep_replicating") else "gets probes only"
 
 
-def _who(facts: _Facts) -> str:
-    return " and the ".join(name for name in _UPSTREAMS if name in facts.serving)
+def _who(facts: Facts) -> str:
+    return " and the ".join(name for name in UPSTREAMS if name in facts.serving)
 
 
-def _pairs(facts: _Facts) -> Iterator[tuple[str, str]]:
-    return ((upstream, service) for upstream in _UPSTREAMS for service in facts.active)
+def _pairs(facts: Facts) -> Iterator[tuple[str, str]]:
+    return ((upstream, service) for upstream in UPSTREAMS for service in facts.active)
 
 
 def _objects(count: int | None, more: str = "") -> str:

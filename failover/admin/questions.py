@@ -27,7 +27,7 @@ class OwedState(StrEnum):
 
     OWED = "owed"  # not yet sent
     SENT = "sent"  # sent, not yet proven
-    REFUSED = "refused"  # the primary refused it for good
+    REFUSED = "refused"  # the primary refused it for good, or the archive lost it before it was sent
     VANISHED = "vanished"  # the primary showed it once and does not now: an operator must decide
     DELETED = "deleted"  # deleted on the primary: hidden here
     PROVEN = "proven"  # was owed, and the primary has shown it

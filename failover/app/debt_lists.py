@@ -26,7 +26,9 @@ from failover.model import LOST
 
 # A page is read from the index in milliseconds; the versions in quarantine are read from their files.
 _LIMIT_S: Final = 5.0
-_STUDIES_A_PAGE: Final = 1000  # of those in debt, asked for at once
+# Studies in debt that one answer goes through: after a long outage few are split, and whoever asks must not
+# wait until all of them were looked at.
+_STUDIES_LOOKED_AT: Final = 1000
 _DEBT: Final = (OwedState.OWED, OwedState.SENT, OwedState.REFUSED)
 
 
@@ -89,36 +91,33 @@ class DebtLists:
     async def split(self, question: SplitQuestion) -> Json:
         """Answer GET /api/split: studies of which the primary has one part and is owed another.
 
+        A page may be shorter than its limit, or empty, and still have a next one.
         Raises Refused, ControlError when one of the two does not answer: what is split, only both know.
         """
         self._check()
-        found: list[Json] = []
-        after = question.after
-        while len(found) < question.limit:
-            answer = await self._of_archive("ledger.studies", {"limit": _STUDIES_A_PAGE, "after": after})
-            in_debt: list[Json] = answer["studies"]
-            uids = [study["study_instance_uid"] for study in in_debt]
-            shown = await ask(
-                self._replicator, "studies.shown", {"study_instance_uids": uids}, timeout_s=_LIMIT_S
-            )
-            found += [
-                {
-                    **study,
-                    "since": _moment(study["since"]),
-                    "on_primary": shown["studies"][study["study_instance_uid"]]["instances"],
-                    "to_fetch": shown["studies"][study["study_instance_uid"]]["missing"],
-                }
-                for study in in_debt
-                if study["study_instance_uid"] in shown["studies"]
-            ]
-            if len(in_debt) < _STUDIES_A_PAGE:
-                break
-            after = uids[-1]
-        page = found[: question.limit]
-        return {
-            "studies": page,
-            "next": page[-1]["study_instance_uid"] if len(page) == question.limit else None,
-        }
+        answer = await self._of_archive(
+            "ledger.studies", {"limit": _STUDIES_LOOKED_AT, "after": question.after}
+        )
+        in_debt: list[Json] = answer["studies"]
+        uids = [study["study_instance_uid"] for study in in_debt]
+        shown = await ask(
+            self._replicator, "studies.shown", {"study_instance_uids": uids}, timeout_s=_LIMIT_S
+        )
+        on_primary: Json = shown["studies"]
+        split = [
+            {
+                **study,
+                "since": _moment(study["since"]),
+                "on_primary": on_primary[study["study_instance_uid"]]["instances"],
+                "to_fetch": on_primary[study["study_instance_uid"]]["missing"],
+            }
+            for study in in_debt
+            if study["study_instance_uid"] in on_primary
+        ]
+        page = split[: question.limit]
+        if len(page) < len(split):
+            return {"studies": page, "next": page[-1]["study_instance_uid"]}
+        return {"studies": page, "next": uids[-1] if len(uids) == _STUDIES_LOOKED_AT else None}
 
     async def quarantine(self, question: QuarantineQuestion) -> Json:
         """Answer GET /api/quarantine. Raises Refused, ControlError."""

@@ -57,6 +57,7 @@ class Others:
             pending_to_backup=known.get("pending_to_backup"),
             pending_to_primary=ledger["pending_to_primary"],
             refused=ledger["refused"],
+            lost=ledger["lost"],
             coverage_ratio=known.get("coverage_ratio"),
             recheck_done=recheck["done"],
             vanished=recheck.get("vanished"),

@@ -17,7 +17,7 @@ from failover.archive.index import Index
 from failover.archive.writer import Transaction
 from failover.clock import Clock
 from failover.errors import StorageError
-from failover.model import DebtState
+from failover.model import LOST, DebtState
 
 # The gate to on_primary forgives what came straight to the archive in the last seconds (DESIGN 4.4).
 FRESH_S: Final = 10.0
@@ -67,6 +67,7 @@ class DebtNumbers:
     lag_s: float  # age of the oldest of them; 0 when there is none
     pending_to_primary: int  # of them, not yet sent
     refused: int
+    lost: int  # of the refused: not by the primary, but lost here before they were sent
     owed_older_than_10_s: int
 
 
@@ -84,10 +85,11 @@ class Ledger:
             "SELECT i.state AS state, count(*) AS objects, min(i.arrived_at) AS oldest,"
             # What arrived in the future did so before our clock was set back: it is not of the last seconds.
             # What we brought ourselves and the primary lost since did not come straight to our port.
-            " sum(i.arrived_at NOT BETWEEN ? AND ? OR i.origin IN ('replicated', 'copied')) AS aged"
+            " sum(i.arrived_at NOT BETWEEN ? AND ? OR i.origin IN ('replicated', 'copied')) AS aged,"
+            " coalesce(sum(i.refused_status = ?), 0) AS lost"
             f" FROM instances i WHERE {_IN_DEBT}"
             " GROUP BY i.state",
-            (now - FRESH_S, now),
+            (now - FRESH_S, now, LOST),
         )
         by_state = {row["state"]: row for row in found}
         lagging = [by_state[state] for state in (DebtState.OWED, DebtState.SENT) if state in by_state]
@@ -97,6 +99,7 @@ class Ledger:
             lag_s=max(0.0, now - oldest),
             pending_to_primary=_objects(by_state, DebtState.OWED),
             refused=_objects(by_state, DebtState.REFUSED),
+            lost=by_state[DebtState.REFUSED]["lost"] if DebtState.REFUSED in by_state else 0,
             owed_older_than_10_s=sum(row["aged"] for row in lagging),
         )
 

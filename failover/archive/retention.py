@@ -101,7 +101,7 @@ def outlook(
     if study.protected:
         return None, None, "it is protected"
     if study.refused:
-        return None, None, f"{study.refused} of it are refused by the primary: they are nowhere else"
+        return None, None, f"{study.refused} of it were refused by the primary, or lost before they were sent"
     due = study.last_arrival + timedelta(days=policy.days).total_seconds()
     cause = Cause.SPACE if for_space and (due > now or not by_age) else Cause.AGE
     goes_at = now if cause is Cause.SPACE else max(now, due)

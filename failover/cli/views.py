@@ -204,8 +204,10 @@ def _owed_words(replication: Json) -> str:
         words = (
             f"{lag} objects not proven on the primary, the oldest for {duration(replication['lag_s'] or 0)}"
         )
-    if replication.get("refused"):
-        words += f"; {replication['refused']} refused by the primary"
+    lost = replication.get("lost") or 0
+    refused = (replication.get("refused") or 0) - lost
+    words += f"; {refused} refused by the primary" if refused else ""
+    words += f"; {lost} lost in the archive before they were sent" if lost else ""
     return words
 
 

@@ -90,10 +90,17 @@ def debt_sentence(state: State, rules: Rules, now_s: float) -> str | None:
         left_s = state.refused_since_s + rules.refused_hold_s - now_s
         if left_s > 0:
             return (
-                f"waiting: {_objects(refused)} refused by the primary for good, or lost here;"
+                f"waiting: {_refused_words(refused, numbers.lost or 0)};"
                 f" `failover decide refused` accepts it, else it is awaited for another {left_s / 60:.0f} min"
             )
     return None
+
+
+def _refused_words(refused: int, lost: int) -> str:
+    """`refused` objects wait to be accepted; of those, `lost` were lost here."""
+    gone = min(lost, refused)
+    words = [f"{_objects(refused - gone)} refused by the primary for good"] if refused > gone else []
+    return " and ".join([*words, *([f"{_objects(gone)} lost in the archive"] if gone else [])])
 
 
 def _recheck_sentence(state: State, numbers: Numbers) -> str | None:

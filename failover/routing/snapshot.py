@@ -120,6 +120,7 @@ def _replication(numbers: Numbers | None) -> Json:
         "pending_to_backup": known.pending_to_backup,
         "pending_to_primary": known.pending_to_primary,
         "refused": known.refused,
+        "lost": known.lost,
         "coverage_ratio": known.coverage_ratio,
         "recheck_done": known.recheck_done if numbers is not None else None,
         "vanished": known.vanished,

@@ -169,6 +169,7 @@ class Numbers:
     pending_to_backup: int | None = None
     pending_to_primary: int | None = None
     refused: int | None = None
+    lost: int | None = None  # of the refused: the archive lost them before they were sent
     coverage_ratio: float | None = None
     # After an outage, drain or forced backup: all objects of the last days were asked for again.
     recheck_done: bool | None = True

@@ -144,7 +144,8 @@ export function renderReplication(status) {
   const owed = !known ? "? not known" : r.lag_objects === 0 ? "✓ nothing owed" : `${number(r.lag_objects)} owed`;
   const rows = [
     ["oldest owed", known && r.lag_objects > 0 ? duration(r.lag_s ?? 0) : null],
-    ["refused by the primary", r.refused ? number(r.refused) : null],
+    ["refused by the primary", r.refused > (r.lost ?? 0) ? number(r.refused - (r.lost ?? 0)) : null],
+    ["lost in the archive", r.lost ? number(r.lost) : null],
     ["to be sent to the primary", number(r.pending_to_primary)],
     ["to be fetched to the backup", number(r.pending_to_backup)],
     ["coverage", r.coverage_ratio === null || r.coverage_ratio === undefined ? "not known yet" : percent(r.coverage_ratio)],

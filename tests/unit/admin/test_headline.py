@@ -90,6 +90,17 @@ TABLE: list[tuple[list[Change], str, str]] = [
         "The primary answers, but refused 2 objects for good; only the archive has them.",
     ),
     (
+        [numbers(refused=1, lost=1)],
+        "attention",
+        "The primary answers, but the archive lost 1 object before it was sent.",
+    ),
+    (
+        [numbers(refused=3, lost=2)],
+        "attention",
+        "The primary answers, but refused 1 object for good"
+        " and the archive lost 2 objects before they were sent.",
+    ),
+    (
         [numbers(lag_objects=None)],
         "attention",
         "The primary answers; archive and replicator have not reported for 5 seconds.",

@@ -108,14 +108,14 @@ async def test_what_is_owed_and_damaged_is_refused_until_somebody_sends_it_again
     assert (row["state"], row["hidden"]) == (DebtState.OWED, 1)
     room.janitor.turn()
     numbers = room.ledger.numbers()
-    assert (numbers.lag_objects, numbers.refused) == (1, 1)
+    assert (numbers.lag_objects, numbers.refused, numbers.lost) == (1, 1, 1)
     [entry] = room.ledger.entries([DebtState.REFUSED])
     assert (entry["sop_instance_uid"], entry["refused_status"]) == (uid(1, 1, 1), LOST)
     await room.store(an_object(1))
     assert len(await room.find()) == 2
     room.janitor.refuse_lost()
     numbers = room.ledger.numbers()
-    assert (numbers.lag_objects, numbers.refused) == (2, 0)
+    assert (numbers.lag_objects, numbers.refused, numbers.lost) == (2, 0, 0)
 
 
 async def test_an_owed_object_whose_file_is_gone_is_refused_and_a_proof_ends_that(room: Room) -> None:

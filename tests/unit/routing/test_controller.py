@@ -348,8 +348,8 @@ async def test_the_status_has_what_the_contract_names(tmp_path: Path) -> None:
         "by_hand": False,
     }
     assert set(status["replication"]) == {
-        "lag_objects", "lag_s", "pending_to_backup", "pending_to_primary", "refused", "coverage_ratio",
-        "recheck_done", "vanished",
+        "lag_objects", "lag_s", "pending_to_backup", "pending_to_primary", "refused", "lost",
+        "coverage_ratio", "recheck_done", "vanished",
     }  # fmt: skip
     assert router.sample("failover_upstream_up", upstream="primary", service="web") == 1
     assert router.sample("failover_upstream_suspect", upstream="backup", service="web") == 1
