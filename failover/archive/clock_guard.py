@@ -6,12 +6,12 @@ and an operator's word is taken. Until then nothing goes by age; for space it go
 
 from __future__ import annotations
 
-import json
 from typing import Final
 
 import structlog
 
 from failover.archive.index import Index
+from failover.archive.kept_facts import keep_fact, read_fact
 from failover.archive.retention import ClockSeen, Policy, leap_s, may_age
 from failover.archive.troubles import Trouble, Troubles
 from failover.archive.writer import Transaction
@@ -61,8 +61,8 @@ class ClockGuard:
         self._troubles.tell(Trouble.CLOCK_DOUBTED, None)
 
     def _before(self) -> ClockSeen | None:
-        row = self._index.reader().execute("SELECT value FROM facts WHERE name = 'clock'").fetchone()
-        return None if row is None else ClockSeen(float(json.loads(row["value"])["wall"]), None)
+        kept = read_fact(self._index.reader(), "clock")
+        return None if kept is None else ClockSeen(float(kept["wall"]), None)
 
     def _believe(self, seen: ClockSeen) -> None:
         self._seen = seen
@@ -71,9 +71,7 @@ class ClockGuard:
             return
 
         def write(transaction: Transaction) -> None:
-            transaction.connection.execute(
-                "INSERT OR REPLACE INTO facts VALUES ('clock', ?)", (json.dumps({"wall": seen.wall}),)
-            )
+            keep_fact(transaction.connection, "clock", {"wall": seen.wall})
 
         try:
             self._index.write_now(write)

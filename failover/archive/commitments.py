@@ -10,10 +10,9 @@ from __future__ import annotations
 import asyncio
 import json
 import sqlite3
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
-from typing import Final, TypeVar
+from typing import Final
 
 import structlog
 
@@ -21,6 +20,7 @@ from failover.archive import commitment
 from failover.archive.commitment import Known, Report, Request
 from failover.archive.damaged import DAMAGED
 from failover.archive.index import Index
+from failover.archive.retention import PROOF_AGE_S
 from failover.archive.writer import Transaction
 from failover.clock import Clock
 from failover.config.schema import MoveDestination
@@ -33,8 +33,6 @@ from failover.metrics import ArchiveMetrics
 from failover.model import Address, AeTitle, DebtState, DicomPeer
 
 _log = structlog.get_logger(__name__)
-_T = TypeVar("_T")
-
 _LOOK_EVERY_S: Final = 1.0
 _FIRST_AGAIN_S: Final = 1.0
 _LONGEST_AGAIN_S: Final = 600.0
@@ -143,7 +141,7 @@ class Commitments:
 
     async def turn(self) -> None:
         """Look at each request that is due, and report what is decided; a few modalities at once."""
-        waiting = await _in_thread(self._waiting)
+        waiting = await asyncio.to_thread(self._waiting)
         self._metrics.commitments_waiting.set(len(waiting))
         callers = {row["calling_ae"] for row in waiting}
         self._tries = {row["id"]: self._tries.get(row["id"], _Tries()) for row in waiting}
@@ -162,13 +160,32 @@ class Commitments:
             if error is not None:
                 raise error
 
+    def unproven(self, limit: int) -> list[str]:
+        """Return objects that are waited for, owe nothing and have no proof young enough.
+
+        The replicator asks the primary for them. Blocks.
+        """
+        if not self._by_primary:
+            return []
+        found = self._index.reader().execute(
+            "SELECT DISTINCT i.uid FROM commitments c, json_each(c.objects) asked"
+            " JOIN instances i ON i.uid = json_extract(asked.value, '$[1]')"
+            " WHERE i.state IN ('none', 'proven') AND coalesce(i.proven_at, 0) < ? LIMIT ?",
+            (self._proven_since(), limit),
+        )
+        return [row["uid"] for row in found]
+
     # -- inside -------------------------------------------------------------------------------------
+
+    def _proven_since(self) -> float:
+        """A modality deletes its copy: what was shown longer ago, the primary may have lost since."""
+        return self._clock.wall().timestamp() - PROOF_AGE_S
 
     async def _report_to(self, calling_ae: str, ids: list[int], at_once: asyncio.Semaphore) -> None:
         """Look at these requests of one modality; when it cannot be reached, the others wait as well."""
         async with at_once:
             for number in ids:
-                looked = await _in_thread(partial(self._look, number))
+                looked = await asyncio.to_thread(self._look, number)
                 if looked is None:
                     continue
                 row, report = looked
@@ -213,6 +230,7 @@ class Commitments:
         return row, commitment.decide(objects, known, by_primary=self._by_primary, waited_long=waited_long)
 
     def _known(self, uids: list[str]) -> dict[str, Known]:
+        proven_since = self._proven_since()
         found = self._index.reader().execute(
             "SELECT i.uid, i.sop_class, i.state, i.proven_at, q.uid IS NOT NULL AS in_doubt,"
             # Hidden, and by no rejection note: janitor or scrubber found no whole file.
@@ -225,7 +243,7 @@ class Commitments:
             row["uid"]: Known(
                 row["sop_class"],
                 DebtState(row["state"]),
-                row["proven_at"] is not None,
+                (row["proven_at"] or 0.0) >= proven_since,
                 bool(row["in_doubt"]),
                 bool(row["is_gone"]),
             )
@@ -281,8 +299,8 @@ async def _report(peer: DicomPeer, row: sqlite3.Row, report: Report) -> int:
             },
         )
         syntax = association.contexts[1].transfer_syntax
-        content = await _in_thread(
-            partial(commitment.report_data_set, row["transaction_uid"], report, row["called_ae"], syntax)
+        content = await asyncio.to_thread(
+            commitment.report_data_set, row["transaction_uid"], report, row["called_ae"], syntax
         )
         await association.send(1, event, content)
         while (answer := await association.receive()) is not None:
@@ -293,7 +311,3 @@ async def _report(peer: DicomPeer, row: sqlite3.Row, report: Report) -> int:
     except BaseException:
         association.abort("a report that came to nothing")
         raise
-
-
-async def _in_thread(work: Callable[[], _T]) -> _T:
-    return await asyncio.get_running_loop().run_in_executor(None, work)

@@ -10,9 +10,9 @@ from __future__ import annotations
 import asyncio
 import json
 import sqlite3
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 import structlog
 
@@ -33,8 +33,6 @@ from failover.errors import StorageError, UnreadableDataSet
 from failover.metrics import COMPRESSED_MODALITIES, ArchiveMetrics
 
 _log = structlog.get_logger(__name__)
-_T = TypeVar("_T")
-
 DONE: Final = "done"
 FAILED: Final = "failed"
 # What was compressed, is owed again and could not be brought back: it is sent as it is.
@@ -92,7 +90,7 @@ class Compressor:
 
     async def run(self) -> None:
         """Work until cancelled. What fails is logged, and the next object taken."""
-        await self._in_thread(self.count)
+        await asyncio.to_thread(self.count)
         while True:
             began, rest_s = self._clock.monotonic(), _LOOK_S
             try:
@@ -113,10 +111,10 @@ class Compressor:
             return True
         if self._clock.monotonic() < self._rests_until_s:
             return False
-        row = await self._in_thread(self._next)
+        row = await asyncio.to_thread(self._next)
         if row is None and self._clock.monotonic() >= self._round_began_s + _ROUND_S:
             self._last, self._round_began_s = 0, self._clock.monotonic()
-            row = await self._in_thread(self._next)
+            row = await asyncio.to_thread(self._next)
         if row is None:
             return False
         self._last = row["id"]
@@ -159,14 +157,14 @@ class Compressor:
             modality = _label(row["modality"])
             if await self._index.write(lambda t: self._replace(t, row, target, new, original, modality)):
                 self._metrics.compressed.labels(DONE).inc()
-                await self._in_thread(self.count)
+                await asyncio.to_thread(self.count)
         except FileNotFoundError:
             return  # evicted or replaced this moment; a file that is gone is the janitor's affair
         except (Undecodable, NoPixels, NoSuchFrame, UnreadableDataSet) as error:
             _log.warning("an object could not be compressed", error=type(error).__name__)
             await self._keep(row, FAILED)
         finally:
-            await self._in_thread(lambda: target.unlink(missing_ok=True))
+            await asyncio.to_thread(target.unlink, missing_ok=True)
 
     async def _keep(self, row: sqlite3.Row, why: str) -> None:
         self._metrics.compressed.labels(why).inc()
@@ -211,7 +209,7 @@ class Compressor:
     # -- bringing back ------------------------------------------------------------------------------
 
     async def _restore_one(self) -> bool:
-        row = await self._in_thread(lambda: self._index.reader().execute(_OWED_AGAIN).fetchone())
+        row = await asyncio.to_thread(lambda: self._index.reader().execute(_OWED_AGAIN).fetchone())
         if row is None:
             return False
         target = self._instances.temporary()
@@ -233,7 +231,7 @@ class Compressor:
             _log.error("an object that is owed again is sent compressed", error=type(error).__name__)
             await self._keep(row, UNRESTORABLE)
         finally:
-            await self._in_thread(lambda: target.unlink(missing_ok=True))
+            await asyncio.to_thread(target.unlink, missing_ok=True)
         return True
 
     def _put_back(self, transaction: Transaction, row: sqlite3.Row, target: Path, new: File) -> None:
@@ -249,10 +247,6 @@ class Compressor:
 
     def _now(self) -> float:
         return self._clock.wall().timestamp()
-
-    @staticmethod
-    async def _in_thread(work: Callable[[], _T]) -> _T:
-        return await asyncio.get_running_loop().run_in_executor(None, work)
 
 
 def _may_be_compressed(held: sqlite3.Row) -> bool:

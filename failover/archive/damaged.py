@@ -11,10 +11,8 @@ import errno
 import hashlib
 import os
 import sqlite3
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Final
 
 import structlog
 
@@ -27,8 +25,6 @@ from failover.durable import make_folder, move_into_place, place
 from failover.metrics import ArchiveMetrics
 
 _log = structlog.get_logger(__name__)
-_T = TypeVar("_T")
-
 DAMAGED: Final = "damaged"
 _CHUNK_BYTES: Final = 2**20
 # A cable, a controller or a memory cell errs once; what a disk has lost it has lost five seconds later too.
@@ -72,7 +68,7 @@ class Damaged:
 
     async def tell(self) -> None:
         """Tell whether damaged objects are not here again."""
-        found = await _in_thread(self._are_away)
+        found = await asyncio.to_thread(self._are_away)
         what = (
             "objects were damaged on the disk and are not shown: see `failover quarantine`. What the primary"
             " has is fetched again by itself; look at the disk"
@@ -86,11 +82,11 @@ class Damaged:
     async def _digest(self, row: sqlite3.Row, bytes_s: float) -> bytes:
         """Return the file's digest; nothing when the disk does not give it back."""
         found = hashlib.sha256(row["transfer_syntax"].encode("ascii") + b"\0")
-        descriptor = await _in_thread(lambda: _open(self._data_dir / row["path"]))
+        descriptor = await asyncio.to_thread(_open, self._data_dir / row["path"])
         try:
             position = int(row["data_set_offset"])
             while True:
-                read = await _in_thread(partial(_read, descriptor, position, found))
+                read = await asyncio.to_thread(_read, descriptor, position, found)
                 if not read:
                     return found.digest()
                 position += read
@@ -141,7 +137,3 @@ def _read(descriptor: int, position: int, found: hashlib._Hash) -> int:
     # What nobody reads must not push out of memory what people do.
     os.posix_fadvise(descriptor, position, len(chunk), os.POSIX_FADV_DONTNEED)
     return len(chunk)
-
-
-async def _in_thread(work: Callable[[], _T]) -> _T:
-    return await asyncio.get_running_loop().run_in_executor(None, work)

@@ -7,16 +7,16 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import date, datetime
-from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from prometheus_client import generate_latest
 
 from failover.archive import outlook
+from failover.archive.commitments import Commitments
 from failover.archive.expected import ExpectedMoves
 from failover.archive.index import Index
 from failover.archive.instances import Instances
@@ -31,8 +31,6 @@ from failover.errors import ControlError
 from failover.metrics import ArchiveMetrics
 from failover.model import DebtState, Origin
 
-_T = TypeVar("_T")
-
 
 class Handlers:
     """The methods of the socket `archive`. What a question lacks or has wrong raises ControlError."""
@@ -43,6 +41,7 @@ class Handlers:
         instances: Instances,
         ledger: Ledger,
         moves: ExpectedMoves,
+        commitments: Commitments,
         janitor: Janitor,
         metrics: ArchiveMetrics,
         troubles: Troubles,
@@ -54,6 +53,7 @@ class Handlers:
         self._instances = instances
         self._ledger = ledger
         self._moves = moves
+        self._commitments = commitments
         self._janitor = janitor
         self._metrics = metrics
 
@@ -82,7 +82,7 @@ class Handlers:
         }
 
     async def ledger_numbers(self, question: Json) -> Json:
-        numbers = asdict(await _in_thread(self._ledger.numbers))
+        numbers = asdict(await asyncio.to_thread(self._ledger.numbers))
         return {**numbers, "troubles": self._troubles.sentences()}
 
     async def ledger_list(self, question: Json) -> Json:
@@ -91,18 +91,18 @@ class Handlers:
         after = question.get("after")
         first = [str(uid) for uid in question.get("studies_first") or []]
         return {
-            "objects": await _in_thread(
+            "objects": await asyncio.to_thread(
                 lambda: self._ledger.entries(states, limit=limit, after=after, studies_first=first)
             )
         }
 
     async def ledger_studies(self, question: Json) -> Json:
         limit, after = int(question.get("limit", 100)), str(question.get("after") or "")
-        return {"studies": await _in_thread(lambda: self._ledger.studies(limit=limit, after=after))}
+        return {"studies": await asyncio.to_thread(self._ledger.studies, limit=limit, after=after)}
 
     async def ledger_described(self, question: Json) -> Json:
         uids = [str(uid) for uid in _given(question, "sop_instance_uids")]
-        return {"objects": await _in_thread(lambda: self._ledger.described(uids))}
+        return {"objects": await asyncio.to_thread(self._ledger.described, uids)}
 
     async def ledger_mark(self, question: Json) -> Json:
         uids = [str(uid) for uid in _given(question, "sop_instance_uids")]
@@ -128,20 +128,20 @@ class Handlers:
         youngest date of such a study. Neither is to be fetched again."""
         uids = [str(uid) for uid in _given(question, "study_instance_uids")]
         return {
-            "studies": await _in_thread(lambda: self._studies(uids)),
-            "evicted": await _in_thread(lambda: self._evicted(uids)),
-            "evicted_until": await _in_thread(self._index.evicted_until),
+            "studies": await asyncio.to_thread(self._studies, uids),
+            "evicted": await asyncio.to_thread(self._evicted, uids),
+            "evicted_until": await asyncio.to_thread(self._index.evicted_until),
         }
 
     async def study_instances(self, question: Json) -> Json:
         uid = str(_given(question, "study_instance_uid"))
-        return {"instances": await _in_thread(lambda: self._study(uid))}
+        return {"instances": await asyncio.to_thread(self._study, uid)}
 
     async def studies_recent(self, question: Json) -> Json:
         """Studies of which something came in the last `for_s` seconds, each with how many objects of it the
         primary must have: those that are not owed."""
         for_s = float(_given(question, "for_s"))
-        return {"studies": await _in_thread(lambda: self._ledger.recent_studies(for_s))}
+        return {"studies": await asyncio.to_thread(self._ledger.recent_studies, for_s)}
 
     async def window_set(self, question: Json) -> Json:
         first = question.get("from")
@@ -150,20 +150,25 @@ class Handlers:
         return {}
 
     async def retention_unproven(self, question: Json) -> Json:
-        """Objects that would go by retention, were they proven: the replicator asks the primary for them."""
+        """Objects that want a proof: the replicator asks the primary for them.
+
+        What would go by retention, were it proven; and, on the first page, what a commitment waits for.
+        """
         limit = int(question.get("limit", 100))
         after = tuple(question["after"]) if question.get("after") else None
 
         def look() -> Json:
             uids, place = self._janitor.unproven(limit, after)
+            if after is None:
+                uids += self._commitments.unproven(limit)
             return {"objects": self._ledger.described(uids), "next": place and list(place)}
 
-        return await _in_thread(look)
+        return await asyncio.to_thread(look)
 
     async def retention_plan(self, question: Json) -> Json:
         """What goes next, when and why."""
         limit = int(question.get("limit", 100))
-        return await _in_thread(lambda: outlook.plan(self._index, self._janitor, self._clock, limit))
+        return await asyncio.to_thread(outlook.plan, self._index, self._janitor, self._clock, limit)
 
     async def retention_protect(self, question: Json) -> Json:
         """Protect a study or a patient from retention, or no more."""
@@ -179,15 +184,15 @@ class Handlers:
         """An operator says that the clock is right; `was`: what was the matter with it, null: nothing."""
         was = self._janitor.clock_guard.doubt
         if was is not None and not question.get("dry_run"):
-            await _in_thread(self._janitor.clock_guard.confirm)
+            await asyncio.to_thread(self._janitor.clock_guard.confirm)
         return {"was": was}
 
     async def quarantine_list(self, question: Json) -> Json:
         """What is in quarantine, newest first; with `versions` also what is served, and what differs."""
         limit, after = int(question.get("limit", 100)), question.get("after")
-        found = await _in_thread(lambda: self._index.quarantined(limit=limit, after=after))
+        found = await asyncio.to_thread(self._index.quarantined, limit=limit, after=after)
         if question.get("versions"):
-            found = [await _in_thread(partial(self._versions, one)) for one in found]
+            found = [await asyncio.to_thread(self._versions, one) for one in found]
         return {"objects": found}
 
     async def numbers(self, question: Json) -> Json:
@@ -271,10 +276,6 @@ class Handlers:
             }
             for row in found
         ]
-
-
-async def _in_thread(work: Callable[[], _T]) -> _T:
-    return await asyncio.get_running_loop().run_in_executor(None, work)
 
 
 def _given(question: Json, name: str) -> Any:

@@ -6,12 +6,12 @@ so does every study of a protected patient, also what comes later.
 
 from __future__ import annotations
 
-import json
 import sqlite3
 from typing import Any, Final
 
 from failover.archive.index import Index
 from failover.archive.janitor import PATIENTS_FACT, PROTECTED, PROTECTED_PATIENTS, Janitor
+from failover.archive.kept_facts import keep_fact
 from failover.archive.retention import PROOF_AGE_S, Cause, Standing, outlook, space_wanted
 from failover.archive.writer import Transaction
 from failover.clock import Clock
@@ -94,9 +94,7 @@ def protect(
     wanted = kept | {key} if protected else kept - {key}
     if wanted == kept and not protected:
         raise ControlError("this patient is not protected")
-    connection.execute(
-        "INSERT OR REPLACE INTO facts VALUES (?, ?)", (PATIENTS_FACT, json.dumps(sorted(wanted)))
-    )
+    keep_fact(connection, PATIENTS_FACT, sorted(wanted))
     found = connection.execute("SELECT count(*) FROM studies WHERE patient_id = ?", (key,))
     return {"studies": int(found.fetchone()[0])}
 

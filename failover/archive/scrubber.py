@@ -8,24 +8,20 @@ than 8 MiB/s, spread over the period.
 from __future__ import annotations
 
 import asyncio
-import json
 import sqlite3
-from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial
-from typing import Any, Final, TypeVar
+from typing import Final
 
 import structlog
 
 from failover.archive.damaged import Damaged
 from failover.archive.index import Index
+from failover.archive.kept_facts import keep_fact, read_fact
 from failover.clock import Clock
 from failover.errors import StorageError
 from failover.metrics import ArchiveMetrics
 
 _log = structlog.get_logger(__name__)
-_T = TypeVar("_T")
-
 # A reading day must not feel it: a disk gives twenty times as much.
 MOST_BYTES_S: Final = 8 * 2**20
 # A small archive is read through in its first hours and rests for the remainder of the period.
@@ -90,10 +86,10 @@ class Scrubber:
     async def turn(self) -> float:
         """Look at the next object; return how long to rest."""
         now = self._clock.wall().timestamp()
-        round_ = self._round or await _in_thread(self._before)
+        round_ = self._round or await asyncio.to_thread(self._before)
         if round_ is None or (round_.over and now >= round_.began + self._period_s):
             round_ = Round(now, left=self._index.numbers()["instances"])
-        row = None if round_.over else await _in_thread(partial(self._next, round_.after))
+        row = None if round_.over else await asyncio.to_thread(self._next, round_.after)
         if row is None:
             if not round_.over:
                 _log.info("every object was read again", days=round((now - round_.began) / 86400, 1))
@@ -119,8 +115,7 @@ class Scrubber:
         return found
 
     def _before(self) -> Round | None:
-        row = self._index.reader().execute("SELECT value FROM facts WHERE name = 'scrub'").fetchone()
-        kept: dict[str, Any] = {} if row is None else json.loads(row["value"])
+        kept = read_fact(self._index.reader(), "scrub")
         return Round(**kept) if kept else None
 
     async def _keep(self, round_: Round, *, at_once: bool = False) -> None:
@@ -128,16 +123,6 @@ class Scrubber:
         now_s = self._clock.monotonic()
         if not at_once and now_s - self._written_s < _WRITTEN_EVERY_S:
             return
-        value = json.dumps(
-            {"began": round_.began, "after": round_.after, "left": round_.left, "over": round_.over}
-        )
-        await self._index.write(
-            lambda transaction: transaction.connection.execute(
-                "INSERT OR REPLACE INTO facts VALUES ('scrub', ?)", (value,)
-            )
-        )
+        value = {"began": round_.began, "after": round_.after, "left": round_.left, "over": round_.over}
+        await self._index.write(lambda transaction: keep_fact(transaction.connection, "scrub", value))
         self._written_s = now_s
-
-
-async def _in_thread(work: Callable[[], _T]) -> _T:
-    return await asyncio.get_running_loop().run_in_executor(None, work)

@@ -84,16 +84,6 @@ class ArchiveService:
                 clock,
             )
         self._scrubber = Scrubber(self._index, damaged, archive.scrub, self._metrics, clock)
-        handlers = Handlers(
-            self._index,
-            self._instances,
-            ledger,
-            expected,
-            self._janitor,
-            self._metrics,
-            self._troubles,
-            clock,
-        )
         self._commitments = Commitments(
             self._index,
             archive.move_destinations,
@@ -101,6 +91,17 @@ class ArchiveService:
             clock,
             by_primary=owes and archive.commitment == "primary",
             wait_s=archive.commitment_wait,
+        )
+        handlers = Handlers(
+            self._index,
+            self._instances,
+            ledger,
+            expected,
+            self._commitments,
+            self._janitor,
+            self._metrics,
+            self._troubles,
+            clock,
         )
         self._scp = Scp(
             archive.dicom,

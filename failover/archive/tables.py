@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Final
 
-VERSION: Final = 5
+VERSION: Final = 6
 
 TABLES: Final = """
 CREATE TABLE studies (
@@ -139,6 +139,7 @@ CREATE TABLE totals (                   -- one row: what the archive holds
 INSERT INTO totals VALUES (1, 0, 0, 0);
 
 CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;  -- JSON: the last comparison
+INSERT INTO facts VALUES ('identity', json_quote(lower(hex(randomblob(16)))));
 """
 
 # From each older version to the next one.
@@ -177,5 +178,8 @@ CREATE TABLE commitments (              -- what modalities ask for, until its re
   asked_at REAL NOT NULL,
   UNIQUE (transaction_uid, calling_ae)
 ) STRICT;
+""",
+    5: """
+INSERT OR IGNORE INTO facts VALUES ('identity', json_quote(lower(hex(randomblob(16)))));
 """,
 }

@@ -46,7 +46,7 @@ def import_files(
         leave(Exit.USAGE, *(f"{path}: there is no such file or folder" for path in missing))
     sender, state_dir = _sender(config)
     found = find(paths)
-    progress_kept = Progress(state_dir, paths)
+    progress_kept = Progress(state_dir, paths, sender.index())
     # Of the file as it is now: one that changes while it is sent was not taken as it then is.
     keys = {source: source.key for source in found.sources}
     files = [source for source in found.sources if not progress_kept.is_taken(keys[source])]

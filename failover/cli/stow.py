@@ -20,6 +20,7 @@ BATCH_FILES: Final = 25
 BATCH_BYTES: Final = 64 * 2**20
 # Tells the archive that the debt of this object comes from an import.
 ORIGIN_HEADER: Final = "X-Failover-Origin"
+_STATE: Final = "/.failover/api/state"
 _REFERENCED: Final = "00081199"  # Referenced SOP Sequence
 _FAILED: Final = "00081198"  # Failed SOP Sequence
 # Longer than the archive needs to sync a batch on a slow disk.
@@ -64,6 +65,16 @@ class StowSender:
 
     def close(self) -> None:
         self._connection.close()
+
+    def index(self) -> str:
+        """Return the identity of the archive's index; empty: it did not say."""
+        try:
+            self._connection.request("GET", _STATE)
+            answer = json.loads(self._connection.getresponse().read())
+            return str(answer["index"])
+        except (OSError, http.client.HTTPException, ValueError, KeyError, TypeError):
+            self._connection.close()
+            return ""
 
     def send(self, batch: Sequence[Source]) -> list[Result]:
         """Return what became of each file. Raises ArchiveUnreachable when no archive answers."""

@@ -159,9 +159,12 @@ class Hedging:
         """A read of `kind` had its answer begin, or had waited for it so long when it was left."""
         self._times[kind].learn(took_s)
 
-    def after_s(self, kind: ItemKind) -> float:
-        """One more is read: return after how long it is to be asked of the backup too."""
+    def earn(self) -> None:
+        """One more is read: of so many, one may be asked twice."""
         self._left = min(float(BURST), self._left + 1.0 / ONE_IN)
+
+    def after_s(self, kind: ItemKind) -> float:
+        """Return after how long a read of `kind` is to be asked of the backup too."""
         usual_s = self._times[kind].usual_s()
         policy = self.policy
         if usual_s is None:

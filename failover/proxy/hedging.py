@@ -57,8 +57,9 @@ class Hedge:
         self._second: Attempt | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._key = hedging.served.key(self.head, self.caller.address, item)
-        after_s = hedging.after_s(item.kind)
+        hedging.earn()
         if hedging.served.holds(self._key, now_s):
+            after_s = hedging.after_s(item.kind)
             self._timer = asyncio.get_running_loop().call_later(after_s, self._due)
 
     def _due(self) -> None:

@@ -34,7 +34,7 @@ def test_a_study_goes_when_its_last_arrival_is_old_enough_or_now_for_space() -> 
     ("given", "goes", "word"),
     [
         ({"protected": True}, False, "protected"),
-        ({"refused": 2}, False, "2 of it are refused"),
+        ({"refused": 2}, False, "2 of it were refused"),
         ({"owed": 3}, True, "3 of it are not on the primary"),
         ({"unproven": 4}, True, "asked for 4 of it first"),
     ],

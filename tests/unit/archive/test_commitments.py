@@ -13,9 +13,10 @@ from failover.aio import cancel_and_wait, spawn
 from failover.archive import commitment, commitments
 from failover.archive.commitment import Report, Request
 from failover.archive.commitments import Commitments
+from failover.archive.retention import PROOF_AGE_S
 from failover.config.schema import MoveDestination
 from failover.metrics import ArchiveMetrics
-from failover.model import AeTitle, DicomPeer, Origin
+from failover.model import AeTitle, DebtState, DicomPeer, Origin
 from tests.unit.archive.conftest import Room
 from tests.unit.archive.objects import CT, an_object, uid
 
@@ -119,3 +120,30 @@ async def test_what_was_damaged_once_and_is_whole_again_is_committed(
     await work.turn()
     [told] = reports
     assert (not told.failed) is committed
+
+
+@pytest.mark.parametrize("origin", [Origin.REPLICATED, Origin.COPIED])
+async def test_an_old_proof_is_renewed_before_it_counts(
+    room: Room, monkeypatch: pytest.MonkeyPatch, origin: Origin
+) -> None:
+    """Given an object that the primary showed long ago or never, it is asked for before it is committed."""
+    await room.store(an_object(1), origin)
+    await room.clock.advance(PROOF_AGE_S + 1)
+    work, reports = kept(room, "CT1"), []
+
+    async def report(peer: DicomPeer, row: sqlite3.Row, report: Report) -> int:
+        reports.append(report)
+        return 0
+
+    monkeypatch.setattr(commitments, "_report", report)
+    assert work.unproven(10) == []
+    await ask(work, "CT1", 1)
+    await work.turn()
+    assert not reports
+    assert work.unproven(10) == [uid(1, 1, 1)]
+    await room.ledger.mark([uid(1, 1, 1)], DebtState.PROVEN)
+    assert work.unproven(10) == []
+    await room.clock.advance(5)
+    await work.turn()
+    [told] = reports
+    assert not told.failed

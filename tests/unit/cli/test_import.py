@@ -35,6 +35,7 @@ class Archive(ThreadingHTTPServer):
         self.kept: list[bytes] = []
         self.requests: list[tuple[str, str | None]] = []
         self.dies_after: int | None = None
+        self.index = "one"
         self.handle_error = _say_nothing  # type: ignore[method-assign]
         threading.Thread(target=self.serve_forever, daemon=True).start()
 
@@ -42,6 +43,14 @@ class Archive(ThreadingHTTPServer):
 class _Stow(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     server: Archive
+
+    def do_GET(self) -> None:
+        assert self.path == "/.failover/api/state"
+        content = json.dumps({"index": self.server.index}).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
 
     def do_POST(self) -> None:
         if self.server.dies_after is not None and len(self.server.requests) >= self.server.dies_after:
@@ -181,6 +190,18 @@ def test_an_import_that_was_broken_off_goes_on(failover: Failover, archive: Arch
     assert len(archive.kept) == 31
     # A third one, of what is all taken, begins anew: the archive may be another by then.
     assert failover("import", "cd").stdout == "30 kept\n"
+
+
+def test_a_new_index_gets_all_again(failover: Failover, archive: Archive, tmp_path: Path) -> None:
+    """Given an import that was broken off, when the index is a new one, then nothing counts as kept."""
+    for n in range(30):
+        part10(tmp_path / f"cd/{n:02}.dcm", bytes([n]) * 3000)
+    archive.dies_after = 1
+    assert failover("import", "cd").exit_code == 3
+    archive.dies_after, archive.index = 2, "another"
+    assert "25 of 30 files were sent before" in failover("import", "cd").stderr
+    archive.dies_after = None
+    assert failover("import", "cd").stdout == "5 kept, 25 kept by the import before\n"
 
 
 def test_zip_archives_are_sent_without_being_unpacked(

@@ -141,6 +141,6 @@ def test_however_slow_the_primary_is_few_are_asked_twice() -> None:
     hedging = Hedging(Hedge(), b"k")
     asked_twice = 0
     for _ in range(10_000):
-        hedging.after_s(ItemKind.FRAME)
+        hedging.earn()
         asked_twice += hedging.spend()
     assert 10_000 / ONE_IN - 1 <= asked_twice <= 10_000 / ONE_IN + BURST
