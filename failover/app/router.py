@@ -115,6 +115,7 @@ class Router:
             self._metrics,
             clock,
             logins,
+            socket_path(configuration.state_dir, "supervisor"),
         )
         self._proxy = proxy_of(
             configuration,

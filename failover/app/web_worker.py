@@ -105,7 +105,6 @@ class WebWorker:
         }
         self._admission: Admission | None = None
         self._proxy: Proxy | None = None
-        self._board: RouteBoard | None = None
         self._told_route: Route | None = None
         self._version = 0
         self._tell = 0
@@ -181,11 +180,10 @@ class WebWorker:
             self._admission.remembered.take(learnt_read(word["learnt"]))
         if self._told_route is None:
             return
-        if self._board is None:
-            await self._begin(self._told_route, sock)
+        if self._proxy is None:
+            self._proxy = await self._begin(self._told_route, sock)
         else:
-            self._board.publish(self._told_route)
-        assert self._proxy is not None
+            self._proxy.board.publish(self._told_route)
         if "end_work" in word:
             ended = self._proxy.end_work(UpstreamName(word["end_work"]))
             _log.warning("work ended after the grace", upstream=word["end_work"], ended=ended)
@@ -215,14 +213,13 @@ class WebWorker:
         if self._line is not None:
             self._line.send({"learnt": learnt_told(learnt)})
 
-    async def _begin(self, route: Route, sock: socket.socket) -> None:
+    async def _begin(self, route: Route, sock: socket.socket) -> Proxy:
         if self._admission is None and has_logins(self._configuration):
             # The router runs by an older configuration: fewer are let in, not more, until it is restarted.
             _log.error("the router knows of no logins: addresses alone count")
-        self._board = RouteBoard(route)
-        self._proxy = proxy_of(
+        proxy = proxy_of(
             self._configuration,
-            self._board,
+            RouteBoard(route),
             self._traffic,
             self._metrics,
             self._clock,
@@ -232,8 +229,9 @@ class WebWorker:
             self._shares,
             component=self.name,
         )
-        await self._proxy.start(sock)
+        await proxy.start(sock)
         _log.info("serving")
+        return proxy
 
     async def _tick(self) -> None:
         tick_s, before_s = TICK_S, self._clock.monotonic()
@@ -243,13 +241,13 @@ class WebWorker:
             # Time in which we ourselves stood still does not count.
             self._unheard_s += min(now_s - before_s, 2 * tick_s)
             before_s = now_s
-            if self._board is None or self._told_route is None:
+            if self._proxy is None or self._told_route is None:
                 continue
             if self._unheard_s > UNHEARD_S:
                 unheard = wire.unheard(self._told_route)
-                if self._board.current != unheard:
+                if self._proxy.board.current != unheard:
                     _log.error("the router is silent: its verdicts count no more", for_s=UNHEARD_S)
-                    self._board.publish(unheard)
+                    self._proxy.board.publish(unheard)
             counts = now_s - self._counts_told_s >= COUNTS_EVERY_S
             tick_s = TICK_S if self._report(counts=counts) else CALM_TICK_S
 

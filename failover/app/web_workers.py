@@ -2,7 +2,8 @@
 
 The router decides for all: what waits in a worker, fails or succeeds there reaches the checker as if it were
 here, and its counts are added to ours. A worker that has not said that it goes by the present route may still
-send work anywhere: it counts as one in flight. So does one that is not joined, until its process is dead.
+send work anywhere: it counts as one in flight. So does one that is not joined, until its process is dead
+or the supervisor says that none runs.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import errno
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Final
 
 import structlog
@@ -21,7 +23,7 @@ from failover.app import increments
 from failover.app.shared_logins import Told
 from failover.app.web_words import digest_read, name_of
 from failover.clock import Clock
-from failover.control import Json, Line
+from failover.control import Json, Line, ask
 from failover.errors import ControlError
 from failover.health.passive import LiveTraffic
 from failover.metrics import RouterMetrics
@@ -59,8 +61,9 @@ class WebWorkers:
         metrics: RouterMetrics,
         clock: Clock,
         logins: Callable[[Callable[[Json], None]], Told] | None = None,
+        supervisor: Path | None = None,
     ) -> None:
-        """`processes`: how many web workers there are, the router among them.
+        """`processes`: how many web workers there are, the router among them. `supervisor`: its socket.
 
         `logins` gets how to say something to all of them, and keeps logins in step; None: there are none.
         """
@@ -75,8 +78,9 @@ class WebWorkers:
         self._tells = 0
         self._reported = Signal()
         self._tasks: list[asyncio.Task[None]] = []
+        self._supervisor = supervisor
         self._pids: dict[str, int | None] = {}
-        """Of those that joined at some time."""
+        """As they said when they joined, or as the supervisor says; None: none runs. Others are not known."""
         self._logins = logins(self._say) if logins is not None and self._names else None
         self.last_store_on_backup_s: float | None = None
         for name in self._names:
@@ -101,7 +105,8 @@ class WebWorkers:
             _log.error("no web worker of ours", name=name)
             return
         worker = self._workers[name] = _Worker(name, line)
-        self._pids[name] = question.get("pid")
+        if question.get("pid") is not None:
+            self._pids[name] = int(question["pid"])
         self._metrics.component_up.labels(name).set(1)
         _log.info("web worker joined", worker=name)
         line.send({**self._word(), **(self._logins.begin() if self._logins is not None else {})})
@@ -160,7 +165,20 @@ class WebWorkers:
         while True:
             await self._clock.sleep(ALIVE_EVERY_S)
             self._say({})
+            await self._look_for_missing()
             self._reported.fire()  # who has died tells nothing
+
+    async def _look_for_missing(self) -> None:
+        """Ask who starts them: one that ends before it joins would count as at work for ever."""
+        if self._supervisor is None or len(self._workers) == len(self._names):
+            return
+        try:
+            children = await ask(self._supervisor, "children", timeout_s=ALIVE_EVERY_S)
+        except ControlError:
+            return
+        for name in self._names:
+            if name not in self._workers and name in children:
+                self._pids[name] = children[name]["pid"]
 
     def _say(self, word: Json) -> None:
         for worker in self._workers.values():
@@ -197,8 +215,10 @@ class WebWorkers:
         worker = self._workers.get(name)
         if worker is None:
             # A line that ended is no death; one that never joined may have served under a router before us.
-            pid = self._pids.get(name)
-            return pid is None or not _dead(pid)
+            if name not in self._pids:
+                return True
+            pid = self._pids[name]
+            return pid is not None and not _dead(pid)
         return worker.seen != self._version or self._route is not self._board.current
 
     def in_flight(self, upstream: UpstreamName) -> int:

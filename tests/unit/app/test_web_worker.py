@@ -152,9 +152,9 @@ async def test_a_route_that_is_told_twice_loses_its_verdicts_in_a_silence_too(
     heard, clock = asyncio.Event(), ManualClock()
     async with carried(tmp_path, router, clock) as it:
         await heard.wait()
-        assert it.worker._board is not None
+        assert it.worker._proxy is not None
         silent = wire.unheard(calm_route())
-        assert it.worker._board.current == calm_route() != silent
+        assert it.worker._proxy.board.current == calm_route() != silent
         for _ in range(round(1.2 * web_worker.UNHEARD_S / web_worker.TICK_S)):
             await clock.advance(web_worker.TICK_S)
-        assert it.worker._board.current == silent
+        assert it.worker._proxy.board.current == silent

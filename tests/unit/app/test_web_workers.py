@@ -39,7 +39,10 @@ class Stage:
         self.metrics = RouterMetrics(CollectorRegistry())
         self.board = RouteBoard(calm_route())
         self.traffic = {name: LiveTraffic(CLOCK) for name in UpstreamName}
-        self.workers = WebWorkers(processes, self.board, self.traffic, self.metrics, CLOCK)
+        supervisor = socket_path(folder, "supervisor")
+        self.workers = WebWorkers(
+            processes, self.board, self.traffic, self.metrics, CLOCK, supervisor=supervisor
+        )
         self.socket = socket_path(folder, "router")
         self.server = ControlServer(self.socket, {}, {JOIN: self.workers.serve})
 
@@ -115,6 +118,22 @@ async def test_a_worker_whose_line_was_cut_counts_until_it_is_dead_or_joins_agai
         assert s.workers.in_flight(PRIMARY) == 1  # its successor has not said yet by which route it goes
         line.send(report(word["version"]))
         assert await s.workers.all_heard(timeout_s=10)
+
+
+async def test_a_worker_that_ends_before_it_joins_is_no_work(tmp_path: Path) -> None:
+    pid: list[int | None] = [os.getpid()]
+
+    async def children(_: Json) -> Json:
+        return {"router": {"pid": 1}, "web-2": {"pid": pid[0]}}
+
+    supervisor = ControlServer(socket_path(tmp_path, "supervisor"), {"children": children})
+    await supervisor.start()
+    async with stage(tmp_path) as s:
+        assert not await s.workers.all_heard(timeout_s=0.01)
+        pid[0] = None
+        assert await s.workers.all_heard(timeout_s=10)
+        assert s.workers.in_flight(PRIMARY) == 0
+    await supervisor.stop()
 
 
 async def test_who_waits_for_all_hears_of_a_death(tmp_path: Path) -> None:
