@@ -40,7 +40,9 @@ CELLAR = {
 
 PURE = {
     "errors", "model", "addresses",
-    "config/schema", "config/scalars", "config/tree", "config/problems", "config/checks",
+    "config/schema", "config/blocks", "config/listen", "config/access", "config/upstream", "config/archive",
+    "config/health", "config/policy", "config/scalars", "config/tree", "config/problems", "config/sentences",
+    "config/checks",
     "http/head", "http/framing", "http/json_items", "http/forwarded", "http/multipart", "http/media_types",
     "http/cookies",
     "dicom/pdu", "dicom/encoding", "dicom/units", "dicom/association", "dicom/negotiation", "dicom/dimse",

@@ -8,8 +8,9 @@ from typing import Final, TypeVar
 from pydantic import ValidationError
 
 from failover.config import checks
-from failover.config.problems import KeyPath, Problem, problem_of
+from failover.config.problems import KeyPath, Problem
 from failover.config.schema import AccessWeb, Block, Configuration, ListenAdmin
+from failover.config.sentences import problem_of
 from failover.config.tls_files import tls_findings
 from failover.config.tree import Tree, read_tree, without
 from failover.credentials.password_file import password_file_problems
