@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import lru_cache
 from pathlib import Path
 from typing import Final, NewType
 
@@ -106,6 +107,7 @@ _UID: Final = re.compile(r"(0|[1-9][0-9]*)(\.(0|[1-9][0-9]*))*")
 _UID_LENIENT: Final = re.compile(r"[0-9]+(\.[0-9]+)*")
 
 
+@lru_cache(maxsize=4096)  # the same few for each slice of a study
 def parse_uid(text: str) -> Uid:
     """Return a UID without its padding. Raises ValueError (PS3.5 9.1: digits and dots, at most 64).
 

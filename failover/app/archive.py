@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from pathlib import Path
 
 from failover.app import listeners, process
@@ -27,6 +28,9 @@ async def _serve(configuration: Configuration, stop: asyncio.Event, reloader: Re
     service = ArchiveService(configuration, web_app, SystemClock())
     await service.start(dicom, web)
     reloader.takes(service.change)
+    # What is there from the start stays: the collector of cycles need not look through it again and again.
+    gc.collect()
+    gc.freeze()
     await stop.wait()
     await service.stop()
     return 0

@@ -24,7 +24,7 @@ from failover.archive.queries import Level, Match, Query, Sql, dump, is_left_ove
 from failover.archive.writer import Transaction, Writer
 from failover.durable import make_folder
 from failover.errors import StateUnreadable, StorageError
-from failover.model import DebtState, InstanceKey, Origin, Uid
+from failover.model import DebtState, InstanceKey, Origin
 
 _T = TypeVar("_T")
 
@@ -33,10 +33,17 @@ _SCAN_THREADS: Final = 2
 # A writer that is not ours (a backup tool) may hold the file this long.
 _BUSY_TIMEOUT_S: Final = 10.0
 
-_SELECT_HELD: Final = (
-    "SELECT i.*, t.uid AS study_uid, s.uid AS series_uid FROM instances i"
-    " JOIN series s ON s.id = i.series JOIN studies t ON t.id = i.study"
+_FROM_ALL_LEVELS: Final = (
+    " FROM instances i JOIN series s ON s.id = i.series JOIN studies t ON t.id = i.study WHERE"
 )
+_SELECT_ROW: Final = f"SELECT i.*, t.uid AS study_uid, s.uid AS series_uid{_FROM_ALL_LEVELS}"
+_SELECT_HELD: Final = (
+    "SELECT t.uid, s.uid, i.uid, i.sop_class, i.transfer_syntax, i.path, i.bytes, i.data_set_offset,"
+    f" i.pixel_offset, i.pixel_length, i.digest, i.origin, i.state, i.json{_FROM_ALL_LEVELS}"
+)
+# A call of an Enum costs as much as the rest of a row.
+_ORIGINS: Final = {origin.value: origin for origin in Origin}
+_STATES: Final = {state.value: state for state in DebtState}
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +58,7 @@ class Held:
     key: InstanceKey
     sop_class_uid: str
     transfer_syntax_uid: str
-    path: Path
+    file: str  # where it lies; `path` as a path
     size_bytes: int
     data_set_offset: int
     pixel_offset: int | None
@@ -60,6 +67,10 @@ class Held:
     origin: Origin
     state: DebtState
     json: str
+
+    @property
+    def path(self) -> Path:
+        return Path(self.file)
 
     def attributes(self) -> dict[str, dict[str, Any]]:
         """Return the DICOM JSON of the instance level: rows, columns, number of frames, instance number …"""
@@ -100,6 +111,7 @@ class Index:
         make_folder(data_dir)
         self._path = data_dir / INDEX
         self._data_dir = data_dir
+        self._folder = str(data_dir)
         self._has_primary = has_primary
         self._local = threading.local()
         self._closed = False
@@ -213,7 +225,7 @@ class Index:
         found: sqlite3.Row | None = (
             self._reader()
             .execute(
-                f"{_SELECT_HELD} WHERE i.uid = ?",
+                f"{_SELECT_ROW} i.uid = ?",
                 (sop_instance_uid,),
             )
             .fetchone()
@@ -322,28 +334,33 @@ class Index:
         return connection
 
     def _held(self, condition: str, parameters: tuple[str, ...]) -> Iterator[Held]:
-        found = self._reader().execute(
-            f"{_SELECT_HELD} WHERE {condition} AND i.hidden = 0 ORDER BY s.number, s.id, i.number, i.id",
-            parameters,
+        cursor = self._reader().cursor()
+        cursor.row_factory = None  # plain tuples, as in `_run`
+        found = cursor.execute(
+            f"{_SELECT_HELD} {condition} AND i.hidden = 0 ORDER BY s.number, s.id, i.number, i.id", parameters
         )
-        return (self.held(row) for row in found)
+        return map(self._as_held, found)
 
     def held(self, row: sqlite3.Row) -> Held:
         """Return the row of an instance (see `row`) as what callers get."""
+        return self._as_held(
+            (
+                row["study_uid"], row["series_uid"], row["uid"], row["sop_class"], row["transfer_syntax"],
+                row["path"], row["bytes"], row["data_set_offset"], row["pixel_offset"], row["pixel_length"],
+                row["digest"], row["origin"], row["state"], row["json"],
+            )
+        )  # fmt: skip
+
+    def _as_held(self, row: tuple[Any, ...]) -> Held:
+        """Return a row of `_SELECT_HELD` as what callers get."""
+        (
+            study, series, instance, sop_class, syntax, path, size, data_set, pixels, length, digest, origin,
+            state, text,
+        ) = row  # fmt: skip
         return Held(
-            key=InstanceKey(Uid(row["study_uid"]), Uid(row["series_uid"]), Uid(row["uid"])),
-            sop_class_uid=row["sop_class"],
-            transfer_syntax_uid=row["transfer_syntax"],
-            path=self._data_dir / row["path"],
-            size_bytes=row["bytes"],
-            data_set_offset=row["data_set_offset"],
-            pixel_offset=row["pixel_offset"],
-            pixel_length=row["pixel_length"],
-            digest=row["digest"],
-            origin=Origin(row["origin"]),
-            state=DebtState(row["state"]),
-            json=row["json"],
-        )
+            InstanceKey(study, series, instance), sop_class, syntax, f"{self._folder}/{path}", size, data_set,
+            pixels, length, digest, _ORIGINS[origin], _STATES[state], text,
+        )  # fmt: skip
 
     def _read_window(self) -> Window:
         if not self._has_primary:

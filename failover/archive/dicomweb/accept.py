@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 from failover.archive.codecs import FRAME_MEDIA_TYPES, UNCOMPRESSED, can_decode
@@ -44,9 +45,14 @@ class Wish:
     transfer_syntax: str | None
 
 
-def read_accept(headers: Sequence[str], parameter: str | None) -> list[Acceptable]:
+def read_accept(headers: Sequence[str], parameter: str | None) -> Sequence[Acceptable]:
     """Return what is accepted, best first; the query parameter wins (PS3.18 8.3.3.1). Raises ValueError."""
-    return parse_accept(parameter.replace(" ", "+") if parameter else headers)
+    return _parsed((parameter.replace(" ", "+"),) if parameter else tuple(headers))
+
+
+@lru_cache(maxsize=256)  # a viewer says the same for each slice
+def _parsed(texts: tuple[str, ...]) -> tuple[Acceptable, ...]:
+    return tuple(parse_accept(texts))
 
 
 def json_type(accept: Sequence[Acceptable]) -> str:

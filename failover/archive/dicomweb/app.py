@@ -96,30 +96,41 @@ def web_app(
 def _add_dicomweb(app: web.Application, root: str) -> None:
     study, series, instance = "/studies/{study}", "/series/{series}", "/instances/{instance}"
     levels = (study, study + series, study + series + instance)
+    # In the order in which they are compared: paths without a name in them, then what a viewer asks for slice
+    # by slice.
     app.add_routes(
         [
             web.get(f"{root}/studies", partial(search.search, level=Level.STUDY)),
             web.get(f"{root}/series", partial(search.search, level=Level.SERIES)),
             web.get(f"{root}/instances", partial(search.search, level=Level.IMAGE)),
-            web.get(f"{root}{study}/series", partial(search.search, level=Level.SERIES)),
-            web.get(f"{root}{study}/instances", partial(search.search, level=Level.IMAGE)),
-            web.get(f"{root}{study}{series}/instances", partial(search.search, level=Level.IMAGE)),
             web.post(f"{root}/studies", store.store),
-            web.post(f"{root}{study}", store.store),
         ]
     )
-    for level in levels:
+    for level in reversed(levels):
         app.router.add_get(f"{root}{level}", retrieve.instances)
+        if level == levels[2]:
+            _add_frames(app, f"{root}{level}")
         app.router.add_get(f"{root}{level}/metadata", retrieve.metadata)
         app.router.add_get(f"{root}{level}/rendered", rendered.rendered)
         app.router.add_get(f"{root}{level}/thumbnail", rendered.thumbnail)
     app.add_routes(
         [
-            web.get(f"{root}{levels[2]}/frames", retrieve.frames),
-            web.get(f"{root}{levels[2]}/frames/{{frames}}", retrieve.frames),
-            web.get(f"{root}{levels[2]}/frames/{{frames}}/rendered", rendered.rendered),
-            web.get(f"{root}{levels[2]}/frames/{{frames}}/thumbnail", rendered.thumbnail),
-            web.get(f"{root}{levels[2]}/bulkdata/{{path:.+}}", retrieve.bulk_data),
+            web.get(f"{root}{study}/series", partial(search.search, level=Level.SERIES)),
+            web.get(f"{root}{study}/instances", partial(search.search, level=Level.IMAGE)),
+            web.get(f"{root}{study}{series}/instances", partial(search.search, level=Level.IMAGE)),
+            web.post(f"{root}{study}", store.store),
+        ]
+    )
+
+
+def _add_frames(app: web.Application, instance: str) -> None:
+    app.add_routes(
+        [
+            web.get(f"{instance}/frames/{{frames}}", retrieve.frames),
+            web.get(f"{instance}/frames", retrieve.frames),
+            web.get(f"{instance}/frames/{{frames}}/rendered", rendered.rendered),
+            web.get(f"{instance}/frames/{{frames}}/thumbnail", rendered.thumbnail),
+            web.get(f"{instance}/bulkdata/{{path:.+}}", retrieve.bulk_data),
         ]
     )
 

@@ -7,6 +7,7 @@ router has dropped before.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -80,7 +81,7 @@ def base_url(request: web.Request) -> str:
     return f"{scheme}://{host}{prefix(request).rstrip('/')}"
 
 
-def accepted(request: web.Request) -> list[Acceptable]:
+def accepted(request: web.Request) -> Sequence[Acceptable]:
     """Return what the caller accepts, best first. Raises HTTPBadRequest."""
     try:
         return read_accept(request.headers.getall("Accept", []), request.query.get("accept"))

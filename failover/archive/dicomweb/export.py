@@ -21,7 +21,7 @@ from failover.archive.codecs import Undecodable
 from failover.archive.dicomdir import Directory
 from failover.archive.dicomweb.accept import Wish, choose_instance
 from failover.archive.dicomweb.asking import ROOM
-from failover.archive.dicomweb.sending import file_pieces
+from failover.archive.dicomweb.from_disk import file_pieces
 from failover.archive.index import Held
 from failover.archive.pixels import NoPixels, NoSuchFrame
 from failover.dicom.part10 import write_head
@@ -136,7 +136,7 @@ class _Instance:
 
     async def pieces(self) -> AsyncIterator[bytes | bytearray]:
         if self._made is None:
-            async for stored in file_pieces(self._held.path, (0, self._held.size_bytes)):
+            async for stored in file_pieces(self._held.file, (0, self._held.size_bytes)):
                 yield stored
             return
         key = self._held.key

@@ -16,6 +16,7 @@ from aiohttp import web
 from failover.archive.codecs import Undecodable
 from failover.archive.dicomweb import accept, export, sending
 from failover.archive.dicomweb.asking import ROOM, Room, accepted, base_url, is_unchanged, uid, warning
+from failover.archive.dicomweb.from_disk import Streamed
 from failover.archive.extents import Extent, frame_count, native_frames
 from failover.archive.index import Held
 from failover.archive.metadata import URL_MARK
@@ -74,7 +75,7 @@ async def instances(request: web.Request) -> web.StreamResponse:
         return await _zip(request, found, wish.transfer_syntax)
     multipart, plans = sending.plan(found, accept.instance_wishes(accepted(request)))
     status, headers = began(request)
-    response = web.StreamResponse(status=status, headers={**headers, "Vary": "Accept"})
+    response = Streamed(status=status, headers={**headers, "Vary": "Accept"})
     if multipart:
         base = base_url(request)
         await sending.send_multipart(request, response, plans, [url_of(base, one.held) for one in plans])
@@ -173,14 +174,14 @@ async def frames(request: web.Request) -> web.StreamResponse:
     room = request.app[ROOM]
     writer = MultipartWriter(sending.boundary())
     whole_type = writer.content_type(part_type.partition(";")[0]) if wish.multipart else part_type
-    response = web.StreamResponse(headers={**headers, "Content-Type": whole_type})
+    response = Streamed(headers={**headers, "Content-Type": whole_type})
     url = url_of(base_url(request), held)
     heads = [{"Content-Type": part_type, "Content-Location": f"{url}/frames/{number}"} for number in numbers]
     extents = await _extents(room, held, numbers, decoded=decoded)
     if extents is not None:
         if not wish.multipart:
-            return await sending.send_extent(request, response, held.path, extents[0], etag)
-        await sending.send_frames(request, response, held.path, extents, heads, writer)
+            return await sending.send_extent(request, response, held.file, extents[0], etag)
+        await sending.send_frames(request, response, held.file, extents, heads, writer)
         return response
     decoders = room.decoders
     for number, head in zip(numbers, heads, strict=True):

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
-import os
 import secrets
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
 from aiohttp import web
 
 from failover.archive.dicomweb.accept import DICOM, NotAcceptable, Wish, choose_instance
 from failover.archive.dicomweb.asking import ROOM
+from failover.archive.dicomweb.from_disk import write_file
 from failover.archive.dicomweb.ranges import NotSatisfiable, Part, asked_part
 from failover.archive.extents import Extent
 from failover.archive.index import Held
 from failover.dicom.part10 import write_head
-from failover.errors import UnreadableDataSet
 from failover.http.multipart import MultipartWriter
 
 _PIECE_BYTES: Final = 256 * 1024
@@ -73,7 +70,7 @@ def range_of(request: web.Request, etag: str, whole: int) -> Part | None:
 
 
 async def send_extent(
-    request: web.Request, response: web.StreamResponse, path: Path, extent: Extent, etag: str
+    request: web.Request, response: web.StreamResponse, file: str, extent: Extent, etag: str
 ) -> web.StreamResponse:
     """Send bytes of a file as the whole body, or the range of them that is asked for."""
     offset, length = extent
@@ -84,7 +81,7 @@ async def send_extent(
         response.headers["Content-Range"] = part.content_range
         offset, length = offset + part.first, part.length
     response.content_length = length
-    await write_file(request, response, path, (offset, length))
+    await write_file(request, response, file, (offset, length))
     await response.write_eof()
     return response
 
@@ -95,7 +92,7 @@ async def send_single(
     """Send one Part 10 file as the whole body."""
     response.headers["Content-Type"] = f"{DICOM}; transfer-syntax={planned.transfer_syntax}"
     if planned.as_stored:
-        return await send_extent(request, response, planned.held.path, (0, planned.held.size_bytes), etag)
+        return await send_extent(request, response, planned.held.file, (0, planned.held.size_bytes), etag)
     await _made(request, response, planned, b"")
     await response.write_eof()
     return response
@@ -114,7 +111,7 @@ async def send_multipart(
     for head, one in zip(heads, plans, strict=True):
         before = writer.part_head(head)
         if one.as_stored:
-            await write_file(request, response, one.held.path, (0, one.held.size_bytes), before)
+            await write_file(request, response, one.held.file, (0, one.held.size_bytes), before)
         else:
             await _made(request, response, one, before)
         if request.method == "HEAD":
@@ -135,7 +132,7 @@ def _part_head(planned: Planned, url: str) -> dict[str, str]:
 async def send_frames(
     request: web.Request,
     response: web.StreamResponse,
-    path: Path,
+    file: str,
     extents: Sequence[Extent],
     heads: Sequence[dict[str, str]],
     writer: MultipartWriter,
@@ -146,71 +143,12 @@ async def send_frames(
         (head, length) for head, (_, length) in zip(whole, extents, strict=True)
     )
     for head, extent in zip(whole, extents, strict=True):
-        await write_file(request, response, path, extent, writer.part_head(head))
+        await write_file(request, response, file, extent, writer.part_head(head))
         if request.method == "HEAD":
             break
     else:
         await response.write(writer.end())
     await response.write_eof()
-
-
-async def write_file(
-    request: web.Request, response: web.StreamResponse, path: Path, extent: Extent, before: bytes = b""
-) -> None:
-    """Write `before` and bytes of a file; the head of the answer goes out once the file is open.
-
-    Raises FileNotFoundError, UnreadableDataSet: the file is shorter than it was.
-    """
-    offset, left = extent
-    descriptor = _open(path, extent)
-    try:
-        if not response.prepared:
-            await response.prepare(request)
-        if request.method == "HEAD":
-            return
-        if before:
-            await response.write(before)
-        while left > 0:
-            piece = await _read(descriptor, offset, min(left, _PIECE_BYTES))
-            await response.write(piece)
-            offset, left = offset + len(piece), left - len(piece)
-    finally:
-        os.close(descriptor)
-
-
-async def file_pieces(path: Path, extent: Extent) -> AsyncIterator[bytes | bytearray]:
-    """Yield bytes of a file. Raises as `write_file`."""
-    offset, left = extent
-    descriptor = _open(path, extent)
-    try:
-        while left > 0:
-            piece = await _read(descriptor, offset, min(left, _PIECE_BYTES))
-            yield piece
-            offset, left = offset + len(piece), left - len(piece)
-    finally:
-        os.close(descriptor)
-
-
-def _open(path: Path, extent: Extent) -> int:
-    descriptor = os.open(path, os.O_RDONLY)
-    if os.fstat(descriptor).st_size < sum(extent):
-        os.close(descriptor)
-        raise UnreadableDataSet("its file is shorter than it was")
-    return descriptor
-
-
-async def _read(descriptor: int, offset: int, length: int) -> bytes | bytearray:
-    """Read here what the system has in memory, in a thread what the disk must bring."""
-    piece = bytearray(length)
-    try:
-        if os.preadv(descriptor, [piece], offset, os.RWF_NOWAIT) == length:
-            return piece
-    except OSError:
-        pass  # not in memory, or a file system that cannot tell
-    read = await asyncio.to_thread(os.pread, descriptor, length, offset)
-    if not read:
-        raise UnreadableDataSet("its file is shorter than it was")
-    return read
 
 
 async def _made(request: web.Request, response: web.StreamResponse, planned: Planned, before: bytes) -> None:

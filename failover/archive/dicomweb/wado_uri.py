@@ -13,6 +13,7 @@ from aiohttp import web
 
 from failover.archive.dicomweb import accept, rendered, retrieve, sending, views
 from failover.archive.dicomweb.asking import ROOM, is_unchanged, warning
+from failover.archive.dicomweb.from_disk import Streamed
 from failover.archive.index import Held
 from failover.archive.pixels import NoSuchFrame
 from failover.dicom.syntaxes import EXPLICIT_LITTLE
@@ -105,4 +106,4 @@ async def _as_dicom(request: web.Request, held: Held) -> web.StreamResponse:
     headers = {"Vary": "Accept", "ETag": f'"{etag}"'}
     if is_unchanged(request, etag):
         return web.Response(status=304, headers=headers)
-    return await sending.send_single(request, web.StreamResponse(headers=headers), planned, etag)
+    return await sending.send_single(request, Streamed(headers=headers), planned, etag)
