@@ -35,7 +35,7 @@ CELLAR = {
     "errors": 0, "model": 0, "addresses": 0,
     "clock": 1, "aio": 1, "shares": 1, "durable": 1, "metrics": 1, "tallies": 0, "footprint": 0,
     "http": 2, "dicom": 3, "config": 2, "certificates": 1, "tls": 2, "doors": 2, "spool": 2, "control": 2,
-    "audit": 3, "credentials": 2, "assets": 0, "seldom": 2, "compiled": 3,
+    "audit": 3, "credentials": 2, "assets": 0, "seldom": 2, "compiled": 3, "copies": 3,
 }  # fmt: skip
 
 PURE = {

@@ -19,7 +19,7 @@ from failover.model import UpstreamName
 from failover.proxy import hold, leads, resume, rewrite, silence, splice, stores, stow
 from failover.proxy.answer import Answer
 from failover.proxy.attempt import Attempt
-from failover.proxy.copies import ACKNOWLEDGEMENT_WAITS_S, WebCopy
+from failover.proxy.copies import WebCopy
 from failover.proxy.hold import Delivery
 from failover.proxy.passage import CannotContinue
 from failover.proxy.retry import FAILING, PRIMARY, Failure, Judgement, outcome_of
@@ -229,6 +229,6 @@ class Answering:
         return True
 
     async def _pass_when_copied(self, copy: WebCopy, answer: Answer) -> None:
-        await copy.ended.wait_until(lambda: copy.over, timeout_s=ACKNOWLEDGEMENT_WAITS_S)
+        await copy.wait()
         if self._exchange.stage is Stage.COPYING:
             self._exchange.guarded(partial(self._exchange.pass_whole, answer))

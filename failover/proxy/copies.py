@@ -10,29 +10,26 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final
 
 import aiohttp
 import structlog
 
-from failover.aio import Signal, cancel_and_wait, spawn
+from failover.aio import cancel_and_wait, spawn
+from failover.copies import Copy, WaitingCopies
 from failover.errors import ControlError, SpoolFull
 from failover.metrics import RouterMetrics
 from failover.proxy.stow import all_stored
-from failover.shares import Alone, Share
+from failover.shares import Share
 from failover.spool import KeptBody
 
 _log = structlog.get_logger(__name__)
-ACKNOWLEDGEMENT_WAITS_S: Final = 1.0  # in failing_back; then the caller gets it without the copy
 COPY_FIELD: Final = "X-Failover-Copy"
 _MESSAGE_ID: Final = 1
 _EXPECTED_S: Final = 600.0  # how long the archive takes what comes under one word
 _LANES: Final = 2  # at once: a STOW has many objects, and the archive's time is the callers'
-_WAITING: Final = 64  # copies beyond this are dropped: the backup is too slow
-_WAITING_BYTES: Final = 512 * 2**20  # the same; they take room in the spool
 _SILENT_S: Final = 30.0  # a copy of which nothing moves for so long is given up
 _PIECE_BYTES: Final = 256 * 1024
 
@@ -41,14 +38,11 @@ Expect = Callable[[str, int, float], Awaitable[None]]
 
 
 @dataclass(eq=False, slots=True)
-class WebCopy:
-    """One store on its way to the backup."""
+class WebCopy(Copy):
+    """One STOW, to `path` below the root."""
 
-    body: KeptBody
     path: str
     content_type: str
-    over: bool = False
-    ended: Signal = field(default_factory=Signal)
 
 
 class WebCopies:
@@ -71,25 +65,16 @@ class WebCopies:
         self.tee = tee
         self._base = base
         self._expect = expect
-        self._metrics = metrics
-        self._waiting: deque[WebCopy] = deque()
-        self._waiting_bytes = waiting_bytes or Alone()
+        self._waiting: WaitingCopies[WebCopy] = WaitingCopies(metrics.http_copies, waiting_bytes)
         self._most_lanes = max(1, _LANES // processes)
         self._lanes: set[asyncio.Task[None]] = set()
         self._session: aiohttp.ClientSession | None = None
 
     def offer(self, body: KeptBody, path: str, content_type: str) -> WebCopy | None:
         """Take over `body`, a whole store to `path` below the root. None: dropped, it stays the caller's."""
-        full = len(self._waiting) >= _WAITING or (
-            self._waiting and self._waiting_bytes.total() + body.length_bytes > _WAITING_BYTES
-        )
-        if full:
-            self.drop()
-            return None
-        body.on_change = None
         copy = WebCopy(body, path, content_type)
-        self._waiting.append(copy)
-        self._waiting_bytes.used += body.length_bytes
+        if not self._waiting.add(copy):
+            return None
         if len(self._lanes) < self._most_lanes:
             lane = spawn(self._serve(), name="web copying")
             self._lanes.add(lane)
@@ -98,34 +83,26 @@ class WebCopies:
 
     def drop(self) -> None:
         """Count a copy that is not made."""
-        self._metrics.http_copies.labels("dropped").inc()
+        self._waiting.drop()
 
     async def stop(self) -> None:
         """End at once: what is left the replicator fetches."""
         await cancel_and_wait(*self._lanes)
-        for copy in self._waiting:
-            copy.body.close()
-            self.drop()
         self._waiting.clear()
         if self._session is not None:
             await self._session.close()
 
     async def _serve(self) -> None:
         while self._waiting:
-            copy = self._waiting.popleft()
-            self._waiting_bytes.used -= copy.body.length_bytes
-            result = "failed"
+            copy = self._waiting.take(next(iter(self._waiting)))
+            is_there = False
             try:
-                if await self._stored(copy):
-                    result = "copied"
+                is_there = await self._stored(copy)
             except (aiohttp.ClientError, OSError, ControlError, SpoolFull) as error:
                 # A time-out is an OSError. What aiohttp's errors say may hold the URL: their name is enough.
                 _log.info("copy not made", why=type(error).__name__)
             finally:
-                self._metrics.http_copies.labels(result).inc()
-                copy.body.close()
-                copy.over = True
-                copy.ended.fire()
+                self._waiting.end(copy, is_there=is_there)
 
     async def _stored(self, copy: WebCopy) -> bool:
         """Send it and return whether the backup has all of it now."""

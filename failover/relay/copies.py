@@ -13,15 +13,15 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections import deque
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final
 
 import structlog
 
 from failover.aio import Signal, cancel_and_wait, spawn
 from failover.clock import Clock
+from failover.copies import Copy, WaitingCopies
 from failover.dicom.dimse import Command, Fragment, Status, Tag
 from failover.dicom.exchange import Association
 from failover.dicom.negotiation import RELAY_VERSION
@@ -33,13 +33,10 @@ from failover.relay.offer import Proposal
 from failover.spool import KeptBody
 
 _log = structlog.get_logger(__name__)
-ACKNOWLEDGEMENT_WAITS_S: Final = 1.0  # in failing_back; then the caller gets it without the copy
 EXPECTED_S: Final = 600.0  # how long the archive takes stores under one Move Originator for copies
 _RENEWED_S: Final = 300.0  # an association older than this is opened anew, under another one
 _ORIGINATOR_MESSAGE_ID: Final = 1
 _LANES: Final = 8  # associations for copies at once: the archive's places are the callers'
-_WAITING: Final = 64  # copies beyond this are dropped: the backup is too slow
-_WAITING_BYTES: Final = 512 * 2**20  # the same; they take room in the spool
 _ONE_S: Final = 30.0  # a copy that takes longer is given up
 _IDLE_S: Final = 5.0
 _PIECE_BYTES: Final = 128 * 1024
@@ -49,13 +46,12 @@ Expect = Callable[[str, int, float], Awaitable[None]]
 
 
 @dataclass(eq=False, slots=True)
-class _Copy:
-    body: KeptBody
+class DicomCopy(Copy):
+    """One C-STORE, in a context of an association that is proposed as its caller's was."""
+
     proposal: Proposal
     context_id: int
     command: Command
-    ended: Signal = field(default_factory=Signal)
-    over: bool = False
 
 
 @dataclass(slots=True)
@@ -85,27 +81,20 @@ class Copies:
         self.tee = tee
         self._peer = peer
         self._expect = expect
-        self._metrics = metrics
         self._clock = clock
         self._max_pdu_bytes = max_pdu_bytes
-        self._waiting: deque[_Copy] = deque()
-        self._waiting_bytes = 0
+        self._waiting: WaitingCopies[DicomCopy] = WaitingCopies(metrics.dicom_copies)
         self._came = Signal()
         self._idle = 0
         self._lanes: set[asyncio.Task[None]] = set()
 
-    def offer(self, body: KeptBody, proposal: Proposal, context_id: int, command: Command) -> _Copy | None:
+    def offer(
+        self, body: KeptBody, proposal: Proposal, context_id: int, command: Command
+    ) -> DicomCopy | None:
         """Take over `body`, and send it when a lane is free. None: dropped, and `body` stays the caller's."""
-        full = len(self._waiting) >= _WAITING or (
-            self._waiting and self._waiting_bytes + body.length_bytes > _WAITING_BYTES
-        )
-        if full:
-            self.drop()
+        copy = DicomCopy(body, proposal, context_id, command)
+        if not self._waiting.add(copy):
             return None
-        copy = _Copy(body, proposal, context_id, command)
-        body.on_change = None
-        self._waiting.append(copy)
-        self._waiting_bytes += body.length_bytes
         if self._idle < len(self._waiting) and len(self._lanes) < _LANES:
             task = spawn(self._serve(), name="relay copying")
             self._lanes.add(task)
@@ -113,20 +102,13 @@ class Copies:
         self._came.fire()
         return copy
 
-    async def wait_for(self, copy: _Copy) -> None:
-        """Return when it is at the backup, cannot be, or the acknowledgement may wait no longer."""
-        await copy.ended.wait_until(lambda: copy.over, timeout_s=ACKNOWLEDGEMENT_WAITS_S)
-
     def drop(self) -> None:
         """Count a copy that is not made."""
-        self._metrics.dicom_copies.labels("dropped").inc()
+        self._waiting.drop()
 
     async def stop(self) -> None:
         """End at once: what is left the replicator fetches."""
         await cancel_and_wait(*self._lanes)
-        for copy in self._waiting:
-            copy.body.close()
-            self.drop()
         self._waiting.clear()
 
     # -- a lane -------------------------------------------------------------------------------------
@@ -152,38 +134,30 @@ class Copies:
             if lane is not None:
                 lane.association.abort("no more copies")
 
-    def _take(self, lane: _Lane | None) -> _Copy | None:
+    def _take(self, lane: _Lane | None) -> DicomCopy | None:
         """Return the next copy, of those for which `lane` need not be opened anew if there is one."""
         if not self._waiting:
             return None
         fits = (copy for copy in self._waiting if lane is not None and copy.proposal == lane.proposal)
-        copy = next(fits, self._waiting[0])
-        self._waiting.remove(copy)
-        self._waiting_bytes -= copy.body.length_bytes
-        return copy
+        return self._waiting.take(next(fits, None) or next(iter(self._waiting)))
 
-    async def _send(self, lane: _Lane | None, copy: _Copy) -> _Lane | None:
+    async def _send(self, lane: _Lane | None, copy: DicomCopy) -> _Lane | None:
         """Send one copy; return the lane if it is still good."""
-        result = "failed"
-        whole = False
+        is_there = whole = False
         try:
             async with asyncio.timeout(_ONE_S):
                 lane = await self._lane_for(lane, copy)
-                if copy.context_id in lane.association.contexts and await _stored(lane, copy):
-                    result = "copied"
+                is_there = copy.context_id in lane.association.contexts and await _stored(lane, copy)
             whole = True
         except (UpstreamError, AssociationEnded, ControlError, SpoolFull, TimeoutError) as error:
             _log.info("copy not made", why=str(error) or type(error).__name__)
         finally:
-            self._metrics.dicom_copies.labels(result).inc()
-            copy.body.close()
-            copy.over = True
-            copy.ended.fire()
+            self._waiting.end(copy, is_there=is_there)
             if lane is not None and not whole:
                 lane.association.abort("a copy was given up")
         return lane if whole else None
 
-    async def _lane_for(self, lane: _Lane | None, copy: _Copy) -> _Lane:
+    async def _lane_for(self, lane: _Lane | None, copy: DicomCopy) -> _Lane:
         now_s = self._clock.monotonic()
         if lane is not None:
             association = lane.association
@@ -209,7 +183,7 @@ class Copies:
         return _Lane(association, proposal, originator, now_s)
 
 
-async def _stored(lane: _Lane, copy: _Copy) -> bool:
+async def _stored(lane: _Lane, copy: DicomCopy) -> bool:
     """Send it and return whether the backup has it now. Raises AssociationEnded, SpoolFull."""
     command = copy.command
     if lane.originator is not None:

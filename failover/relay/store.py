@@ -59,7 +59,7 @@ class Store:
         if copy is not None:
             self.handed_over = True
             if failing_back:
-                await copies.wait_for(copy)
+                await copy.wait()
 
     async def attempt(self, leg: Leg, flight: Flight) -> Answer:
         """Send it to one upstream, from its beginning; return the response."""
