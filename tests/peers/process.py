@@ -29,7 +29,8 @@ _LOOPBACK = "127.0.0.1"
 # Below the ephemeral range: no outgoing connection can take the port between a kill and a restart.
 _PORTS = (20000, 32000)
 _given: set[int] = set()
-_TOOLS = Path(__file__).resolve().parents[2] / ".tools"
+_ROOT = Path(__file__).resolve().parents[2]
+_TOOLS = _ROOT / ".tools"
 
 
 def free_port() -> int:
@@ -77,8 +78,12 @@ def missing(what: str) -> NoReturn:
 
 
 def environment() -> dict[str, str]:
-    """Return the environment for programs, which may have been unpacked below .tools/."""
+    """Return the environment for programs, which may have been unpacked below .tools/.
+
+    What is ours comes from the tree of these tests, also where another one is installed.
+    """
     found = dict(os.environ)
+    found["PYTHONPATH"] = os.pathsep.join([str(_ROOT), *filter(None, [found.get("PYTHONPATH")])])
     libraries = [str(folder) for folder in (_TOOLS / "usr/lib").glob("*-linux-gnu") if folder.is_dir()]
     if libraries:
         found["LD_LIBRARY_PATH"] = ":".join([*libraries, found.get("LD_LIBRARY_PATH", "")])
