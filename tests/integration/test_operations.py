@@ -123,7 +123,7 @@ class Prometheus(Peer):
 def _free_offset() -> int:
     chosen = random.Random()
     while True:
-        offset = chosen.randrange(9000, 12000)
+        offset = chosen.randrange(3000, 8800)  # all below those of `free_port`
         try:
             for port in _PORTS.values():
                 with socket.socket() as probe:

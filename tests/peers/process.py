@@ -14,6 +14,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -27,26 +28,42 @@ import pytest
 READY_WITHIN_S = 60.0
 _LOOPBACK = "127.0.0.1"
 # Below the ephemeral range: no outgoing connection can take the port between a kill and a restart.
-_PORTS = (20000, 32000)
-_given: set[int] = set()
+_PORTS = range(20000, 32000)
+_BLOCK = 50
+_blocks: list[socket.socket] = []
+_unused: list[int] = []
 _ROOT = Path(__file__).resolve().parents[2]
 _TOOLS = _ROOT / ".tools"
 
 
 def free_port() -> int:
-    """Return a loopback port that nobody listens on and that this test run has not given out before."""
-    chosen = random.Random(os.urandom(8))
+    """Return a loopback port that nobody listens on and that no process of any test run gives out again."""
     while True:
-        port = chosen.randrange(*_PORTS)
-        if port in _given:
-            continue
+        if not _unused:
+            _unused.extend(_claim())
+        port = _unused.pop()
         with socket.socket() as probe:
             try:
                 probe.bind((_LOOPBACK, port))
             except OSError:
                 continue
-        _given.add(port)
         return port
+
+
+def _claim() -> range:
+    """Take a block of ports for this process, until it ends: others cannot have its name."""
+    starts = list(range(_PORTS.start, _PORTS.stop, _BLOCK))
+    random.Random(os.urandom(8)).shuffle(starts)
+    for start in starts:
+        name = socket.socket(socket.AF_UNIX)
+        try:
+            name.bind(f"\0failover-tests-port-{start}")
+        except OSError:
+            name.close()
+            continue
+        _blocks.append(name)
+        return range(start, start + _BLOCK)
+    raise AssertionError("every port of the tests is taken: do other runs never end?")
 
 
 def find_file(*names: str) -> Path | None:
@@ -104,6 +121,19 @@ def wait_for(holds: Callable[[], bool], what: str, *, timeout_s: float = READY_W
     else:
         return
     raise AssertionError(f"not within {timeout_s:g} s: {what}")
+
+
+def slowness() -> float:
+    """How many times as long as on an idle machine a process takes now: 1.0 or more.
+
+    For promises that are given in seconds, and so for a machine that has time.
+    """
+    began_s = time.monotonic()
+    child = subprocess.Popen([sys.executable, "-c", "import asyncio, http.client, sqlite3, unittest.case"])
+    _, status, used = os.wait4(child.pid, 0)
+    child.returncode = os.waitstatus_to_exitcode(status)
+    assert child.returncode == 0
+    return max(1.0, (time.monotonic() - began_s) / (used.ru_utime + used.ru_stime))
 
 
 def listens(port: int) -> bool:

@@ -10,11 +10,13 @@ import asyncio
 import http.client
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 import tempfile
+import weakref
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
@@ -66,6 +68,7 @@ class Site:
 
     def __init__(self, primary: Mapping[str, Any], **blocks: Any) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="site-"))
+        weakref.finalize(self, shutil.rmtree, self.folder, ignore_errors=True)
         self.web_port, self.dicom_port, self.admin_port = free_port(), free_port(), free_port()
         self.archive_web_port, self.archive_dicom_port = free_port(), free_port()
         self.ae_title, self.archive_ae_title = "PACS", "MINIPACS"
@@ -124,7 +127,7 @@ class Site:
         assert self._process is not None
         self._process.terminate()
         try:
-            return self._process.wait(20)
+            return self._process.wait(60)
         finally:
             self._process = None
 
