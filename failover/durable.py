@@ -10,6 +10,15 @@ from failover.errors import DiskFull, StorageError
 NO_ROOM = (28, 122)  # ENOSPC, EDQUOT
 
 
+def sync_file(path: Path) -> None:
+    """Make content and length of the file durable. Raises OSError."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fdatasync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def sync_folder(folder: Path) -> None:
     """Make the names in `folder` durable. A rename is not on disk before this."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
@@ -56,15 +65,11 @@ def write_file(path: Path, content: bytes, *, mode: int = 0o600) -> None:
         raise storage_error(error, path) from error
 
 
-def move_into_place(temporary: Path, path: Path, *, sync_file: bool = True) -> None:
+def move_into_place(temporary: Path, path: Path, *, sync: bool = True) -> None:
     """Rename a finished file to `path` so that file and name are durable. Raises DiskFull, StorageError."""
     try:
-        if sync_file:
-            descriptor = os.open(temporary, os.O_RDONLY)
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
+        if sync:
+            sync_file(temporary)
         os.replace(temporary, path)
         sync_folder(path.parent)
     except OSError as error:

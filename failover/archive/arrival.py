@@ -21,6 +21,8 @@ from failover.durable import place, storage_error
 from failover.errors import DataSetMismatch, UnreadableDataSet
 
 _CHUNK_BYTES: Final = 1024 * 1024
+# PS3.10 7.1: a preamble can make the file a program or a page as well; TIFF's alone has a use.
+_NO_PREAMBLE: Final = bytes(PREAMBLE_LENGTH)
 
 
 @dataclass(slots=True)
@@ -31,16 +33,28 @@ class Arrived:
     content: bytes | None
     announced: bool = False  # the head is ours, made of what a C-STORE-RQ announced
 
+    def write(self, it: Examined) -> bytes | None:
+        """Write what is in memory to its file, without a sync, and return it; None: it is there already."""
+        if self.content is None:
+            return None
+        if not it.meta.has_tiff_preamble and not self.content.startswith(_NO_PREAMBLE):
+            self.content = _NO_PREAMBLE + self.content[PREAMBLE_LENGTH:]
+        try:
+            descriptor = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            try:
+                write_all(descriptor, self.content)
+            finally:
+                os.close(descriptor)
+        except OSError as error:
+            raise storage_error(error, self.path) from error
+        return self.content
+
     def sync(self, it: Examined) -> None:
         """Make the file durable under its temporary name, with a preamble that is nothing else than DICOM."""
-        # PS3.10 7.1: a preamble can make the file a program or a page as well; TIFF's alone has a use.
-        preamble = None if it.meta.has_tiff_preamble else bytes(PREAMBLE_LENGTH)
+        preamble = None if it.meta.has_tiff_preamble else _NO_PREAMBLE
         try:
-            flags = os.O_WRONLY if self.content is None else os.O_WRONLY | os.O_CREAT | os.O_EXCL
-            descriptor = os.open(self.path, flags, 0o600)
+            descriptor = os.open(self.path, os.O_WRONLY)
             try:
-                if self.content is not None:
-                    write_all(descriptor, self.content)
                 if preamble is not None:
                     os.pwrite(descriptor, preamble, 0)
                 os.fsync(descriptor)

@@ -112,7 +112,7 @@ class Damaged:
         make_folder(self._data_dir / paths.QUARANTINE)
         # Renamed before the row is committed: a kill between leaves a row without a file, which the janitor
         # shows no more.
-        move_into_place(self._data_dir / held["path"], self._data_dir / target, sync_file=False)
+        move_into_place(self._data_dir / held["path"], self._data_dir / target, sync=False)
         transaction.undo.append(lambda: place(self._data_dir / target, self._data_dir / held["path"]))
         connection.execute(
             "INSERT OR REPLACE INTO quarantine (uid, study_uid, path, digest, bytes, reason, caller, origin,"

@@ -82,6 +82,8 @@ class Handlers:
         }
 
     async def ledger_numbers(self, question: Json) -> Json:
+        if not self._index.recovered:
+            raise ControlError("what was stored last is not in the index yet")
         numbers = asdict(await asyncio.to_thread(self._ledger.numbers))
         return {**numbers, "troubles": self._troubles.sentences()}
 

@@ -8,21 +8,24 @@ debt of `ledger`, what a key means of `dicom.query_keys`.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from failover.archive import summaries, tables
+from failover.archive.journal import Entry, Journal
+from failover.archive.kept_facts import keep_fact, read_fact
 from failover.archive.paths import INDEX, OBJECTS
 from failover.archive.queries import Level, Match, Query, Sql, dump, is_left_over, to_sql
 from failover.archive.writer import Transaction, Writer
-from failover.durable import make_folder
+from failover.durable import make_folder, sync_file, sync_folder
 from failover.errors import StateUnreadable, StorageError
 from failover.model import DebtState, InstanceKey, Origin
 
@@ -122,7 +125,10 @@ class Index:
             _prepare(connection, data_dir)
         except sqlite3.DatabaseError as error:
             raise StateUnreadable(f"{self._path} cannot be read: {error}; {what_to_do(data_dir)}") from error
-        self._writer = Writer(connection, summaries.finish)
+        sync_folder(data_dir)  # the name of the write-ahead log
+        self._unrecovered: str | None = None
+        self.journal = Journal(data_dir, self._sync_log)
+        self._writer = Writer(connection, self.journal, summaries.finish, self.keep_journaled, self._sync_log)
         self._window = self._read_window()
 
     def close(self) -> None:
@@ -301,8 +307,9 @@ class Index:
 
     def check_writable(self) -> None:
         """Raise StorageError when nothing may be written any more."""
-        if self._refuses_writes is not None:
-            raise StorageError(self._refuses_writes)
+        why = self._refuses_writes or self._unrecovered
+        if why is not None:
+            raise StorageError(why)
 
     async def write(self, work: Callable[[Transaction], _T]) -> _T:
         """Run `work` in the writer thread; return its result when that is durable.
@@ -314,8 +321,53 @@ class Index:
 
     def write_now(self, work: Callable[[Transaction], _T]) -> _T:
         """As `write`, for threads: blocks until it is durable."""
+        return self.submit(work).result()
+
+    def submit(self, work: Callable[[Transaction], _T], entry: Entry | None = None) -> Future[_T]:
+        """As `write`, for threads that do not wait; `entry` goes into the journal first."""
         self.check_writable()
+        return self._writer.submit(work, entry)
+
+    # -- the journal, for `recovery` ----------------------------------------------------------------
+
+    @property
+    def recovered(self) -> bool:
+        """Whether all that the journal holds is here. Until then numbers and debts are too low."""
+        return self._unrecovered is None
+
+    def refuse_until_recovered(self, why: str | None) -> None:
+        """Write nothing but what makes good what the journal holds; None: that is done."""
+        self._unrecovered = why
+
+    def make_good(self, work: Callable[[Transaction], _T]) -> _T:
+        """As `write_now`, also while nothing else may be written."""
         return self._writer.submit(work).result()
+
+    def journaled(self) -> int:
+        """Return up to which number the journal is in the index."""
+        return int(read_fact(self._reader(), "journaled") or 0)
+
+    @staticmethod
+    def keep_journaled(transaction: Transaction, number: int) -> None:
+        """Write that number down within a transaction."""
+        keep_fact(transaction.connection, "journaled", number)
+
+    def named(self, files: Mapping[str, int]) -> set[str]:
+        """Return which of these files, of so many bytes, a row of any kind names."""
+        wanted = json.dumps(list(files))
+        named: set[str] = set()
+        for table in ("instances", "history", "quarantine"):
+            found = self._reader().execute(
+                f"SELECT path, bytes FROM {table} WHERE path IN (SELECT value FROM json_each(?))", (wanted,)
+            )
+            named |= {row["path"] for row in found if row["bytes"] == files[row["path"]]}
+        return named
+
+    def _sync_log(self) -> None:
+        """Make durable what was committed without a sync. Raises OSError."""
+        # What is no longer in the write-ahead log, SQLite has synced into the index itself.
+        with contextlib.suppress(FileNotFoundError):
+            sync_file(self._path.with_name(f"{INDEX}-wal"))
 
     # -- inside -------------------------------------------------------------------------------------
 

@@ -1,17 +1,19 @@
 """Objects as files: received, checked, made durable with their row and debt, and only then acknowledged.
 
-The order is the promise: the file is synced, renamed and its folder synced before the row that names it is
-committed, and the debt stands in that row. A kill at any point leaves either all of it or a file without a
-row, which the janitor removes. What is known already is not written twice; what a caller sends under a known
-SOP instance UID with other content goes to quarantine and never touches what is served.
+The order is the promise: an object is in the journal, or its file synced, renamed and its folder synced,
+before the row that names it is committed, and the debt stands in that row. A kill at any point leaves either
+all of it, or a file without a row, which the janitor removes. What is known already is not written twice;
+what a caller sends under a known SOP instance UID with other content goes to quarantine and never touches
+what is served.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import count
@@ -22,7 +24,9 @@ from failover.archive import paths, rows
 from failover.archive.arrival import Arrived, examine, write_all
 from failover.archive.content import same_object
 from failover.archive.index import Index
+from failover.archive.journal import Entry
 from failover.archive.placement import Placement, Result
+from failover.archive.recovery import Recovery, facts_of
 from failover.clock import Clock
 from failover.dicom.part10 import write_head
 from failover.durable import make_folder, storage_error
@@ -43,6 +47,7 @@ _SPILL_BYTES: Final = 64 * 1024
 _THREADS: Final = 8
 # The room on the disk is looked at this often; what is stored between is taken off.
 _LOOK_EVERY_S: Final = 0.05
+_RECOVER_EVERY_S: Final = 10.0
 # How often a store looks again when the same UID is stored by others at the same moment.
 _ATTEMPTS: Final = 5
 
@@ -69,7 +74,10 @@ class Instances:
         owes: bool,
         min_free_bytes: int,
     ) -> None:
-        """`owes`: there is a primary, so that what callers bring is debt. Makes the folders."""
+        """`owes`: there is a primary, so that what callers bring is debt.
+
+        Makes the folders, and good what the journal holds. Raises StorageError for the folders.
+        """
         self._data_dir = data_dir
         self._index = index
         self._metrics = metrics
@@ -82,6 +90,14 @@ class Instances:
         self._looked_s, self._free_bytes = float("-inf"), 0
         for folder in (paths.OBJECTS, paths.INCOMING, paths.HANDOVER, paths.QUARANTINE):
             make_folder(data_dir / folder)
+        self._recovery = Recovery(data_dir, index, self._decide)
+        self._recovery.recover()
+
+    async def recover(self) -> None:
+        """Go on until what the journal holds is made good, if the disk did not let us at the start."""
+        while not self._index.recovered:
+            await self._clock.sleep(_RECOVER_EVERY_S)
+            await self.in_thread(self._recovery.recover)
 
     def close(self) -> None:
         """Wait for the threads. Stores under way have been finished or discarded by their owners before."""
@@ -165,8 +181,7 @@ class Instances:
         began = self._clock.monotonic()
         outcome: Result | Conflict | None = None
         try:
-            placement = await self.in_thread(lambda: self._prepare(arrived, origin, caller))
-            outcome = await self._index.write(placement.place)
+            placement, outcome = await self._written(arrived, origin, caller)
             for _ in range(_ATTEMPTS):
                 if outcome is not None:
                     break
@@ -188,11 +203,46 @@ class Instances:
         self._metrics.store_duration.observe(self._clock.monotonic() - began)
         return Stored(placement.new.described.key, placement.new.described.sop_class_uid, outcome)
 
+    async def _written(
+        self, arrived: Arrived, origin: Origin, caller: str
+    ) -> tuple[Placement, Result | Conflict | None]:
+        """Check the object in a thread, hand it on to the writer from there, and return what that did."""
+        loop = asyncio.get_running_loop()
+        done: asyncio.Future[tuple[Placement, Result | Conflict | None]] = loop.create_future()
+
+        def tell(set_it: Callable[[], None]) -> None:
+            if done.cancelled():  # who stored it has gone
+                arrived.delete()
+            with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
+                loop.call_soon_threadsafe(lambda: None if done.done() else set_it())
+
+        def begin() -> None:
+            try:
+                placement = self._prepare(arrived, origin, caller)
+                written = self._index.submit(placement.place, placement.entry)
+            except BaseException as error:
+                failure = error
+                tell(lambda: done.set_exception(failure))
+                return
+            written.add_done_callback(lambda it: end(placement, it))
+
+        def end(placement: Placement, written: Future[Result | Conflict | None]) -> None:
+            error = written.exception()
+            if error is not None:
+                tell(lambda: done.set_exception(error))
+            else:
+                tell(lambda: done.set_result((placement, written.result())))
+
+        self._threads.submit(begin)
+        return await done
+
     def _prepare(self, arrived: Arrived, origin: Origin, caller: str) -> Placement:
-        """Check the object and sync its file, in a thread."""
+        """Check the object and write or sync its file, in a thread."""
         it = examine(arrived)
         self.check_room(it.size_bytes if arrived.content is not None else 0)
-        arrived.sync(it)
+        content = arrived.write(it)
+        if content is None:
+            arrived.sync(it)
         owed = self._owes and origin in (Origin.CALLER, Origin.IMPORTED)
         new = rows.NewInstance(
             described=it.described,
@@ -207,7 +257,10 @@ class Instances:
             state=DebtState.OWED if owed else DebtState.NONE,
             arrived_at=self._clock.wall().timestamp(),
         )
-        return self._decide(Placement(self._data_dir, arrived.path, new, caller))
+        entry = None
+        if content is not None:
+            entry = Entry(content, facts_of(it, new, content, caller, self._recovery.boot))
+        return self._decide(Placement(self._data_dir, arrived.path, new, caller, entry=entry))
 
     def _decide(self, placement: Placement) -> Placement:
         """Compare with what is held under the same UID, in a thread: the writer must not wait for that."""

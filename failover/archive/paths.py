@@ -2,6 +2,7 @@
 
 index.sqlite        instances, studies, ledger, quarantine: one SQLite file (with -wal and -shm)
 objects/abc/….dcm   Part 10 files, by SHA-256 of SOP instance UID and content; 4096 folders
+journal-0, -1       what was stored last, until file, folder and row are synced: `journal`
 metadata.sqlite     finished DICOM JSON of objects, kept; can be made again
 incoming/           objects that arrive and are not yet durable; emptied at each start
 handover/           files that other processes of ours hand over (`take`)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
 from failover.archive import lost, paths, rejection, rows
+from failover.archive.journal import Entry
 from failover.archive.writer import Transaction
-from failover.durable import place, storage_error
+from failover.durable import place, storage_error, sync_file
 from failover.errors import Conflict
 from failover.model import DebtState, Origin
 
@@ -30,6 +32,7 @@ class Placement:
     caller: str
     compared_with: bytes | None = None  # digest of the held object that `same` was decided for
     same: bool = False
+    entry: Entry | None = None  # its record in the journal; None: `temporary` is synced already
 
     def place(self, transaction: Transaction) -> Result | Conflict | None:
         """Write it down. None: another store has changed what is held; decide again."""
@@ -39,7 +42,7 @@ class Placement:
             (self.new.described.key.sop_instance_uid,),
         ).fetchone()
         if held is None:
-            self._into_place(transaction, self.new.path)
+            self._into_place(transaction, self.new.path, journaled=True)
             self._add(transaction)
             return Result.KEPT
         if self.new.digest in (held["digest"], held["arrived_digest"]):
@@ -145,19 +148,29 @@ class Placement:
         other = "another patient" if reason == "patient" else "other content"
         return Conflict(f"known SOP instance UID with {other}: kept in quarantine")
 
-    def _into_place(self, transaction: Transaction, path: str) -> None:
+    def _into_place(self, transaction: Transaction, path: str, *, journaled: bool = False) -> None:
+        """Rename the file to `path`, durable with the commit. `journaled`: by its entry, where it has one."""
         target = self.data_dir / path
+        name = str(target)
         try:
-            existed = target.exists()
+            if not (journaled and self._is_in_journal()):
+                if self.entry is not None:
+                    sync_file(self.temporary)
+                # Its folder may be one that the journal's objects have made, and whose name is not synced.
+                transaction.folders |= {target.parent, target.parent.parent}
+            existed = os.path.lexists(name)
             try:
                 place(self.temporary, target)
-            except FileNotFoundError:
-                # The first object of its folder; the name of that is synced before the commit as well.
+            except FileNotFoundError:  # the first object of its folder
                 target.parent.mkdir(mode=0o700, exist_ok=True)
-                transaction.folders.add(target.parent.parent)
                 place(self.temporary, target)
         except OSError as error:
             raise storage_error(error, target) from error
-        transaction.folders.add(target.parent)
         if not existed:
             transaction.undo.append(lambda: target.unlink(missing_ok=True))
+
+    def _is_in_journal(self) -> bool:
+        if self.entry is None or self.entry.number is None:
+            return False
+        self.entry.used = True
+        return True

@@ -37,11 +37,11 @@ def into_place(transaction: Transaction, data_dir: Path, temporary: Path, path: 
         existed = target.exists()
         if not target.parent.exists():
             target.parent.mkdir(mode=0o700)
-            transaction.folders.add(target.parent.parent)
         place(temporary, target)
     except OSError as error:
         raise storage_error(error, target) from error
-    transaction.folders.add(target.parent)
+    # Its folder may be one that the journal's objects have made, and whose name is not synced.
+    transaction.folders |= {target.parent, target.parent.parent}
     if not existed:
         transaction.undo.append(lambda: target.unlink(missing_ok=True))
 

@@ -137,6 +137,7 @@ class ArchiveService:
         await self._web.setup()
         await web.SockSite(self._web, web_socket).start()
         await self._scp.start(dicom)
+        self._turns.append(spawn(self._instances.recover(), name="recovery"))
         self._turns.append(spawn(self._janitor.run(), name="janitor"))
         self._turns.append(spawn(self._commitments.run(), name="commitments"))
         if self._compressor is not None:

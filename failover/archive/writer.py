@@ -1,8 +1,9 @@
 """The one thread that writes the index: what waits is done in one transaction, so that many share one fsync.
 
 A job is a function of the connection; it runs in a savepoint of its own, so that one that fails takes nothing
-with it. A job may leave folders to sync: they are synced before the commit, because a committed row says that
-its file is durable. Futures are resolved only after the commit; so whoever was answered is on disk.
+with it. Entries of a group go into the journal first, with one sync; a transaction of nothing but them is
+committed without another. A job may leave folders to sync: they are synced before the commit, because a
+committed row says that its file is durable. Futures are resolved last; so whoever was answered is on disk.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from typing import Any, Final, NamedTuple, TypeVar
 
 import structlog
 
+from failover.archive.journal import Entry, Journal
 from failover.durable import NO_ROOM, sync_folder
 from failover.errors import DiskFull, FailoverError, StorageError
 
@@ -60,14 +62,32 @@ class Transaction:
 class _Job:
     work: Callable[[Transaction], Any]
     future: Future[Any]
+    entry: Entry | None
+
+
+_Outcome = tuple[_Job, Any, BaseException | None]
 
 
 class Writer:
     """Runs jobs in order. `finish` is called once in each transaction, after its jobs."""
 
-    def __init__(self, connection: sqlite3.Connection, finish: Callable[[Transaction], None]) -> None:
+    def __init__(
+        self,
+        connection: sqlite3.Connection,
+        journal: Journal,
+        finish: Callable[[Transaction], None],
+        journaled: Callable[[Transaction, int], None],
+        sync_index: Callable[[], None],
+    ) -> None:
+        """`journaled` writes down up to which number the journal is in the index, within a transaction;
+        `sync_index` makes durable what was committed without a sync."""
         self._connection = connection
+        self._journal = journal
         self._finish = finish
+        self._journaled = journaled
+        self._sync_index = sync_index
+        self._syncs_commits = True
+        self._written_number = 0
         self._remembered: dict[tuple[Any, ...], Any] = {}
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._closed = False
@@ -75,16 +95,17 @@ class Writer:
         self._thread = threading.Thread(target=self._run, name="archive-writer", daemon=True)
         self._thread.start()
 
-    def submit(self, work: Callable[[Transaction], _T]) -> Future[_T]:
+    def submit(self, work: Callable[[Transaction], _T], entry: Entry | None = None) -> Future[_T]:
         """Queue `work`; the future has its result once that is durable.
 
-        It has DiskFull when there was no room, else what `work` raised. Raises StorageError after `close`.
+        `entry` stands in the journal when `work` runs, if its number is set. The future has DiskFull when
+        there was no room, else what `work` raised. Raises StorageError after `close`.
         """
         future: Future[_T] = Future()
         with self._lock:
             if self._closed:
                 raise StorageError("the archive is closing")
-            self._jobs.put(_Job(work, future))
+            self._jobs.put(_Job(work, future, entry))
         return future
 
     def close(self) -> None:
@@ -97,6 +118,7 @@ class Writer:
                 self._closed = True
                 self._jobs.put(None)
         self._thread.join()
+        self._journal.close()
         with contextlib.suppress(sqlite3.Error):  # a full disk, a damaged file: the log is as good
             self._connection.execute(f"PRAGMA busy_timeout = {_READERS_MS}")
             self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
@@ -124,49 +146,72 @@ class Writer:
                 self._do(wanted)
 
     def _do(self, group: list[_Job]) -> None:
-        transaction = Transaction(self._connection, remembered=self._remembered)
-        results: list[tuple[_Job, Any, BaseException | None]] = []
-        try:
-            self._connection.execute("BEGIN IMMEDIATE")
-            for job in group:
-                results.append(self._one(job, transaction))
-            self._finish(transaction)
-            for folder in transaction.folders:
-                sync_folder(folder)
-        except (sqlite3.Error, OSError, StorageError) as error:
-            self._rollback()
-            _run_all(transaction.undo)
-            self._fail(group, error)
-            return
-        except BaseException as error:
-            # A bug of ours: nobody may wait for ever, and the thread must go on.
-            self._rollback()
-            _run_all(transaction.undo)
-            _log.exception("transaction failed", error=type(error).__name__)
-            self._fail(group, StorageError("internal error in the index"))
-            return
-        try:
-            self._connection.execute("COMMIT")
-        except sqlite3.Error as error:
-            # It may be on disk all the same: nothing is undone, the janitor removes files without a row.
-            self._rollback()
-            self._fail(group, error)
-            return
-        _run_all(transaction.after)
+        entries = [job.entry for job in group if job.entry is not None]
+        journaled = bool(entries) and self._journal.append(entries)
+        results = self._written(group, entries if journaled else [])
+        if journaled:
+            self._journal.ended()
         for job, result, problem in results:
             if problem is None:
                 job.future.set_result(result)
             else:
                 job.future.set_exception(problem)
 
+    def _written(self, group: list[_Job], entries: list[Entry]) -> list[_Outcome]:
+        """Do the jobs in one transaction; return what became of each. `entries` are in the journal."""
+        transaction = Transaction(self._connection, remembered=self._remembered)
+        results: list[_Outcome] = []
+        number = self._journal.last_number
+        try:
+            self._sync_commits(not entries)
+            self._connection.execute("BEGIN IMMEDIATE")
+            for job in group:
+                results.append(self._one(job, transaction))
+            self._finish(transaction)
+            if number != self._written_number:
+                # Also what the journal has not taken, and what comes to nothing here: a start that found it
+                # in the journal would take it for newer than this.
+                self._journaled(transaction, number)
+            for folder in transaction.folders:
+                sync_folder(folder)
+        except (sqlite3.Error, OSError, StorageError) as error:
+            self._take_back(transaction, entries)
+            return self._failed(group, error)
+        except BaseException as error:
+            # A bug of ours: nobody may wait for ever, and the thread must go on.
+            self._take_back(transaction, entries)
+            _log.exception("transaction failed", error=type(error).__name__)
+            return self._failed(group, StorageError("internal error in the index"))
+        try:
+            self._connection.execute("COMMIT")
+            self._written_number = number
+            if entries and (len(entries) < len(group) or not all(entry.used for entry in entries)):
+                self._sync_index()  # not all of it stands in the journal
+        except (sqlite3.Error, OSError) as error:
+            # It may be on disk all the same: nothing is undone, the janitor removes files without a row.
+            self._rollback()
+            return self._failed(group, error)
+        _run_all(transaction.after)
+        return results
+
+    def _sync_commits(self, wanted: bool) -> None:
+        if self._syncs_commits != wanted:
+            self._connection.execute(f"PRAGMA synchronous = {'FULL' if wanted else 'NORMAL'}")
+            self._syncs_commits = wanted
+
+    def _take_back(self, transaction: Transaction, entries: list[Entry]) -> None:
+        self._rollback()
+        _run_all(transaction.undo)
+        for entry in entries:
+            entry.used = False
+
     @staticmethod
-    def _fail(group: list[_Job], error: BaseException) -> None:
+    def _failed(group: list[_Job], error: BaseException) -> list[_Outcome]:
         failure = _storage_error(error)
         _log.error("transaction failed", error=type(error).__name__, jobs=len(group))
-        for job in group:
-            job.future.set_exception(failure)
+        return [(job, None, failure) for job in group]
 
-    def _one(self, job: _Job, transaction: Transaction) -> tuple[_Job, Any, BaseException | None]:
+    def _one(self, job: _Job, transaction: Transaction) -> _Outcome:
         self._connection.execute("SAVEPOINT job")
         after, undo, counted = len(transaction.after), len(transaction.undo), len(transaction.counted)
         try:
@@ -179,6 +224,8 @@ class Writer:
             del transaction.after[after:]
             del transaction.counted[counted:]
             transaction.remembered.clear()
+            if job.entry is not None:
+                job.entry.used = False
             _run_all(transaction.undo[undo:])
             del transaction.undo[undo:]
             if not isinstance(error, FailoverError):

@@ -25,7 +25,7 @@ import structlog
 from prometheus_client import CollectorRegistry
 
 from failover import durable
-from failover.archive import arrival, compressing, decoder, instances
+from failover.archive import arrival, compressing, decoder, instances, journal
 from failover.archive.codecs import decode
 from failover.archive.compressor import Compressor
 from failover.archive.damaged import Damaged
@@ -46,6 +46,7 @@ from tests.unit.archive.objects import data_set, part10, uid
 # A kill by the kernel loses nothing of the page cache: what is shown is the order of the steps. That files,
 # folders and rows are synced before the acknowledgement is shown by the count of fsyncs in the walk.
 BIG = bytes(3 * 2**20)
+_STEPS = frozenset({"write", "pwrite", "pwritev", "fsync", "fdatasync", "posix_fallocate", "replace", "open"})
 
 
 def archive(folder: Path) -> tuple[Index, Instances, Janitor]:
@@ -119,7 +120,7 @@ def die_at(step: int) -> None:
 
         def __getattr__(self, name: str) -> Any:
             call = getattr(os, name)
-            return counted(call) if name in ("write", "pwrite", "fsync", "replace", "open") else call
+            return counted(call) if name in _STEPS else call
 
     class Counted(sqlite3.Connection):
         def execute(self, sql: str, *arguments: Any) -> Any:  # type: ignore[override]
@@ -127,7 +128,7 @@ def die_at(step: int) -> None:
                 return counted(super().execute)(sql, *arguments)
             return super().execute(sql, *arguments)
 
-    for module in (durable, arrival, instances, compressing):
+    for module in (durable, arrival, instances, compressing, journal):
         module.os = Disk()  # type: ignore[attr-defined]
     Path.unlink = counted(Path.unlink)  # type: ignore[method-assign]
     connect = sqlite3.connect

@@ -47,8 +47,12 @@ class Room:
         return await self.index.search(make_query(level, {tag_for_keyword(k): v for k, v in keys.items()}))
 
     def files(self) -> list[Path]:
-        """All files below the data folder but the index."""
-        return sorted(p for p in self.data_dir.rglob("*") if p.is_file() and "index.sqlite" not in p.name)
+        """All files below the data folder but index and journal."""
+        return sorted(
+            p
+            for p in self.data_dir.rglob("*")
+            if p.is_file() and not p.name.startswith(("index.sqlite", "journal-"))
+        )
 
     async def finish(self, work: Coroutine[Any, Any, _T], pause_s: float) -> _T:
         """Run `work`, which pauses by our clock for `pause_s` at a time."""

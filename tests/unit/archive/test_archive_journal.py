@@ -1,0 +1,404 @@
+"""The journal makes an object durable before its file, its folder and its row are: a power cut in between."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import threading
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from failover.aio import spawn
+from failover.archive import recovery
+from failover.archive.index import Held, Index
+from failover.archive.instances import Instances
+from failover.archive.journal import NAMES, Entry, Journal, Record
+from failover.archive.paths import INDEX
+from failover.clock import ManualClock
+from failover.errors import Conflict, DiskFull, StateUnreadable, StorageError
+from failover.metrics import ArchiveMetrics
+from failover.model import DebtState, Origin
+from tests.peers.process import wait_for
+from tests.unit.archive.conftest import MakeRoom, Room
+from tests.unit.archive.objects import data_set, part10, uid
+
+
+@pytest.fixture
+def reboot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """Who opens an archive afterwards does so after another start of the machine."""
+
+    def reboot() -> None:
+        boot = tmp_path / "boot_id"
+        boot.write_text("another one")
+        monkeypatch.setattr(recovery, "_BOOT_ID", boot)
+
+    return reboot
+
+
+class _Opened:
+    def __init__(self, data_dir: Path) -> None:
+        self.index = Index(data_dir, has_primary=True)
+        self.clock = ManualClock()
+        metrics = ArchiveMetrics(CollectorRegistry())
+        self.instances = Instances(data_dir, self.index, metrics, self.clock, owes=True, min_free_bytes=0)
+
+    def held(self, *place: int) -> Held | None:
+        return self.index.instance(uid(*place))
+
+    def close(self) -> None:
+        self.instances.close()
+        self.index.close()
+
+
+def _as_after_a_cut(room: Room, target: Path, index_of: Path | None = None) -> Path:
+    """Copy what the disk would hold: all of it, with the index as it was in `index_of`."""
+    shutil.copytree(room.data_dir, target)
+    if index_of is not None:
+        for end in ("", "-wal", "-shm"):
+            (target / f"{INDEX}{end}").unlink(missing_ok=True)
+            if (index_of / f"{INDEX}{end}").exists():
+                shutil.copy(index_of / f"{INDEX}{end}", target)
+    return target
+
+
+async def test_rows_and_files_that_a_power_cut_took_come_back_with_their_debt(
+    room: Room, tmp_path: Path, reboot: Callable[[], None]
+) -> None:
+    await room.store(part10(data_set(1, 1, 1)))
+    before = _as_after_a_cut(room, tmp_path / "before")
+    contents = [part10(data_set(2, 1, number)) for number in range(1, 5)]
+    await room.clock.advance(5)
+    await asyncio.gather(*(room.store(content) for content in contents))
+    await room.store(part10(data_set(3, 1, 1)), Origin.REPLICATED)
+    arrived = [room.index.row(uid(2, 1, number)) for number in range(1, 5)]
+    cut = _as_after_a_cut(room, tmp_path / "cut", before)
+    files = [path for path in cut.rglob("*.dcm") if path.stat().st_size > 0]
+    shutil.rmtree(files[0].parent)
+    os.truncate(files[1], 0)
+    os.truncate(files[2], 100)
+    files[3].write_bytes(bytes(files[3].stat().st_size))  # its length was written, and nothing else
+    reboot()
+    opened = _Opened(cut)
+    for number, row in enumerate(arrived, start=1):
+        assert row is not None
+        held, found = opened.held(2, 1, number), opened.index.row(uid(2, 1, number))
+        assert held is not None
+        assert found is not None
+        assert held.path.read_bytes()[132:] == room.index.file(row["path"]).read_bytes()[132:]
+        assert held.state is DebtState.OWED
+        assert (found["arrived_at"], found["bytes"]) == (row["arrived_at"], row["bytes"])
+    one, replicated = opened.held(1, 1, 1), opened.held(3, 1, 1)
+    assert one is not None
+    assert replicated is not None
+    assert replicated.state is DebtState.NONE
+    for held in (one, replicated):
+        assert held.path.stat().st_size == held.size_bytes
+    assert opened.index.numbers()["instances"] == 6
+    assert not list((cut / "incoming").iterdir())
+    opened.close()
+
+
+async def test_what_went_after_it_was_written_down_does_not_come_back(
+    room: Room, tmp_path: Path, reboot: Callable[[], None]
+) -> None:
+    """Evicted, corrected, refused: a start after a kill finds it in the journal all the same."""
+    await room.store(part10(data_set(1, 1, 1)))
+    await room.store(part10(data_set(2, 1, 1)), Origin.REPLICATED)
+    with pytest.raises(Conflict):
+        await room.store(part10(data_set(1, 1, 1, PatientID="other")))
+    await room.store(part10(data_set(2, 1, 1, PatientID="right")), Origin.REPLICATED)
+    await room.clock.advance(200 * 24 * 3600)
+    await room.ledger.mark([uid(1, 1, 1)], DebtState.PROVEN)
+    assert await asyncio.to_thread(room.janitor.evict) == 1
+    await asyncio.to_thread(room.janitor.turn)
+    left = room.files()
+    reboot()
+    opened = _Opened(_as_after_a_cut(room, tmp_path / "killed"))
+    assert opened.held(1, 1, 1) is None
+    assert [path.name for path in (tmp_path / "killed").rglob("*.dcm")] == [path.name for path in left]
+    held = opened.held(2, 1, 1)
+    assert held is None or b"right" in held.path.read_bytes()
+    opened.close()
+
+
+async def test_a_record_that_a_power_cut_tore_is_none(
+    make_room: MakeRoom, tmp_path: Path, reboot: Callable[[], None]
+) -> None:
+    room = make_room()
+    before = _as_after_a_cut(room, tmp_path / "before")
+    for number in (1, 2):
+        await room.store(part10(data_set(1, 1, number)))
+    cut = _as_after_a_cut(room, tmp_path / "cut", before)
+    shutil.rmtree(cut / "objects")
+    content = (cut / NAMES[0]).read_bytes()
+    at = content.rindex(bytes(range(32)))  # the pixels of the second one
+    (cut / NAMES[0]).write_bytes(content[:at] + bytes(32) + content[at + 32 :])
+    reboot()
+    opened = _Opened(cut)
+    assert opened.held(1, 1, 1) is not None
+    assert opened.held(1, 1, 2) is None
+    assert not list((cut / "incoming").iterdir())
+    opened.close()
+
+
+def _full(path: Path, content: bytes) -> None:
+    raise DiskFull("no room")
+
+
+async def test_nothing_is_stored_and_no_debt_told_before_all_is_made_good(
+    room: Room, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reboot: Callable[[], None]
+) -> None:
+    before = _as_after_a_cut(room, tmp_path / "before")
+    await room.store(part10(data_set(1, 1, 1)))
+    cut = _as_after_a_cut(room, tmp_path / "cut", before)
+    reboot()
+    with monkeypatch.context() as patched:
+        patched.setattr(recovery, "write_file", _full)
+        opened = _Opened(cut)
+    assert not opened.index.recovered
+    with pytest.raises(StorageError):
+        await opened.instances.store(part10(data_set(2, 1, 1)), Origin.CALLER)
+    with pytest.raises(StorageError):
+        opened.index.write_now(lambda _: None)
+    again = spawn(opened.instances.recover(), name="a scene")
+    while not again.done():
+        await opened.clock.advance(10)
+    held = opened.held(1, 1, 1)
+    assert held is not None
+    assert held.state is DebtState.OWED
+    await opened.instances.store(part10(data_set(2, 1, 1)), Origin.CALLER)
+    opened.close()
+
+
+async def test_a_kill_on_a_full_disk_leaves_out_what_was_not_acknowledged(
+    room: Room, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = _as_after_a_cut(room, tmp_path / "before")
+    await room.store(part10(data_set(1, 1, 1)))
+    killed = _as_after_a_cut(room, tmp_path / "killed", before)
+    monkeypatch.setattr(recovery, "write_file", _full)
+    opened = _Opened(killed)
+    assert opened.held(1, 1, 1) is None
+    await opened.instances.store(part10(data_set(1, 1, 1)), Origin.CALLER)
+    opened.close()
+
+
+async def test_what_the_journal_did_not_take_for_certain_is_never_newer_than_the_index(
+    room: Room, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reboot: Callable[[], None]
+) -> None:
+    def fails(descriptor: int) -> None:
+        raise OSError(5, "Input/output error")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fdatasync", fails)
+        patched.setattr("failover.archive.placement.sync_file", lambda path: None)
+        await room.store(part10(data_set(1, 1, 1)))
+    assert [record.number for record in room.index.journal.records()] == [1], "the disk has taken it"
+    await room.clock.advance(200 * 24 * 3600)
+    await room.ledger.mark([uid(1, 1, 1)], DebtState.PROVEN)
+    assert await asyncio.to_thread(room.janitor.evict) == 1
+    reboot()
+    opened = _Opened(_as_after_a_cut(room, tmp_path / "cut"))
+    assert opened.held(1, 1, 1) is None
+    opened.close()
+
+
+async def test_a_file_that_was_missed_is_shown_again_when_the_journal_has_it(
+    room: Room, tmp_path: Path
+) -> None:
+    stored = await room.store(part10(data_set(1, 1, 1)))
+    row = room.index.row(stored.key.sop_instance_uid)
+    assert row is not None
+    room.index.file(row["path"]).unlink()
+    room.janitor.compare_folder(row["path"].split("/")[1])
+    room.janitor.refuse_lost()
+    assert room.index.instance(uid(1, 1, 1)) is None
+    opened = _Opened(_as_after_a_cut(room, tmp_path / "killed"))
+    held = opened.held(1, 1, 1)
+    assert held is not None
+    assert held.path.stat().st_size == held.size_bytes
+    assert held.state is DebtState.OWED
+    opened.close()
+
+
+async def test_a_damaged_record_hides_none_behind_it_and_no_pixels_pass_for_one(
+    make_room: MakeRoom, tmp_path: Path, reboot: Callable[[], None]
+) -> None:
+    room = make_room()
+    before = _as_after_a_cut(room, tmp_path / "before")
+    await room.store(part10(data_set(9, 1, 1)))
+    forged = b"FOVRJNL1" + bytes(8) + (99).to_bytes(8, "little") + bytes(12)
+    forged += zlib.crc32(forged).to_bytes(4, "little")
+    for number in range(1, 4):
+        await room.store(part10(data_set(1, 1, number, PixelData=forged * 400)))
+    cut = _as_after_a_cut(room, tmp_path / "cut", before)
+    shutil.rmtree(cut / "objects")
+    content = bytearray((cut / NAMES[0]).read_bytes())
+    content[list(room.index.journal.records())[1].content_at - 60] ^= 1
+    (cut / NAMES[0]).write_bytes(content)
+    reboot()
+    opened = _Opened(cut)
+    found = [opened.held(*place) is not None for place in ((9, 1, 1), (1, 1, 1), (1, 1, 2), (1, 1, 3))]
+    assert found == [True, False, True, True]
+    assert opened.index.journal.last_number == 4
+    opened.close()
+
+
+def test_a_journal_of_a_newer_version_is_not_passed_over(make_room: MakeRoom, tmp_path: Path) -> None:
+    make_room().close()
+    (tmp_path / "archive" / NAMES[0]).write_bytes(b"FOVRJNL2" + bytes(100))
+    with pytest.raises(StateUnreadable):
+        _Opened(tmp_path / "archive")
+
+
+@pytest.mark.parametrize("content", [b"", b"FOVR", bytes(1000), b"FOVRJNL1" + b"\xff" * 40, b"x" * 9000])
+def test_a_journal_that_is_none_is_begun_anew(make_room: MakeRoom, tmp_path: Path, content: bytes) -> None:
+    make_room().close()
+    (tmp_path / "archive" / NAMES[0]).write_bytes(content)
+    opened = _Opened(tmp_path / "archive")
+    assert opened.index.recovered
+    opened.close()
+
+
+@pytest.fixture
+def journal(tmp_path: Path) -> Iterator[Journal]:
+    it = Journal(tmp_path, lambda: None, half_bytes=64 * 1024)
+    yield it
+    it.close()
+
+
+def _entry(tmp_path: Path, number: int, size: int = 8000) -> Entry:
+    path = tmp_path / "objects" / "abc" / str(number)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(bytes([number]) * size)
+    return Entry(path.read_bytes(), {"path": f"objects/abc/{number}", "n": number})
+
+
+def _stored(journal: Journal, entry: Entry) -> bool:
+    if not journal.append([entry]):
+        return False
+    entry.used = True
+    journal.ended()
+    return True
+
+
+def _found(folder: Path) -> list[Record]:
+    return list(Journal(folder, lambda: None).records())
+
+
+def test_halves_take_turns_and_the_newest_records_stand(journal: Journal, tmp_path: Path) -> None:
+    for number in range(1, 40):
+        entry = _entry(tmp_path, number)
+        assert _stored(journal, entry)
+        assert entry.number == number
+    found = [record.number for record in _found(tmp_path)]
+    assert found == list(range(found[0], 40))
+    assert found[0] > 20, "older ones were written over"
+    assert len(found) > 5, "those not yet settled are there"
+    for record in _found(tmp_path):
+        assert record.content() == bytes([record.number]) * 8000
+        assert record.facts["n"] == record.number
+
+
+def test_who_goes_on_settles_what_stands_and_writes_over_it_no_sooner(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal = Journal(tmp_path, lambda: None, half_bytes=64 * 1024)
+    with monkeypatch.context() as patched:
+        patched.setattr("failover.archive.journal.settle", _fails)
+        for number in range(1, 12):  # eight in the one half, three in the other; then it is killed
+            assert _stored(journal, _entry(tmp_path, number))
+        journal._thread.shutdown(wait=True)
+    synced = threading.Event()
+    journal = Journal(tmp_path, lambda: void(synced.wait(30)), half_bytes=64 * 1024)
+    stand = list(journal.records())
+    journal.go_on(stand[-1].number, stand)
+    assert [record.number for record in _found(tmp_path)] == [record.number for record in stand]
+    assert not journal.append([_entry(tmp_path, 12)]), "a start has no time to wait"
+    synced.set()
+    wait_for(lambda: _stored(journal, _entry(tmp_path, 12)), "the older half is settled")
+    for number in range(13, 30):
+        entry = _entry(tmp_path, number)
+        assert _stored(journal, entry)
+        assert entry.number == number
+    journal.close()
+    assert not _found(tmp_path)
+
+
+def test_what_is_settled_does_not_stand_there_any_more(tmp_path: Path) -> None:
+    """Nor does it come back behind a record of the next filling, which ends where it began."""
+    for first in (1, 4):
+        journal = Journal(tmp_path, lambda: None)
+        for number in range(first, first + 3):
+            assert _stored(journal, _entry(tmp_path, number))
+            found = [record.content()[0] for record in _found(tmp_path)]
+            assert found == list(range(first, number + 1))
+        journal.close()
+        assert not _found(tmp_path)
+
+
+def test_a_group_beyond_the_journal_is_not_taken(journal: Journal, tmp_path: Path) -> None:
+    assert not journal.append([_entry(tmp_path, number) for number in range(1, 10)])
+    assert journal.append([_entry(tmp_path, 10)])
+
+
+def test_a_half_has_only_so_many_records_as_a_start_looks_at_in_time(
+    journal: Journal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("failover.archive.journal.MAX_RECORDS", 3)
+    for number in range(1, 8):
+        assert _stored(journal, _entry(tmp_path, number, size=10))
+    assert len(_found(tmp_path)) <= 2 * 3
+    assert not journal.append([_entry(tmp_path, number, size=10) for number in range(10, 14)])
+
+
+def test_the_room_that_is_kept_for_the_index_is_not_taken(
+    journal: Journal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("failover.archive.journal.RESERVE_BYTES", 2**60)
+    assert not journal.append([_entry(tmp_path, 1)])
+    assert (tmp_path / NAMES[0]).stat().st_size < 4096
+
+
+def test_a_half_that_cannot_be_settled_is_not_written_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal = Journal(tmp_path, lambda: None, half_bytes=64 * 1024)
+    taken = []
+    with monkeypatch.context() as patched:
+        patched.setattr("failover.archive.journal.settle", _fails)
+        for number in range(1, 20):
+            taken.append(_stored(journal, _entry(tmp_path, number)))
+    assert taken == [True] * 16 + [False] * 3, "each half has room for eight; the first is still needed"
+    assert [record.number for record in _found(tmp_path)] == list(range(1, 17))
+    assert any(_stored(journal, _entry(tmp_path, number)) for number in range(20, 40))
+    journal.close()
+
+
+def test_rows_that_were_not_synced_once_are_never_believed_to_be(tmp_path: Path) -> None:
+    """A second sync of a file says that all is well: the system has dropped what it could not write."""
+    fails = [True]
+
+    def sync_index() -> None:
+        if fails.pop() if fails else False:
+            raise OSError(5, "Input/output error")
+
+    journal = Journal(tmp_path, sync_index, half_bytes=64 * 1024)
+    taken = [_stored(journal, _entry(tmp_path, number)) for number in range(1, 20)]
+    assert taken == sorted(taken, reverse=True), "nothing is added any more"
+    assert 8 <= sum(taken) <= 16, "each half has room for eight"
+    journal.close()
+    assert [record.number for record in _found(tmp_path)] == list(range(1, sum(taken) + 1))
+
+
+def _fails(*arguments: object) -> None:
+    raise OSError(5, "Input/output error")
+
+
+def void(_: object) -> None:
+    return None
