@@ -91,8 +91,9 @@ class RouterOperations:
         told = await self._lists.protect(request)
         what = "a patient" if request.study_instance_uid is None else "a study"
         code = "protected" if request.protected else "protection_ended"
+        done = "is protected" if request.protected else "is no longer protected"
         # Whose or which is no business of the trail's readers.
-        self._trail.add(EventKind.DECISION, code, f"{what}: {request.reason}", actor=actor)
+        self._trail.add(EventKind.DECISION, code, f"{what} {done}: {request.reason}", actor=actor)
         return told
 
     async def split(self, question: SplitQuestion) -> Json:

@@ -278,8 +278,8 @@ class Index:
     def keep_window(self, transaction: Transaction, window: Window) -> None:
         """Write the window down within a transaction; it holds once that is durable."""
         first_day = window.first_day and window.first_day.isoformat()
-        value = json.dumps({"from": first_day, "short": dict(window.short)})
-        transaction.connection.execute("INSERT OR REPLACE INTO facts VALUES ('window', ?)", (value,))
+        value = {"from": first_day, "short": dict(window.short)}
+        keep_fact(transaction.connection, "window", value)
 
         def holds() -> None:
             if self._has_primary:
@@ -289,15 +289,13 @@ class Index:
 
     def evicted_until(self) -> str | None:
         """Return the youngest study date of which something went for space: what is older goes as well."""
-        row = self._reader().execute("SELECT value FROM facts WHERE name = 'evicted_until'").fetchone()
-        return None if row is None else str(json.loads(row["value"]))
+        until = read_fact(self._reader(), "evicted_until")
+        return None if until is None else str(until)
 
     @staticmethod
     def keep_evicted_until(transaction: Transaction, study_date: str) -> None:
         """Write that date down within a transaction."""
-        transaction.connection.execute(
-            "INSERT OR REPLACE INTO facts VALUES ('evicted_until', ?)", (json.dumps(study_date),)
-        )
+        keep_fact(transaction.connection, "evicted_until", study_date)
 
     # -- writing ------------------------------------------------------------------------------------
 
@@ -417,10 +415,9 @@ class Index:
     def _read_window(self) -> Window:
         if not self._has_primary:
             return Window(complete=True)
-        row = self._reader().execute("SELECT value FROM facts WHERE name = 'window'").fetchone()
-        if row is None:
+        kept = read_fact(self._reader(), "window")
+        if kept is None:
             return Window()
-        kept = json.loads(row["value"])
         first_day = date.fromisoformat(kept["from"]) if kept["from"] else None
         return Window(first_day, dict(kept["short"]))
 
