@@ -313,6 +313,11 @@ class ArchiveMetrics:
             self.compressed, "done", "no_pixels", "compressed", "lossy", "float", "palette", "signed",
             "unsupported", "not_smaller", "differs", "failed", "unrestorable",
         )  # fmt: skip
+        self.compression_waiting = Gauge(
+            "failover_archive_compression_waiting",
+            "Proven instances that lossless compression has still to look at; 100000 stands for more",
+            registry=r,
+        )
         self.compression_bytes = Gauge(
             "failover_archive_compression_bytes",
             "Bytes of all instances that were ever compressed: before, after",

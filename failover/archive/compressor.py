@@ -45,12 +45,16 @@ _ROUND_S: Final = 300.0
 _AFTER_TROUBLE_S: Final = 10.0
 # A frame may take this long in a process that everyone else goes before.
 _FRAME_TIMEOUT_S: Final = 300.0
-_NEXT: Final = (
-    "SELECT i.*, s.modality FROM instances i JOIN series s ON s.id = i.series"
+# How often it is counted what waits, and up to how many: each costs a look at its row.
+_COUNT_S: Final = 60.0
+_MOST_COUNTED: Final = 100_000
+_WAITING: Final = (
+    " FROM instances i JOIN series s ON s.id = i.series"
     " WHERE i.compression IS NULL AND i.state IN ('none', 'proven') AND i.proven_at IS NOT NULL"
     " AND i.hidden = 0 AND i.id > ? AND s.modality NOT IN (SELECT value FROM json_each(?))"
-    " ORDER BY i.id LIMIT 1"
 )
+_NEXT: Final = f"SELECT i.*, s.modality{_WAITING} ORDER BY i.id LIMIT 1"
+_COUNT: Final = f"SELECT count(*) FROM (SELECT 1{_WAITING} LIMIT {_MOST_COUNTED})"
 _OWED_AGAIN: Final = (
     "SELECT i.* FROM instances i WHERE i.state IN ('owed', 'sent', 'refused')"
     " AND i.state = 'owed' AND i.compression = 'done' ORDER BY i.arrived_at LIMIT 1"
@@ -83,7 +87,7 @@ class Compressor:
         self._clock = clock
         self._worker = Decoders(1, timeout_s=_FRAME_TIMEOUT_S, background=True)
         self._last = 0  # objects before it have been looked at in this round
-        self._round_began_s = self._rests_until_s = float("-inf")
+        self._round_began_s = self._rests_until_s = self._counted_s = float("-inf")
 
     async def close(self) -> None:
         await self._worker.close()
@@ -94,6 +98,9 @@ class Compressor:
         while True:
             began, rest_s = self._clock.monotonic(), _LOOK_S
             try:
+                if began >= self._counted_s + _COUNT_S:
+                    self._counted_s = began
+                    await self._in_thread(self.count_waiting)
                 worked = await self.turn()
             except (StorageError, OSError, sqlite3.Error) as error:
                 _log.warning("compression stopped for a while", error=str(error))
@@ -126,19 +133,25 @@ class Compressor:
         for row in self._index.reader().execute("SELECT * FROM compressed"):
             self._show(row["modality"], row["bytes_before"], row["bytes_after"])
 
+    def count_waiting(self) -> None:
+        """Set the gauge of what is still to be looked at. Blocks."""
+        row = self._asked(_COUNT, after=0)
+        self._metrics.compression_waiting.set(0 if row is None else row[0])
+
     # -- compressing --------------------------------------------------------------------------------
 
     def _next(self) -> sqlite3.Row | None:
-        found: sqlite3.Row | None
-        left_out = [modality for modality, how in self._by_modality.items() if how == "none"]
+        return self._asked(_NEXT, after=self._last)
+
+    def _asked(self, query: str, *, after: int) -> sqlite3.Row | None:
+        """Return the row that `query` finds in what waits beyond the id `after`; None: there is nothing."""
+        named = [modality for modality, how in self._by_modality.items() if how == "none"]
         if self._default == "none":
-            chosen = [modality for modality, how in self._by_modality.items() if how != "none"]
-            if not chosen:
+            named = [modality for modality, how in self._by_modality.items() if how != "none"]
+            if not named:
                 return None
-            query = _NEXT.replace("NOT IN", "IN")
-            found = self._index.reader().execute(query, (self._last, json.dumps(chosen))).fetchone()
-        else:
-            found = self._index.reader().execute(_NEXT, (self._last, json.dumps(left_out))).fetchone()
+            query = query.replace("NOT IN", "IN")
+        found: sqlite3.Row | None = self._index.reader().execute(query, (after, json.dumps(named))).fetchone()
         return found
 
     async def _compress(self, row: sqlite3.Row) -> None:

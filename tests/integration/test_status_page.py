@@ -107,7 +107,7 @@ async def test_a_silent_router_is_never_taken_for_a_calm_one(tmp_path: Path) -> 
 async def test_what_is_owed_is_listed_when_someone_opens_it(tmp_path: Path) -> None:
     def entry(number: int) -> Json:
         return {
-            "sop_instance_uid": f"1.2.3.{number}",
+            "sop_instance_uid": f"1.2.3.{number}{'.12345' * 9}",
             "study_instance_uid": "1.2.3",
             "state": "owed",
             "since": "2026-01-01T03:04:05.000Z",
@@ -132,6 +132,10 @@ async def test_what_is_owed_is_listed_when_someone_opens_it(tmp_path: Path) -> N
         said = await page.evaluate("document.getElementById('owed').innerText")
         for words in ("<b>0xA700</b>", "1.2.3.1", "Nothing is sent now: the primary is drained."):
             assert words in said
+        await page.call(
+            "Emulation.setDeviceMetricsOverride", width=390, height=844, deviceScaleFactor=1, mobile=True
+        )
+        assert await page.evaluate("document.documentElement.scrollWidth") == 390
         await page.evaluate("document.getElementById('owed-more').click()")
         await page.until(f"{rows} === 2")
         assert await page.evaluate("document.getElementById('owed-more').hidden")

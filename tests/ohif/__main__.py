@@ -28,8 +28,6 @@ from tests.ohif.objects import write_uploads
 from tests.ohif.server import DICOMWEB, Viewer, a_viewer
 
 WITHIN_S: Final = 300.0
-_STARTS: Final = 20
-_START_S: Final = 15.0
 # Without a graphics card OHIF's WebGL is computed.
 FLAGS: Final = (
     *(flag for flag in HEADLESS if flag != "--disable-gpu"),
@@ -57,7 +55,6 @@ class Stage:
     page: Page
     viewer: Viewer
     shots: Path
-    starts: int = 0  # of OHIF that stopped
 
     async def until(self, condition: str, what: str) -> None:
         clock = SystemClock()
@@ -69,20 +66,23 @@ class Stage:
             await clock.sleep(0.2)
 
     async def show(self, path: str) -> None:
-        """Open a page of OHIF. Its start sometimes stops before it asks for anything: then again."""
-        clock = SystemClock()
-        for _ in range(_STARTS):
-            await self.page.call("Page.navigate", url=self.viewer.origin + path)
-            end_s = clock.monotonic() + _START_S
-            while clock.monotonic() < end_s:
-                if await self.page.evaluate("(document.querySelector('#root')?.innerHTML.length ?? 0) > 0"):
-                    return
-                await clock.sleep(0.1)
-            self.starts += 1
-        raise SystemExit(f"OHIF did not start {_STARTS} times")
+        """Open a page of OHIF and wait until it has begun."""
+        await self.page.call("Page.navigate", url=self.viewer.origin + path)
+        await self.until(
+            "(document.querySelector('#root')?.innerHTML.length ?? 0) > 0", f"the start of {path}"
+        )
 
-    async def held(self, name: str, sentence: str) -> None:
-        await self.page.screenshot(self.shots / f"{name.replace(' ', '-').replace('/', '-').lower()}.png")
+    async def held(self, name: str, sentence: str, condition: str | None = None) -> None:
+        """Leave a screenshot, before and after which `condition` held; say that the scene did."""
+        clock = SystemClock()
+        end_s = clock.monotonic() + WITHIN_S
+        while True:
+            if condition is not None:
+                await self.until(condition, name)
+            await self.page.screenshot(self.shots / f"{name.replace(' ', '-').replace('/', '-').lower()}.png")
+            if condition is None or await self.page.evaluate(condition):
+                break
+            assert clock.monotonic() < end_s, f"{name}: it does not stay"
         if self.viewer.refused:
             raise SystemExit(f"{name}: refused: {self.viewer.refused}")
         say(f"  {name}: {sentence}")
@@ -124,7 +124,7 @@ async def read(stage: Stage, when: str) -> None:
         await stage.show(f"/viewer?StudyInstanceUIDs={study['0020000D']['Value'][0]}")
         await stage.until(f"({SKIP}, {DRAWN})", f"a picture of {description}")
         await stage.until(f"({SKIP}, !{TEXT}.includes('Skip all'))", "no tour")
-        await stage.held(f"{description} {when}", "a picture")
+        await stage.held(f"{description} {when}", "a picture", DRAWN)
     say(f"  answered by {dict(stage.viewer.upstreams)}")
 
 
@@ -155,12 +155,13 @@ async def see_uploaded(stage: Stage, patient: str, when: str) -> None:
     (study,) = await stage.search(f"PatientID={patient}")
     await stage.show(f"/viewer?StudyInstanceUIDs={study['0020000D']['Value'][0]}")
     await stage.until(f"({SKIP}, {DRAWN})", "the uploaded picture")
+    await stage.until(f"({SKIP}, !{TEXT}.includes('Skip all'))", "no tour")
     entry = "[...document.querySelectorAll('[data-cy=\"study-browser-thumbnail-no-image\"]')].pop()"
     await stage.until(f"!!{entry}", "the PDF's entry")
     twice = f"(e => e.dispatchEvent(new MouseEvent('dblclick', {{bubbles: true}})))({entry})"
     await stage.page.evaluate(twice)
     await stage.until(PDF, "the PDF")
-    await stage.held(f"uploaded as {patient} {when}", "a picture and a PDF")
+    await stage.held(f"uploaded as {patient} {when}", "a picture and a PDF", PDF)
 
 
 @asynccontextmanager
@@ -249,7 +250,6 @@ async def main(pages: Path, shots: Path, offset: int) -> None:
                 await upload(stage, folder, "AFTER", "backup")
                 await see_uploaded(stage, "AFTER", "backup")
                 assert set(viewer.upstreams) == {"backup"}, viewer.upstreams
-                say(f"  OHIF's start stopped {stage.starts} times")
                 if page.problems:
                     say(f"  the console says: {page.problems[:5]}")
     say(f"screenshots: {shots}")

@@ -39,6 +39,8 @@ CONFIG: Final = """window.config = {
 _HEADERS: Final = {
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Embedder-Policy": "require-corp",
+    # From a cache OHIF's parts come in another order, and its start often waits for ever (9 times of 14).
+    "Cache-Control": "no-store",
 }
 _NOT_PASSED_ON: Final = {"transfer-encoding", "connection", "content-length", "content-encoding", "host"}
 
@@ -76,10 +78,11 @@ async def a_viewer(pages: Path, target: str) -> AsyncIterator[Viewer]:
                 response.headers.extend(
                     (k, v) for k, v in answer.headers.items() if k.lower() not in _NOT_PASSED_ON
                 )
-                await response.prepare(request)
-                async for piece in answer.content.iter_any():
-                    await response.write(piece)
-                await response.write_eof()
+                with contextlib.suppress(ConnectionError):  # the page has left
+                    await response.prepare(request)
+                    async for piece in answer.content.iter_any():
+                        await response.write(piece)
+                    await response.write_eof()
                 return response
 
         async def page(request: web.Request) -> web.StreamResponse:

@@ -232,6 +232,24 @@ async def test_a_correction_that_comes_meanwhile_wins(room: Room, compressor: Ma
     assert not list((room.data_dir / "incoming").iterdir())
 
 
+async def test_what_waits_is_counted(room: Room, compressor: MakeCompressor) -> None:
+    """Given three proven objects, one of a modality that stays as it is, and one owed, then two wait."""
+    for study, modality in ((1, "CT"), (2, "CT"), (3, "US")):
+        await room.store(image(study, Modality=modality), Origin.REPLICATED)
+    await room.store(image(4), Origin.CALLER)
+
+    def waiting(work: Compressor) -> float | None:
+        work.count_waiting()
+        return work._metrics.registry.get_sample_value("failover_archive_compression_waiting")
+
+    work = compressor(US="none")
+    assert waiting(work) == 2
+    assert await work.turn()
+    assert waiting(work) == 1
+    assert waiting(compressor("none")) == 0
+    assert waiting(compressor("none", US="htj2k")) == 1
+
+
 async def test_each_modality_has_its_way(room: Room, compressor: MakeCompressor) -> None:
     for study, modality in enumerate(("CT", "MR", "US"), 1):
         await room.store(image(study, Modality=modality), Origin.REPLICATED)
