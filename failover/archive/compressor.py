@@ -100,7 +100,7 @@ class Compressor:
             try:
                 if began >= self._counted_s + _COUNT_S:
                     self._counted_s = began
-                    await self._in_thread(self.count_waiting)
+                    await asyncio.to_thread(self.count_waiting)
                 worked = await self.turn()
             except (StorageError, OSError, sqlite3.Error) as error:
                 _log.warning("compression stopped for a while", error=str(error))
