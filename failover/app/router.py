@@ -76,6 +76,7 @@ async def _serve(configuration: Configuration, stop: asyncio.Event, reloader: Re
     router = Router(configuration, SystemClock(), inherited())
     await router.start(opened)
     reloader.takes(router.change)
+    process.settle()
     await stop.wait()
     await router.stop()
     return 0

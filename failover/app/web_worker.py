@@ -69,6 +69,7 @@ def run(config_path: Path, number: int) -> int:
             return 2
         worker = WebWorker(configuration, name, SystemClock(), inherited())
         reloader.takes(worker.change)
+        process.settle()
         return await carry(worker, opened["web"], stop)
 
     return process.run(name, config_path, serve)

@@ -36,6 +36,8 @@ class BodyReader(Protocol):
 
 
 class NoBody:
+    __slots__ = ("ended", "rest")
+
     def __init__(self) -> None:
         self.ended = True
         self.rest = b""

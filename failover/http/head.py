@@ -132,16 +132,11 @@ def parse_request(raw: bytes) -> RequestHead:
     head = RequestHead(method=method, target=target, minor_version=version[7] - 48)
     special = _scan(raw, head.headers)
     _read_fields(head, special)
-    _read_host(head)
+    _read_own(head, special)
     _read_target(head)
     if head.minor_version == 0 and head.chunked:
         # RFC 9112 6.1: a 1.0 message with Transfer-Encoding has framing that cannot be trusted.
         raise MalformedHead("Transfer-Encoding in HTTP/1.0")
-    expect = head.first(b"expect")
-    if expect is not None:
-        if expect.lower() != b"100-continue":
-            raise MalformedHead("an expectation other than 100-continue", status=417)
-        head.expects_continue = head.minor_version == 1
     return head
 
 
@@ -291,14 +286,26 @@ def _read_fields(head: Fields, special: list[Header]) -> None:
         head.chunked = True
 
 
-def _read_host(head: RequestHead) -> None:
-    hosts = head.every(b"host")
-    if len(hosts) > 1 or (not hosts and head.minor_version == 1):
-        raise MalformedHead("there must be one Host")
-    if hosts:
-        if not _HOST.fullmatch(hosts[0]):
+def _read_own(head: RequestHead, special: list[Header]) -> None:
+    """Host and Expect, which only requests have."""
+    host = expect = None
+    for key, _, value in special:
+        if key == b"host":
+            if host is not None:
+                raise MalformedHead("there must be one Host")
+            host = value
+        elif key == b"expect" and expect is None:
+            expect = value
+    if host is not None:
+        if not _HOST.fullmatch(host):
             raise MalformedHead("a Host that is none")
-        head.host = hosts[0]
+        head.host = host
+    elif head.minor_version == 1:
+        raise MalformedHead("there must be one Host")
+    if expect is not None:
+        if expect.lower() != b"100-continue":
+            raise MalformedHead("an expectation other than 100-continue", status=417)
+        head.expects_continue = head.minor_version == 1
 
 
 def _read_target(head: RequestHead) -> None:

@@ -22,6 +22,9 @@ _HAND_OVER: Final = 512
 _WAITING: Final = 64
 # A longer write into a pipe is not atomic: lines of other processes could stand inside ours (POSIX PIPE_BUF).
 _PIPE_BYTES: Final = 4096
+_WHATS: Final = 512
+_WHOLE: Final = " broken=false\n"
+_BROKEN: Final = " broken=true\n"
 
 
 class AccessLog:
@@ -45,10 +48,11 @@ class AccessLog:
         self._passed = 0
         self._lines: list[str] = []
         self._waiting: SimpleQueue[list[str] | None] = SimpleQueue()
-        self._thread: threading.Thread | None = None
+        self._writer: threading.Thread | None = None
         self._offset_s = self._wall_offset_s()
         self._second = -1
         self._stamp = ""
+        self._whats: dict[tuple[bytes, str, int, str], str] = {}
 
     def _wall_offset_s(self) -> float:
         return self._clock.wall().timestamp() - self._clock.monotonic()
@@ -66,15 +70,28 @@ class AccessLog:
         wall_s = now_s + self._offset_s
         second = int(wall_s)
         if second != self._second:
-            self._second, self._stamp = second, _stamp(second)
-        self._lines.append(
-            f"timestamp={self._stamp}.{int((wall_s - second) * 1e6):06d}Z {self._prefix}"
-            f" method={method.decode('ascii')} route={route} status={status} upstream={upstream}"
-            f" took_ms={took_s * 1000:.1f} bytes={body_bytes} caller={caller}"
-            f" broken={'true' if broken else 'false'}\n"
+            self._second, self._stamp = second, f"timestamp={_stamp(second)}."
+        key = (method, route, status, upstream)
+        what = self._whats.get(key) or self._what(key)
+        tenths = int(took_s * 10_000 + 0.5)
+        lines = self._lines
+        lines.append(
+            f"{self._stamp}{int((wall_s - second) * 1e6):06d}{what}{tenths // 10}.{tenths % 10}"
+            f" bytes={body_bytes} caller={caller}{_BROKEN if broken else _WHOLE}"
         )
-        if len(self._lines) >= _HAND_OVER:
+        if len(lines) >= _HAND_OVER:
             self.flush()
+
+    def _what(self, key: tuple[bytes, str, int, str]) -> str:
+        """Return what the lines of requests that are alike have in common; worked out once."""
+        method, route, status, upstream = key
+        if len(self._whats) >= _WHATS:  # anyone may invent methods
+            self._whats.clear()
+        what = self._whats[key] = (
+            f"Z {self._prefix} method={method.decode('ascii')} route={route} status={status}"
+            f" upstream={upstream} took_ms="
+        )
+        return what
 
     def flush(self) -> None:
         """Hand what has gathered to the thread."""
@@ -85,15 +102,15 @@ class AccessLog:
         if self._waiting.qsize() >= _WAITING:
             self._on_lost(len(lines))
             return
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._write_all, name="access log", daemon=True)
-            self._thread.start()
+        if self._writer is None:
+            self._writer = threading.Thread(target=self._write_all, name="access log", daemon=True)
+            self._writer.start()
         self._waiting.put(lines)
 
     def close(self, *, wait_s: float = 1.0) -> None:
         """Write what is left; for at most `wait_s` seconds."""
         self.flush()
-        thread, self._thread = self._thread, None
+        thread, self._writer = self._writer, None
         if thread is not None:
             self._waiting.put(None)
             thread.join(wait_s)

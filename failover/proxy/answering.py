@@ -7,7 +7,7 @@ per exchange, made when an answer begins that `whole` did not pass on.
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import structlog
 
@@ -22,14 +22,15 @@ from failover.proxy.attempt import Attempt
 from failover.proxy.copies import WebCopy
 from failover.proxy.hold import Delivery
 from failover.proxy.passage import CannotContinue
-from failover.proxy.retry import FAILING, PRIMARY, Failure, Judgement, outcome_of
-from failover.proxy.stage import Stage
+from failover.proxy.retry import FAILING, PASS, PRIMARY, STORE, Failure, Judgement, outcome_of
+from failover.proxy.stage import ANSWERING, Stage
 from failover.routing.selection import Kind
 
 if TYPE_CHECKING:
     from failover.proxy.exchange import Exchange
 
 _log = structlog.get_logger(__name__)
+_ANSWERED: Final = Outcome.ANSWERED
 
 
 def whole(exchange: Exchange, attempt: Attempt, head: AnswerHead, body: bytes) -> bool:
@@ -39,19 +40,19 @@ def whole(exchange: Exchange, attempt: Attempt, head: AnswerHead, body: bytes) -
     """
     proxy, caller, asked = exchange.proxy, exchange.caller, exchange.asked
     name, status = attempt.name, head.status
-    if asked.kind is Kind.STORE or status in FAILING or not exchange.response.is_empty:
+    if asked.kind is STORE or status in FAILING or not exchange.response.is_empty:
         return False
-    if exchange.pursuit.judge(name, status) is not Judgement.PASS:
+    if exchange.pursuit.judge(name, status) is not PASS:
         return False
     upstream = proxy.upstreams[name]
     if leads.rewriter(asked, head, upstream, caller.place) is not None:
         return False
     if name is PRIMARY and proxy.learns:
         _learn(exchange, head)
-    exchange.leave(Outcome.ANSWERED, answered=True)
+    exchange.leave(_ANSWERED, answered=True)
     length, keep = len(body), exchange.keeps()
     framing = rewrite.length_lines(length, keep=keep)
-    exchange.stage = Stage.ANSWERING
+    exchange.stage = ANSWERING
     caller.write(rewrite.answer_head(head, upstream, caller.place, framing) + body)
     exchange.finish(name, status, length, close=not keep)
     return True
@@ -126,7 +127,7 @@ class Answering:
         """From here on the caller gets each byte as it comes."""
         exchange = self._exchange
         exchange.cancel_timer()
-        exchange.stage = Stage.ANSWERING
+        exchange.stage = ANSWERING
         try:
             self._response.stream(exchange.head, exchange.asked, keep=exchange.keeps())
         except ProtocolError as error:
@@ -146,7 +147,7 @@ class Answering:
             if not silence.back_to_parked(exchange):
                 exchange.do(step)
             return
-        exchange.stage = Stage.ANSWERING
+        exchange.stage = ANSWERING
         self._proxy.metrics.http_resumed.labels(attempt.name).inc()
         if exchange.caller.write_paused:
             exchange.caller_paused()

@@ -10,7 +10,6 @@ import asyncio
 import socket
 import struct
 from collections.abc import Callable
-from enum import IntEnum
 from typing import TYPE_CHECKING, Final
 
 from failover.errors import LimitExceeded, MalformedHead, ProtocolError
@@ -23,6 +22,7 @@ from failover.proxy.connection import READ_BUFFER, Connection
 from failover.proxy.exchange import Exchange
 from failover.proxy.leads import Place
 from failover.proxy.login import LoginExchange
+from failover.proxy.phase import CLOSING, EXCHANGE, HEAD, IDLE, LINGER, Phase
 from failover.proxy.response import Response
 from failover.proxy.stage import Stage
 from failover.proxy.upstream import UpstreamConnection
@@ -40,14 +40,6 @@ LINGER_S: Final = 2.0
 
 # SO_LINGER with no time: closing sends RST.
 _RESET: Final = struct.pack("ii", 1, 0)
-
-
-class Phase(IntEnum):
-    IDLE = 0  # between two requests
-    HEAD = 1  # a head has begun
-    EXCHANGE = 2
-    LINGER = 3  # the last answer is out; what still comes is thrown away
-    CLOSING = 4  # closed, but the last bytes are not out yet
 
 
 class CallerConnection(Connection):
@@ -68,7 +60,7 @@ class CallerConnection(Connection):
         self.response = Response(self)
         self.place = Place(proxy.scheme, None, proxy.prefix)
         """Where the caller of the present request sees us."""
-        self.phase = Phase.HEAD
+        self.phase: Phase = HEAD
         self.tls = False
         self.stirred = True
         """Something moved since the last sweep."""
@@ -112,10 +104,10 @@ class CallerConnection(Connection):
 
     def _receive(self, data: bytes) -> None:
         phase = self.phase
-        if phase >= Phase.LINGER:
+        if phase >= LINGER:
             return
         self.stirred = True
-        if phase is not Phase.EXCHANGE:
+        if phase is not EXCHANGE:
             self._buffer = self._buffer + data if self._buffer else data
             self._next()
             return
@@ -136,9 +128,9 @@ class CallerConnection(Connection):
         # Under TLS there is no closing of one side: asyncio closes both.
         if self.tls:
             return False
-        if self.phase is Phase.IDLE:
+        if self.phase is IDLE:
             return bool(self._buffer)  # pipelined, and to be read in a moment
-        return self.phase is Phase.EXCHANGE and self._reader is None and not self._is_tunnel()
+        return self.phase is EXCHANGE and self._reader is None and not self._is_tunnel()
 
     def _is_tunnel(self) -> bool:
         return self.exchange is not None and self.exchange.stage is Stage.TUNNEL
@@ -169,7 +161,7 @@ class CallerConnection(Connection):
         self.stirred = True
         if self.exchange is not None:
             self._guarded(self.exchange.caller_writable)
-        elif self.phase <= Phase.HEAD:
+        elif self.phase <= HEAD:
             self._guarded(self._next if self._buffer else self.resume_reading)
 
     def _guarded(self, callback: Callable[[], None]) -> None:
@@ -190,21 +182,21 @@ class CallerConnection(Connection):
 
     def _next(self) -> None:
         """Take the next head out of the buffer, if it is whole."""
-        if self.closed or self.phase > Phase.HEAD:
+        if self.closed or self.phase > HEAD:
             return
         if self.write_paused:
             # It asks and does not read: its answers would gather here without a bound.
             self.pause_reading()
             return
         proxy = self._proxy
-        if self.phase is Phase.IDLE:
+        if self.phase is IDLE:
             # RFC 9112 2.2: an empty line before a request is no error.
             if self._buffer.startswith(b"\r\n"):
                 self._buffer = self._buffer[2:]
             if not self._buffer:
                 self._await_more()
                 return
-            self.phase = Phase.HEAD
+            self.phase = HEAD
             self._since_s = proxy.clock.monotonic()
         if self._known is not None and not self._searched and self._next_is_known(self._known):
             return
@@ -260,7 +252,7 @@ class CallerConnection(Connection):
     def _begin(self, head: RequestHead, rest: bytes) -> None:
         proxy = self._proxy
         now_s = proxy.clock.monotonic()
-        self.phase, self._since_s, self.stirred = Phase.EXCHANGE, now_s, False
+        self.phase, self._since_s, self.stirred = EXCHANGE, now_s, False
         reader = request_body(head)
         forwarded = self._who(head)
         if self._admitted is None:
@@ -279,7 +271,7 @@ class CallerConnection(Connection):
         exchange.begin()
         if rest and self._reader is reader and self.exchange is exchange and not self.closed:
             self._read_body(exchange, reader, rest)
-        if self._eof and self._reader is not None and self.phase is Phase.EXCHANGE:
+        if self._eof and self._reader is not None and self.phase is EXCHANGE:
             self.close()  # it stopped inside its request; `connection_lost` tells the exchange
 
     def _exchange(
@@ -380,7 +372,7 @@ class CallerConnection(Connection):
         if close or self.ended or self._reader is not None:
             self._linger()
             return
-        self.phase, self._since_s = Phase.IDLE, self._proxy.clock.monotonic()
+        self.phase, self._since_s = IDLE, self._proxy.clock.monotonic()
         if len(self._buffer) <= PIPELINE_BYTES:
             self.resume_reading()
         if self._buffer:
@@ -398,7 +390,7 @@ class CallerConnection(Connection):
 
     def _linger(self) -> None:
         # Closing while bytes of the caller are unread would send a reset, which can destroy our last answer.
-        self.phase, self._since_s = Phase.LINGER, self._proxy.clock.monotonic()
+        self.phase, self._since_s = LINGER, self._proxy.clock.monotonic()
         self._reader, self._buffer = None, b""
         if self.closed:
             return
@@ -416,11 +408,11 @@ class CallerConnection(Connection):
     @property
     def asks_nothing(self) -> bool:
         """Not a byte of a request is here."""
-        return self.phase <= Phase.HEAD and not self._buffer
+        return self.phase <= HEAD and not self._buffer
 
     def close(self) -> None:
         """End when what was written is out."""
-        self.phase, self._since_s = Phase.CLOSING, self._proxy.clock.monotonic()
+        self.phase, self._since_s = CLOSING, self._proxy.clock.monotonic()
         if not self.closed:
             self.transport.close()
 
@@ -431,23 +423,23 @@ class CallerConnection(Connection):
     def sweep(self, now_s: float) -> None:
         """Time-outs, looked at four times a second."""
         listen, phase = self._proxy.listen, self.phase
-        if phase is Phase.EXCHANGE:
+        if phase is EXCHANGE:
             if self.stirred:
                 self.stirred, self._since_s = False, now_s
             elif self.exchange is not None:
                 self.exchange.sweep(now_s - self._since_s)
             return
         idle_s = now_s - self._since_s
-        if phase is Phase.IDLE:
+        if phase is IDLE:
             if idle_s > listen.keep_alive:
                 self.close()
-        elif phase is Phase.HEAD:
+        elif phase is HEAD:
             if idle_s > listen.head_timeout:
                 if self._buffer:
                     self._refuse(408, "the head took too long")
                 else:
                     self.close()
-        elif phase is Phase.LINGER:
+        elif phase is LINGER:
             if idle_s > LINGER_S and not self.write_paused:
                 self.close()
             elif idle_s > listen.body_idle:

@@ -26,8 +26,8 @@ from failover.proxy.attempt import Attempt
 from failover.proxy.body import Keep, RequestBody
 from failover.proxy.classify import classify
 from failover.proxy.hedging import Hedge
-from failover.proxy.retry import RETRY_EVERY_S, Action, Failure, Pursuit, Step
-from failover.proxy.stage import Stage
+from failover.proxy.retry import PRIMARY, RETRY_EVERY_S, SEND, Action, Failure, Pursuit, Step
+from failover.proxy.stage import ANSWERING, ASKING, ENDED, WAITING, Stage
 from failover.proxy.tunnel import Tunnel
 from failover.routing.selection import Kind
 
@@ -58,7 +58,7 @@ class Exchange:
         self.head = head
         self.forwarded = forwarded
         self.asked = asked = classify(head, proxy.prefix)
-        self.stage = Stage.WAITING
+        self.stage: Stage = WAITING
         self.started_s = started_s
         self.body: RequestBody | None = None
         if not reader.ended:
@@ -94,7 +94,7 @@ class Exchange:
         sight = self.proxy.sight(self.asked.kind)
         self.pursuit.see(sight.choice, sight.primary, forced=sight.forced)
         if self.pursuit.unsure and not self._checking:
-            in_doubt = sight.primary is not Verdict.UP or sight.choice.first is not UpstreamName.PRIMARY
+            in_doubt = sight.primary is not Verdict.UP or sight.choice.first is not PRIMARY
             if in_doubt or self.asked.ours:
                 self._checking = True
                 spawn(self._check(), name="check caller")
@@ -124,11 +124,11 @@ class Exchange:
 
     def do(self, step: Step) -> None:
         action = step.action
-        if action is not Action.SEND and self._hedge is not None:
+        if action is not SEND and self._hedge is not None:
             self._hedge.cancel()
-        if action is Action.SEND:
+        if action is SEND:
             assert step.upstream is not None
-            self.stage = Stage.ASKING
+            self.stage = ASKING
             if self._first_asked is None:
                 self._first_asked = step.upstream
             hedged = None if self._hedge is None else self._hedge.take(step.upstream)
@@ -136,7 +136,7 @@ class Exchange:
                 self.attempt = hedged
                 return
             self.attempt = Attempt(self, self.proxy, step.upstream)
-            if self._hedge is None and step.upstream is UpstreamName.PRIMARY:
+            if self._hedge is None and step.upstream is PRIMARY:
                 self._hedge = hedging.considered(self)
             self.attempt.start(fresh=step.fresh)
         elif action is Action.WAIT:
@@ -156,7 +156,7 @@ class Exchange:
         self.attempt = attempt
 
     def _after(self, seconds: float) -> None:
-        self.stage = Stage.WAITING
+        self.stage = WAITING
         self.call_later(seconds, self._again)
 
     def call_later(self, seconds: float, callback: Callable[[], None]) -> None:
@@ -182,14 +182,14 @@ class Exchange:
     def route_changed(self) -> None:
         """The board has a new route: a request that waits at an upstream it should not wait at moves."""
         route, attempt = self.proxy.board.current, self.attempt
-        if self.stage is Stage.WAITING:
+        if self.stage is WAITING:
             if not (self._holding_stores and route.hold_stores):
                 self._again()
             return
-        if attempt is None or self.stage is Stage.ENDED:
+        if attempt is None or self.stage is ENDED:
             return
         verdict = route.verdicts.get((attempt.name, Service.WEB))
-        if self.stage is Stage.ASKING:
+        if self.stage is ASKING:
             self.see()
             if self.pursuit.leaves(attempt.name, verdict, sent=attempt.sent):
                 self._forget_answer()
@@ -213,7 +213,7 @@ class Exchange:
         if parked is not None and parked.name is upstream:
             self.response.leave_parked()
             return True
-        if attempt is None or attempt.name is not upstream or self.stage is Stage.ENDED:
+        if attempt is None or attempt.name is not upstream or self.stage is ENDED:
             return hedged
         if self._tunnel is not None:
             self._tunnel.restart()
@@ -323,7 +323,7 @@ class Exchange:
         response = self.response
         if response.lose():
             if response.lost is not None:
-                self.stage = Stage.ASKING
+                self.stage = ASKING
             return True
         answer = response.answer
         assert answer is not None
@@ -340,7 +340,7 @@ class Exchange:
     def caller_paused(self) -> None:
         if self._tunnel is not None:
             self._tunnel.caller_paused()
-        elif self.stage is Stage.ANSWERING and self.attempt is not None:
+        elif self.stage is ANSWERING and self.attempt is not None:
             connection = self.attempt.connection
             if connection is not None:
                 connection.pause_reading()
@@ -358,7 +358,7 @@ class Exchange:
 
     def caller_left(self) -> None:
         """The caller's connection ended, or its body has no reading."""
-        if self.stage is Stage.ENDED:
+        if self.stage is ENDED:
             return
         attempt, answer = self.attempt, self.response.answer or self.response.lost
         if self._tunnel is not None:
@@ -416,9 +416,9 @@ class Exchange:
         """Our own code failed: this request ends now, and nobody else is harmed."""
         faults.report(error)
         answer = self.response.answer
-        unbegun = self.stage <= Stage.ASKING and self.response.lost is None
+        unbegun = self.stage <= ASKING and self.response.lost is None
         try:
-            if self.stage is Stage.ENDED or not unbegun or (answer is not None and answer.begun):
+            if self.stage is ENDED or not unbegun or (answer is not None and answer.begun):
                 self.caller.abort()
             else:
                 self.answers_itself(500, "the router failed at this request", close=True)
@@ -462,7 +462,7 @@ class Exchange:
             self.caller.exchange_ended(close=close)
 
     def _close(self) -> None:
-        self.stage = Stage.ENDED
+        self.stage = ENDED
         self.cancel_timer()
         if self._hedge is not None:
             self._hedge.cancel()

@@ -23,6 +23,7 @@ from failover.routing.selection import Kind
 
 VIEWER: Final = b"/.failover/"
 WADO_URI: Final = b"/wado"
+_PRIMARY: Final = UpstreamName.PRIMARY
 
 
 class Reach(StrEnum):
@@ -57,7 +58,7 @@ def target(asked: Asked, head: RequestHead, upstream: WebUpstream) -> bytes:
     """
     if asked.wado_uri is not None and upstream.is_archive:
         return b"%b?%b" % (WADO_URI, asked.wado_uri)
-    if upstream.name is UpstreamName.PRIMARY or asked.below_prefix is None or upstream.dicomweb_path is None:
+    if upstream.name is _PRIMARY or asked.below_prefix is None or upstream.dicomweb_path is None:
         return head.target
     return upstream.dicomweb_path.rstrip("/").encode() + asked.below_prefix
 
@@ -121,24 +122,19 @@ def _request_fields(
     head: RequestHead, asked: Asked, upstream: WebUpstream, forwarded: bytes, prefix: bytes | None
 ) -> bytes:
     """Return the lines that follow from the fields of `head` and from who the caller is."""
-    dropped = _NOT_TO_UPSTREAM
-    if upstream.name is not UpstreamName.PRIMARY and not asked.ours:
+    dropped = _NOTHING
+    if upstream.name is not _PRIMARY and not asked.ours:
         dropped = dropped | _OF_THE_PRIMARY
-    if upstream.name is not UpstreamName.PRIMARY and not upstream.pass_credentials:
+    if upstream.name is not _PRIMARY and not upstream.pass_credentials:
         dropped = dropped | {b"authorization"}
+    dropped = dropped | _of_this_hop(head.connection)
     lines = []
-    connection = _of_this_hop(head.connection)
-    for key, name, value in head.headers:
-        if key in dropped or key in connection or key.startswith((b"x-forwarded-", b"x-failover-")):
-            continue
-        if b"_" in key and _is_twin(key):
-            continue
-        if key == b"cookie":
-            own = _cookies_for(upstream, value)
-            if own:
-                lines.append(b"%b: %b\r\n" % (name, own))
-            continue
-        lines.append(b"%b: %b\r\n" % (name, value))
+    for header in head.headers:
+        line = _upstream_lines.get(header)
+        if line is None:
+            line = _upstream_line(header, upstream)
+        if not dropped or header[0] not in dropped:
+            lines.append(line)
     if head.host is None:
         # HTTP/1.0 may come without Host, 1.1 may not go on without (RFC 9112 3.2).
         lines.append(b"Host: %b\r\n" % _authority(upstream))
@@ -148,6 +144,32 @@ def _request_fields(
         if prefix is not None:
             lines.append(b"X-Failover-Prefix: %b\r\n" % (prefix or b"/"))
     return b"".join(lines)
+
+
+# Lines for upstreams, by the field they come from; bounded.
+_upstream_lines: dict[Header, bytes] = {}
+_LINES: Final = 512
+_LINE_BYTES: Final = 160
+_NOTHING: Final[frozenset[bytes]] = frozenset()
+# Secrets do not stay.
+_NOT_KEPT: Final = frozenset((b"authorization", b"proxy-authorization", b"cookie"))
+
+
+def _upstream_line(header: Header, upstream: WebUpstream) -> bytes:
+    """Return the line of a field for upstreams, b"" when none gets it."""
+    key, name, value = header
+    if key == b"cookie":
+        own = _cookies_for(upstream, value)
+        return b"%b: %b\r\n" % (name, own) if own else b""
+    line = b"%b: %b\r\n" % (name, value)
+    ours = key in _NOT_TO_UPSTREAM or key.startswith((b"x-forwarded-", b"x-failover-"))
+    if ours or (b"_" in key and _is_twin(key)):
+        line = b""
+    if len(value) <= _LINE_BYTES and key not in _NOT_KEPT:
+        if len(_upstream_lines) >= _LINES:
+            _upstream_lines.clear()
+        _upstream_lines[header] = line
+    return line
 
 
 def _of_this_hop(options: frozenset[bytes]) -> frozenset[bytes]:
@@ -176,6 +198,9 @@ def _authority(upstream: WebUpstream) -> bytes:
     return f"{host}:{upstream.port}".encode()
 
 
+_LOGINS: Final = frozenset((b"authorization", b"www-authenticate", b"proxy-authenticate"))
+
+
 def binds_connection(head: RequestHead | AnswerHead) -> bool:
     """Whether a connection that carried `head` belongs to one caller alone from now on.
 
@@ -183,11 +208,11 @@ def binds_connection(head: RequestHead | AnswerHead) -> bool:
     """
     known: bool | None = head.derived.get("binds")
     if known is None:
-        known = head.derived["binds"] = any(
-            key in (b"authorization", b"www-authenticate", b"proxy-authenticate")
-            and value.lstrip()[:9].lower().startswith((b"ntlm", b"negotiate"))
-            for key, _, value in head.headers
-        )
+        known = False
+        for key, _, value in head.headers:
+            if key in _LOGINS and value.lstrip()[:9].lower().startswith((b"ntlm", b"negotiate")):
+                known = True
+        head.derived["binds"] = known
     return known
 
 
@@ -238,8 +263,6 @@ def _answer_lines(answer: AnswerHead, upstream: WebUpstream, place: Place) -> by
 
 # Lines for callers, by the field they come from; bounded.
 _caller_lines: dict[Header, bytes] = {}
-_CALLER_LINES: Final = 512
-_CALLER_LINE_BYTES: Final = 160
 
 
 def _caller_line(header: Header, upstream: WebUpstream, place: Place) -> bytes:
@@ -250,8 +273,8 @@ def _caller_line(header: Header, upstream: WebUpstream, place: Place) -> bytes:
         return b"" if own is None else b"%b: %b\r\n" % (name, own)
     passes = key not in _NOT_TO_CALLER and not key.startswith(b"x-failover-")
     line = b"%b: %b\r\n" % (name, value) if passes else b""
-    if len(value) <= _CALLER_LINE_BYTES and key not in _OF_ONE_ANSWER:
-        if len(_caller_lines) >= _CALLER_LINES:
+    if len(value) <= _LINE_BYTES and key not in _OF_ONE_ANSWER:
+        if len(_caller_lines) >= _LINES:
             _caller_lines.clear()
         _caller_lines[header] = line
     return line

@@ -26,12 +26,13 @@ from failover.model import Service, UpstreamName, Verdict
 from failover.proxy import rewrite
 from failover.proxy.access import AccessLog
 from failover.proxy.admission import Admission
-from failover.proxy.caller import CallerConnection, Phase
+from failover.proxy.caller import CallerConnection
 from failover.proxy.classify import Asked, WebRoute
 from failover.proxy.copies import WebCopies
 from failover.proxy.exchange import Exchange
 from failover.proxy.hedge import Hedging
 from failover.proxy.login import LoginExchange
+from failover.proxy.phase import LINGER
 from failover.proxy.pool import Pool
 from failover.proxy.rewrite import Reach
 from failover.proxy.upstreams import WebUpstream
@@ -240,7 +241,7 @@ class Proxy:
         return [caller for caller in self._callers if caller.asks_nothing]
 
     def _busy(self) -> bool:
-        return any(caller.phase is not Phase.LINGER for caller in self._callers)
+        return any(caller.phase is not LINGER for caller in self._callers)
 
     # -- accepting
 

@@ -192,3 +192,21 @@ def test_own_answers() -> None:
         b"Retry-After: 5\r\nConnection: close\r\n\r\n"
         b"not now\n"
     )
+
+
+def test_what_is_remembered_of_a_line_is_no_secret_and_serves_each_upstream_its_own() -> None:
+    lines = [
+        "Authorization: Basic c2VjcmV0", "Proxy-Authorization: Basic c2VjcmV0", "Cookie: session=c2VjcmV0",
+        "X-Forwarded-For: 6.6.6.6", "X_Forwarded_For: 6.6.6.6", "Range: bytes=0-1", "X-Plain: once more",
+    ]  # fmt: skip
+    secrets = {b"Authorization: Basic c2VjcmV0", b"Cookie: session=c2VjcmV0"}
+    for _ in range(2):  # the second time from memory
+        primary = sent(PRIMARY, "GET", "/dicom-web/studies", *lines)
+        assert secrets | {b"Range: bytes=0-1", b"X-Plain: once more"} <= set(primary)
+        assert not any(b"6.6.6.6" in line or line.startswith(b"Proxy-") for line in primary)
+        foreign = sent(FOREIGN, "GET", "/dicom-web/studies", *lines)
+        assert b"X-Plain: once more" in foreign
+        assert not any(b"c2VjcmV0" in line or b"Range" in line for line in foreign)
+        named = sent(PRIMARY, "GET", "/dicom-web/studies", "Connection: x-plain", *lines)
+        assert b"X-Plain: once more" not in named
+    assert not any(b"c2VjcmV0" in header[2] for header in rewrite._upstream_lines)
