@@ -102,7 +102,7 @@ def run(folder: Path, port_offset: int = 0) -> int:
         raise ConfigurationError([f"{folder}: a demo runs there; end it first, or name another with --dir"])
     make_anew(folder, port_offset)
     configuration = load(folder / "failover.yaml")
-    stand_in = Child("primary", command("archive", folder / "primary.yaml"))
+    stand_in = Child("primary", command("archive", folder / "primary.yaml"), ends_with="archive")
 
     async def after_start(supervisor: Supervisor) -> None:
         async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=30)) as session:

@@ -37,7 +37,7 @@ SETTLED_S: Final = 30.0
 # Exit 2: a configuration that cannot work will not work the next time either.
 NOT_RESTARTED: Final = 2
 # How long a child may take to end, in the order of the stop; together below the 15 s of the contract.
-GRACE_S: Final = {"router": 6.0, "replicator": 3.0, "archive": 4.0, "primary": 1.0}
+GRACE_S: Final = {"router": 6.0, "replicator": 3.0, "archive": 4.0}
 
 
 @dataclass
@@ -69,7 +69,7 @@ def restart_wait_s(lived_s: float, last_wait_s: float) -> float:
 class Supervisor:
     """Keeps `children` running until `stop` is set, then ends them in the order given by `stop_order`.
 
-    Web workers end together with the router, whose callers they share.
+    Web workers end together with the router, whose callers they share, the demo's stand-in with the archive.
     """
 
     def __init__(self, children: Sequence[Child], clock: Clock, *, stop_order: Sequence[str]) -> None:
@@ -264,9 +264,7 @@ async def _main(
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     make_folder(configuration.state_dir)
-    supervisor = Supervisor(
-        children, SystemClock(), stop_order=("router", "replicator", "archive", "primary")
-    )
+    supervisor = Supervisor(children, SystemClock(), stop_order=("router", "replicator", "archive"))
 
     loop.add_signal_handler(signal.SIGHUP, stop.set if hangup_ends else supervisor.pass_on_hangup)
 
