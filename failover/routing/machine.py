@@ -65,12 +65,15 @@ def step(state: State, event: Event, now: Now, rules: Rules) -> tuple[State, lis
     new, moved, urgent = _settled(new, event, now, rules)
     alarms, new = _alarms(new, rules)
     new = _last_step(new, now, rules)
+    if new is state and not (told or moved or alarms):
+        return state, []  # what most ticks come to, ten times a second
     commands: list[Command] = []
     if _worth_keeping(new) != _worth_keeping(state):
         commands.append(Persist(urgent))
     commands += [*told, *moved, *alarms]
-    if route_of(new, rules) != route_of(state, rules):
-        commands.append(PublishRoute(route_of(new, rules)))
+    route = route_of(new, rules)
+    if route != route_of(state, rules):
+        commands.append(PublishRoute(route))
     if new.last_step_since_s is not None and state.last_step_since_s is None:
         commands.append(AskNumbers())
     if any(isinstance(command, Audit) and command.code == "grace_over" for command in told):
@@ -192,7 +195,8 @@ def _take_decision(state: State, event: Decided) -> tuple[State, list[Command]]:
 
 def _take_time(state: State, event: TimePassed, now: Now) -> tuple[State, list[Command]]:
     told: list[Command] = []
-    state = replace(state, stored_on_backup_ago_s=event.stored_on_backup_ago_s)
+    if event.stored_on_backup_ago_s != state.stored_on_backup_ago_s:
+        state = replace(state, stored_on_backup_ago_s=event.stored_on_backup_ago_s)
     if state.intent_until_s is not None and now.s >= state.intent_until_s:
         before = _intent_code(state.intent)
         state = replace(
@@ -257,7 +261,7 @@ def _settled(state: State, event: Event, now: Now, rules: Rules) -> tuple[State,
         state = replace(state, last_step_since_s=None)
     if state.blind and (state.numbers is not None and state.numbers.lag_objects is not None):
         state = replace(state, blind=False)
-    if whole_phase(state, rules) is Phase.ON_PRIMARY:
+    if state.failback_decided and whole_phase(state, rules) is Phase.ON_PRIMARY:
         state = replace(state, failback_decided=False)
     return state, told, urgent
 
@@ -371,7 +375,8 @@ def _alarms(state: State, rules: Rules) -> tuple[list[Command], State]:
         for service, code, why in found
         if (service, code) not in state.alarmed
     ]
-    return told, replace(state, alarmed=frozenset((service, code) for service, code, _ in found))
+    alarmed = frozenset((service, code) for service, code, _ in found)
+    return told, state if alarmed == state.alarmed else replace(state, alarmed=alarmed)
 
 
 def _alarm(state: State, rules: Rules, service: Service) -> tuple[str, str] | None:

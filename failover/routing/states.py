@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
+from functools import cache
 from typing import Final
 
 from failover.model import Mode, Phase, Service, UpstreamName
@@ -193,6 +194,9 @@ class Rules:
     @property
     def moving(self) -> tuple[Service, ...]:
         """The services that both upstreams have. What only one has stays there and moves nothing."""
-        return tuple(
-            service for service in Service if all((name, service) in self.exists for name in UpstreamName)
-        )
+        return _both_have(self.exists)
+
+
+@cache  # asked a dozen times a step
+def _both_have(exists: frozenset[tuple[UpstreamName, Service]]) -> tuple[Service, ...]:
+    return tuple(service for service in Service if all((name, service) in exists for name in UpstreamName))

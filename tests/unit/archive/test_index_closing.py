@@ -39,7 +39,11 @@ for number in range(10):
 
 def test_a_read_under_way_ends_and_takes_nobody_along(tmp_path: Path) -> None:
     done = subprocess.run(
-        [sys.executable, "-c", _SCENE, str(tmp_path)], capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-c", _SCENE, str(tmp_path)],
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
     )
     assert done.returncode == 0, done.stderr[-2000:]
 
