@@ -46,7 +46,7 @@ PURE = {
     "http/head", "http/framing", "http/json_items", "http/forwarded", "http/multipart", "http/media_types",
     "http/cookies",
     "dicom/pdu", "dicom/encoding", "dicom/units", "dicom/association", "dicom/negotiation", "dicom/dimse",
-    "dicom/query_keys", "dicom/json_model", "dicom/data_sets", "dicom/syntaxes",
+    "dicom/query_keys", "dicom/fuzzy_names", "dicom/json_model", "dicom/data_sets", "dicom/syntaxes",
     "audit/events",
     "health/rise_fall", "health/verdict", "health/stores", "health/standstill", "health/slowness",
     "health/plan", "health/report",

@@ -56,8 +56,8 @@ _WAITING: Final = (
 _NEXT: Final = f"SELECT i.*, s.modality{_WAITING} ORDER BY i.id LIMIT 1"
 _COUNT: Final = f"SELECT count(*) FROM (SELECT 1{_WAITING} LIMIT {_MOST_COUNTED})"
 _OWED_AGAIN: Final = (
-    "SELECT i.* FROM instances i WHERE i.state IN ('owed', 'sent', 'refused')"
-    " AND i.state = 'owed' AND i.compression = 'done' ORDER BY i.arrived_at LIMIT 1"
+    "SELECT i.* FROM instances i WHERE i.state = 'owed' AND i.compression = 'done'"
+    " ORDER BY i.arrived_at LIMIT 1"
 )
 
 

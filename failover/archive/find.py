@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from failover.archive.attributes import SPECIFIC_CHARACTER_SET, key_text
 from failover.archive.header import scan
-from failover.archive.queries import Level, Match, Query, any_vr, make_query
+from failover.archive.queries import SOP_CLASSES_IN_STUDY, Level, Match, Query, any_vr, make_query
 from failover.dicom.identifier import element
 from failover.dicom.query_keys import KeyUnreadable
 from failover.dicom.syntaxes import IMPLICIT_LITTLE
@@ -74,7 +74,7 @@ def question(identifier: Identifier, model_uid: str) -> Query:
         for tag, text in identifier.keys.items()
         if tag != _QUERY_LEVEL and identifier.vrs[tag] != "SQ"
     }
-    return make_query(level, keys)
+    return replace(make_query(level, keys), with_sop_classes=SOP_CLASSES_IN_STUDY in keys)
 
 
 def selection(identifier: Identifier, model_uid: str) -> Query:

@@ -24,6 +24,7 @@ from failover.archive.journal import Entry, Journal
 from failover.archive.kept_facts import keep_fact, read_fact
 from failover.archive.paths import INDEX, OBJECTS
 from failover.archive.queries import Level, Match, Query, Sql, dump, is_left_over, to_sql
+from failover.archive.rows import words_of
 from failover.archive.writer import Transaction, Writer
 from failover.durable import make_folder, sync_file, sync_folder
 from failover.errors import StateUnreadable, StorageError
@@ -149,7 +150,7 @@ class Index:
 
         What an index finds runs at once; what may look at every row, in a thread.
         """
-        sql = to_sql(query)
+        sql = self._sql(query)
         if not sql.scans:
             return list(self._run(query, sql))
         return await asyncio.get_running_loop().run_in_executor(
@@ -162,12 +163,21 @@ class Index:
 
     def matches(self, query: Query) -> Iterator[Match]:
         """Yield the matches of `query` one by one."""
-        return self._run(query, to_sql(query))
+        return self._run(query, self._sql(query))
+
+    def _sql(self, query: Query) -> Sql:
+        sql = to_sql(query)
+        if sql.if_many is None:
+            return sql
+        are_many = self._reader().execute(*sql.if_many).fetchone() is not None
+        return to_sql(query, many=True) if are_many else sql
 
     def _run(self, query: Query, sql: Sql) -> Iterator[Match]:
         cursor = self._reader().cursor()
         cursor.row_factory = None  # plain tuples: a search may have thousands
         make = _MATCHES[query.level]
+        if query.with_sop_classes and query.level is Level.STUDY:
+            make = _study_in_order
         found = map(make, cursor.execute(sql.text, sql.parameters))
         if not sql.residual:
             yield from found
@@ -436,6 +446,11 @@ def _study(row: tuple[Any, ...]) -> Match:
     return Match(Level.STUDY, row[0], None, None, row[3])
 
 
+def _study_in_order(row: tuple[Any, ...]) -> Match:
+    """What SQL has added stands at the end: PS3.18 F.2.2 has attributes in the order of their tags."""
+    return Match(Level.STUDY, row[0], None, None, dump(json.loads(row[3])))
+
+
 def _series(row: tuple[Any, ...]) -> Match:
     return Match(Level.SERIES, row[0], row[1], None, row[3], row[4:])
 
@@ -470,6 +485,7 @@ def _prepare(connection: sqlite3.Connection, data_dir: Path) -> None:
                 f"{data_dir} holds objects but {INDEX} is new or gone: {what_to_do(data_dir)}"
             )
         _run(connection, tables.TABLES, tables.VERSION)
+    connection.create_function("name_words_of", 1, lambda attributes: words_of(json.loads(attributes)))
     while version in tables.UPGRADES:
         _run(connection, tables.UPGRADES[version], version + 1)
         version += 1

@@ -16,6 +16,7 @@ from typing import Any, Final, NamedTuple
 from pydicom.datadict import dictionary_VR
 
 from failover.archive.attributes import INSTANCE_TAGS, SERIES_TAGS, STUDY_TAGS
+from failover.dicom.fuzzy_names import Fuzzy, fuzzy_key
 from failover.dicom.query_keys import (
     AnyOf,
     AnyWild,
@@ -58,6 +59,7 @@ _COLUMNS: Final[Mapping[int, str]] = {
     0x0020000E: "s.uid", 0x00080060: "s.modality", 0x0008103E: "s.description", 0x00080021: "s.date",
     0x00080018: "i.uid", 0x00080016: "i.sop_class",
 }  # fmt: skip
+_HIGHEST: Final = "\U0010ffff"  # ends the range of all that begins with a prefix
 _PATIENT_NAME: Final = 0x00100010
 _STUDY_DATE: Final = 0x00080020
 # What we compute: asked for with a value, it is no key (PS3.4 C.3.4 lists them as return keys).
@@ -77,6 +79,7 @@ class Query:
     limit: int | None = None
     offset: int = 0
     exact: Mapping[int, str] = field(default_factory=dict)  # by text as written, e.g. the patient of a C-MOVE
+    with_sop_classes: bool = False  # SOP Classes in Study is asked for: it costs a look at each instance
 
 
 class Match(NamedTuple):
@@ -124,7 +127,7 @@ def make_query(
     """Return the question that `keys` (tag to text as the caller wrote it) ask. Raises KeyUnreadable.
 
     A key of a level below the one asked for, or that the index does not know, takes no part and is named in
-    `unsupported`. `fuzzy` makes a person name match where a component begins with what is asked.
+    `unsupported`. `fuzzy`: person names are matched as `dicom.fuzzy_names` has it.
     """
     wanted: dict[int, Wanted] = {}
     unsupported: set[int] = set()
@@ -136,20 +139,12 @@ def make_query(
             if text.strip("\0 ") not in ("", "*"):
                 unsupported.add(tag)
             continue
-        is_fuzzy = fuzzy and vr == "PN" and text.strip("* ") != ""
-        key = parse_key(vr, f"{text}*" if is_fuzzy and "*" not in text else text)
-        if is_fuzzy and "^" not in text:
-            key = _any_component(key)
+        key = parse_key(vr, text)
+        if fuzzy and vr == "PN" and not isinstance(key, Universal):
+            key = fuzzy_key(text)
         if not isinstance(key, Universal):
             wanted[tag] = key
     return Query(level, wanted, frozenset(unsupported), limit, offset)
-
-
-def _any_component(key: Wanted) -> Wanted:
-    """Return the key of a name as one of any of its components: the given name may be all that is known."""
-    if isinstance(key, Name) and len(key.groups) == 1 and isinstance(wild := key.groups[0], Wild):
-        return Name((AnyWild((wild, Wild(f"*^{wild.pattern}"))),))
-    return key
 
 
 def vr_of(tag: int) -> str | None:
@@ -199,6 +194,12 @@ _SELECT: Final[Mapping[Level, str]] = {
         " JOIN series s ON s.id = i.series JOIN studies t ON t.id = s.study"
     ),
 }
+# The studies with SOP Classes in Study.
+_SELECT_SOP_CLASSES: Final = (
+    "SELECT t.uid, NULL, NULL, json_set(t.json, '$.00080062', json_object('vr', 'UI', 'Value',"
+    " (SELECT json_group_array(sop_class) FROM (SELECT DISTINCT c.sop_class FROM instances c"
+    " WHERE c.study = t.id AND c.hidden = 0 ORDER BY c.sop_class)))) FROM studies t"
+)
 _ORDER: Final[Mapping[Level, str]] = {
     Level.PATIENT: (
         "GROUP BY t.patient_key, CASE WHEN t.patient_id = '' THEN t.id END ORDER BY t.name_1, t.patient_key"
@@ -215,6 +216,10 @@ _SHOWN: Final[Mapping[Level, str]] = {
 }
 
 
+# So many names that begin alike are sorted; of more the first ones are looked for in the order of the answer.
+_FEW_NAMES: Final = 500
+
+
 @dataclass(frozen=True, slots=True)
 class Sql:
     """The statement, its parameters, and the keys that are left to decide row by row."""
@@ -223,15 +228,26 @@ class Sql:
     parameters: tuple[str | int, ...]
     residual: Mapping[int, Wanted]
     scans: bool  # may look at every row: not for the event loop's thread
+    # Finds a row where more than a few begin with the name that is asked for: then `many` is the better way.
+    if_many: tuple[str, tuple[str | int, ...]] | None = None
 
 
-def to_sql(query: Query) -> Sql:
-    """Return `query` as SQL. Limit and offset are in it only where nothing is left to decide."""
+def to_sql(query: Query, *, many: bool = False) -> Sql:
+    """Return `query` as SQL. Limit and offset are in it only where nothing is left to decide.
+
+    `many`: the name that is asked for begins as those of many do.
+    """
     conditions = [_SHOWN[query.level]]
     parameters: list[str | int] = []
     residual: dict[int, Wanted] = {}
-    pinned = False
+    pinned, if_many = False, None
     for tag, wanted in query.keys.items():
+        if tag == _PATIENT_NAME and isinstance(wanted, Name) and _pins(tag, wanted):
+            if_many = _if_many(wanted)
+            if many:
+                # `+`: not by the name's own index, which would have all of them sorted.
+                conditions.append(_name_condition(wanted, parameters, "+t."))
+                continue
         condition = _condition(tag, wanted, parameters)
         if condition is None:
             residual[tag] = wanted
@@ -243,13 +259,16 @@ def to_sql(query: Query) -> Sql:
         conditions.append(f"{column} = ? AND json_extract(t.attributes, '$.00100020.Value[0]') = ?")
         parameters += [normal(text), text]
         pinned = True
-    text = f"{_SELECT[query.level]} WHERE {' AND '.join(conditions)} {_ORDER[query.level]}"
+    with_sop_classes = query.with_sop_classes and query.level is Level.STUDY
+    select = _SELECT_SOP_CLASSES if with_sop_classes else _SELECT[query.level]
+    text = f"{select} WHERE {' AND '.join(conditions)} {_ORDER[query.level]}"
     # Few rows are left over, or the order's own index yields the first ones at once.
     plain = not residual and not query.keys and query.level == Level.STUDY and query.limit is not None
     if not residual and (query.limit is not None or query.offset):
         text += " LIMIT ? OFFSET ?"
         parameters += [-1 if query.limit is None else query.limit, query.offset]
-    return Sql(text, tuple(parameters), residual, scans=not (pinned or (plain and query.offset < 10_000)))
+    scans = with_sop_classes or not (pinned or (plain and query.offset < 10_000))
+    return Sql(text, tuple(parameters), residual, scans, if_many)
 
 
 def is_left_over(match: Match, residual: Mapping[int, Wanted]) -> bool:
@@ -313,6 +332,8 @@ def _condition(tag: int, wanted: Wanted, parameters: list[str | int]) -> str | N
     """Return the condition and add its parameters; None where no column holds the attribute."""
     if tag == _PATIENT_NAME and isinstance(wanted, Name):
         return _name_condition(wanted, parameters)
+    if isinstance(wanted, Fuzzy):
+        return _fuzzy_condition(wanted, parameters) if tag == _PATIENT_NAME else None
     if tag == MODALITIES_IN_STUDY:
         inner = _text_condition("m.modality", wanted, parameters)
         return f"EXISTS (SELECT 1 FROM series m WHERE m.study = t.id AND m.instances > 0 AND {inner})"
@@ -327,18 +348,37 @@ def _condition(tag: int, wanted: Wanted, parameters: list[str | int]) -> str | N
     return None if column is None else _text_condition(column, wanted, parameters)
 
 
-def _name_condition(wanted: Name, parameters: list[str | int]) -> str:
+def _if_many(wanted: Name) -> tuple[str, tuple[str | int, ...]] | None:
+    """Return `Sql.if_many` for a name with a prefix."""
+    group = wanted.groups[0]
+    patterns = group.patterns if isinstance(group, AnyWild) else (group,)
+    prefixes = [_prefix(one.pattern) for one in patterns if isinstance(one, Wild)]
+    if not prefixes:
+        return None
+    text = "SELECT 1 FROM studies WHERE name_1 >= ? AND name_1 < ? LIMIT 1 OFFSET ?"
+    return text, (prefixes[0], prefixes[0] + _HIGHEST, _FEW_NAMES)
+
+
+def _name_condition(wanted: Name, parameters: list[str | int], table: str = "t.") -> str:
     if len(wanted.groups) == 1:
-        columns = ("t.name_1", "t.name_2", "t.name_3")
+        columns = (f"{table}name_1", f"{table}name_2", f"{table}name_3")
         # `!= ''` lets the partial indexes be used, and an empty group is matched by nothing.
         parts = [f"({c} != '' AND {_text_condition(c, wanted.groups[0], parameters)})" for c in columns]
         return "(" + " OR ".join(parts) + ")"
     parts = [
-        _text_condition(f"t.name_{n}", group, parameters)
+        _text_condition(f"{table}name_{n}", group, parameters)
         for n, group in enumerate(wanted.groups, 1)
         if not isinstance(group, Universal)
     ]
     return "(" + " AND ".join(parts) + ")"
+
+
+def _fuzzy_condition(wanted: Fuzzy, parameters: list[str | int]) -> str:
+    parts = []
+    for patterns in wanted.patterns():
+        parts.append("(" + " OR ".join(["t.name_words GLOB ?"] * len(patterns)) + ")")
+        parameters += [_glob(pattern) for pattern in patterns]
+    return "(" + " AND ".join(parts or ["1"]) + ")"
 
 
 def _text_condition(column: str, wanted: Wanted, parameters: list[str | int]) -> str:
@@ -369,11 +409,15 @@ def _wild_condition(column: str, wanted: Wild, parameters: list[str | int]) -> s
     if prefix:
         # The range finds the rows by the index; GLOB decides. The highest character ends the range.
         parts += [f"{column} >= ?", f"{column} < ?"]
-        parameters += [prefix, prefix + "\U0010ffff"]
-    # In GLOB only `[` besides `*` and `?` means something; `[[]` is a plain one.
+        parameters += [prefix, prefix + _HIGHEST]
     parts.append(f"{column} GLOB ?")
-    parameters.append(wanted.pattern.replace("[", "[[]"))
+    parameters.append(_glob(wanted.pattern))
     return "(" + " AND ".join(parts) + ")"
+
+
+def _glob(pattern: str) -> str:
+    # In GLOB only `[` besides `*` and `?` means something; `[[]` is a plain one.
+    return pattern.replace("[", "[[]")
 
 
 def _prefix(pattern: str) -> str:

@@ -16,6 +16,7 @@ from failover.archive import summaries
 from failover.archive.attributes import Attributes, Described
 from failover.archive.queries import BASE_URL_MARK, as_text, dump
 from failover.archive.writer import Counted, Transaction
+from failover.dicom.fuzzy_names import name_words
 from failover.dicom.query_keys import comparable_value, normal_name
 from failover.model import DebtState, Origin
 
@@ -212,6 +213,11 @@ def _instance_attributes(new: NewInstance) -> dict[str, Any]:
     }
 
 
+def words_of(attributes: Attributes) -> str:
+    """Return the column `name_words` of a study."""
+    return name_words([text(attributes, "00100010")])
+
+
 def _study_columns(attributes: Attributes) -> dict[str, str]:
     name_1, name_2, name_3 = normal_name(text(attributes, "00100010"))
     return {
@@ -221,6 +227,7 @@ def _study_columns(attributes: Attributes) -> dict[str, str]:
         "name_1": name_1,
         "name_2": name_2,
         "name_3": name_3,
+        "name_words": words_of(attributes),
         "birth_date": _column(attributes, "00100030", "DA"),
         "sex": _column(attributes, "00100040", "CS"),
         "date": _column(attributes, "00080020", "DA"),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Final
 
-VERSION: Final = 6
+VERSION: Final = 7
 
 TABLES: Final = """
 CREATE TABLE studies (
@@ -17,6 +17,7 @@ CREATE TABLE studies (
   patient_key TEXT NOT NULL,            -- patient ID and issuer as written: who is one patient
   patient_id TEXT NOT NULL, issuer TEXT NOT NULL,
   name_1 TEXT NOT NULL, name_2 TEXT NOT NULL, name_3 TEXT NOT NULL,
+  name_words TEXT NOT NULL DEFAULT '',  -- `dicom.fuzzy_names`
   birth_date TEXT NOT NULL, sex TEXT NOT NULL,
   date TEXT NOT NULL, time TEXT NOT NULL,
   accession TEXT NOT NULL, study_id TEXT NOT NULL, description TEXT NOT NULL,
@@ -27,7 +28,9 @@ CREATE TABLE studies (
   attributes TEXT NOT NULL,             -- DICOM JSON of the study and patient level, without counts
   json TEXT NOT NULL                    -- the finished answer; U+FFFF stands where the base URL goes
 ) STRICT;
-CREATE INDEX studies_by_date ON studies(date DESC, time DESC, id DESC);
+-- With what is searched by a part of it: a search that must look at all studies looks at these alone.
+CREATE INDEX studies_by_date ON studies(date DESC, time DESC, id DESC,
+  name_1, name_2, name_3, name_words, patient_id, accession, description, birth_date, sex);
 CREATE INDEX studies_by_patient ON studies(patient_id);
 CREATE INDEX studies_by_patient_key ON studies(patient_key);
 CREATE INDEX studies_by_name_1 ON studies(name_1);
@@ -84,6 +87,9 @@ CREATE INDEX instances_by_arrival ON instances(arrived_at);
 CREATE UNIQUE INDEX instances_by_path ON instances(path);
 CREATE INDEX instances_to_compress ON instances(id)
   WHERE compression IS NULL AND state IN ('none', 'proven') AND proven_at IS NOT NULL;
+CREATE INDEX instances_owed_compressed ON instances(arrived_at)
+  WHERE state = 'owed' AND compression = 'done';
+CREATE INDEX instances_owed_hidden ON instances(id) WHERE state = 'owed' AND hidden = 1;
 
 CREATE TABLE history (                  -- what a correction by the primary replaced; never served
   id INTEGER PRIMARY KEY,
@@ -181,5 +187,15 @@ CREATE TABLE commitments (              -- what modalities ask for, until its re
 """,
     5: """
 INSERT OR IGNORE INTO facts VALUES ('identity', json_quote(lower(hex(randomblob(16)))));
+""",
+    6: """
+ALTER TABLE studies ADD COLUMN name_words TEXT NOT NULL DEFAULT '';  -- `dicom.fuzzy_names`
+UPDATE studies SET name_words = name_words_of(attributes);  -- a function of `index`
+DROP INDEX studies_by_date;
+CREATE INDEX studies_by_date ON studies(date DESC, time DESC, id DESC,
+  name_1, name_2, name_3, name_words, patient_id, accession, description, birth_date, sex);
+CREATE INDEX instances_owed_compressed ON instances(arrived_at)
+  WHERE state = 'owed' AND compression = 'done';
+CREATE INDEX instances_owed_hidden ON instances(id) WHERE state = 'owed' AND hidden = 1;
 """,
 }

@@ -15,6 +15,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from failover.dicom.fuzzy_names import Fuzzy, name_words
+
 # PS3.4 C.2.2.2.4: wild cards are for these alone; elsewhere `*` and `?` are themselves and match nothing.
 WILDCARD_VRS: Final = frozenset({"AE", "CS", "LO", "LT", "PN", "SH", "ST", "UC", "UR", "UT"})
 RANGE_VRS: Final = frozenset({"DA", "TM", "DT"})
@@ -72,7 +74,7 @@ class Name:
 
 
 Group = AnyOf | Wild | AnyWild | Universal
-Wanted = Universal | AnyOf | Wild | AnyWild | Range | Name
+Wanted = Universal | AnyOf | Wild | AnyWild | Range | Name | Fuzzy
 
 
 def parse_key(vr: str, text: str) -> Wanted:
@@ -299,6 +301,9 @@ def _latest(digits: str, fraction: str | None) -> str:
 def _one_matches(wanted: Wanted, vr: str, value: str) -> bool:
     if isinstance(wanted, Name):
         return _name_matches(wanted, normal_name(value))
+    if isinstance(wanted, Fuzzy):
+        words = name_words([value])
+        return all(any(wild_matches(p, words) for p in spellings) for spellings in wanted.patterns())
     if isinstance(wanted, Range):
         comparable = comparable_value(vr, value)
         return (wanted.low is None or comparable >= wanted.low) and (

@@ -178,6 +178,8 @@ async def test_odd_uids_in_paths(archive: WebStage, uid: str, status: int) -> No
         ("PatientSex=m&PatientID=DEMO-0001", {"DEMO-0001"}),
         ("fuzzymatching=TRUE&PatientName=jürg", {"DEMO-0001"}),
         ("fuzzymatching=true&PatientName=gildong", {"DEMO-0005"}),
+        ("fuzzymatching=true&PatientName=JUERGEN%20muller", {"DEMO-0001"}),
+        ("PatientName=Muller*", set()),
         ("fuzzymatching=true&PatientName=太郎", {"DEMO-0002"}),
         ("fuzzymatching=true&PatientName=ildong", set()),
         ("fuzzymatching=false&PatientName=Müll", set()),

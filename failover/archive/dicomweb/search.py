@@ -29,6 +29,7 @@ from failover.archive.dicomweb.asking import (
 from failover.archive.outside import could_match_outside
 from failover.archive.queries import (
     BASE_URL_MARK,
+    SOP_CLASSES_IN_STUDY,
     Level,
     Match,
     Query,
@@ -107,7 +108,8 @@ async def search(request: web.Request, level: Level) -> web.Response:
     window = room.index.window
     if wanted == 0:
         return web.Response(status=204, headers={"Warning": warning(window)})
-    query = replace(asked.query, limit=wanted + 1)
+    with_sop_classes = asked.includes_all or SOP_CLASSES_IN_STUDY in asked.includes
+    query = replace(asked.query, limit=wanted + 1, with_sop_classes=with_sop_classes)
     if level is Level.IMAGE and wanted > 1000:
         matches = await asyncio.get_running_loop().run_in_executor(None, room.index.search_now, query)
     else:

@@ -7,6 +7,7 @@ from contextlib import closing
 
 import pytest
 
+from failover.archive.queries import Level, make_query
 from failover.errors import StorageError
 from failover.model import DebtState, Origin
 from tests.unit.archive.conftest import MakeRoom, Room
@@ -209,13 +210,18 @@ async def test_an_index_of_the_version_before_is_upgraded_with_its_debt(make_roo
     room.close()
     with closing(sqlite3.connect(room.data_dir / "index.sqlite")) as connection:
         connection.executescript(
-            "DROP TABLE rejected; DROP INDEX instances_paid_off;"
+            "DROP TABLE rejected; DROP INDEX instances_paid_off; DROP INDEX instances_owed_compressed;"
+            " DROP INDEX instances_owed_hidden; DROP INDEX studies_by_date;"
+            " CREATE INDEX studies_by_date ON studies(date DESC, time DESC, id DESC);"
+            " ALTER TABLE studies DROP COLUMN name_words;"
             " DROP INDEX instances_to_compress; ALTER TABLE instances DROP COLUMN compression;"
             " ALTER TABLE instances DROP COLUMN arrived; ALTER TABLE instances DROP COLUMN arrived_digest;"
             " DROP TABLE compressed; DROP TABLE commitments; ALTER TABLE doomed DROP COLUMN not_before;"
             " ALTER TABLE instances DROP COLUMN state_since; PRAGMA user_version = 1;"
         )
     upgraded = make_room()
+    fuzzy = make_query(Level.STUDY, {0x00100010: "mus patient2"}, fuzzy=True)
+    assert len(await upgraded.index.search(fuzzy)) == 1
     assert upgraded.ledger.numbers().lag_objects == 6
     assert upgraded.ledger.entries(OWED)[0]["since"] == owed_since
     await upgraded.ledger.mark([uid(1, 1, 1)], DebtState.PROVEN)

@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from failover.archive import compressor, find, lost, queries
 from failover.archive.queries import Level, make_query, to_sql
 from failover.dicom.query_keys import KeyUnreadable
 from failover.model import Origin
@@ -185,6 +186,44 @@ def test_only_questions_with_few_answers_run_in_the_loop() -> None:
     assert scans(Level.STUDY, {0x00100010: "*er*"})
     assert scans(Level.STUDY, {})
     assert scans(Level.IMAGE, {0x00080060: "CT"})
+
+
+async def test_a_name_that_many_begin_with_is_looked_for_in_the_order_of_the_answer(
+    stocked: Room, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def plan() -> str:
+        sql = stocked.index._sql(query)
+        steps = stocked.index.reader().execute(f"EXPLAIN QUERY PLAN {sql.text}", sql.parameters)
+        return " ".join(step["detail"] for step in steps)
+
+    query = make_query(Level.STUDY, {0x00100010: "mül*"}, limit=3)
+    few = studies(await stocked.index.search(query))
+    assert "studies_by_name_1" in plan()
+    monkeypatch.setattr(queries, "_FEW_NAMES", 0)
+    assert "studies_by_name_1" not in plan()
+    assert studies(await stocked.index.search(query)) == few != []
+
+
+@pytest.mark.parametrize("asked", [True, False])
+async def test_sop_classes_of_a_study_are_given_where_they_are_asked_for(room: Room, asked: bool) -> None:
+    for series, sop_class in ((1, "1.2.840.10008.5.1.4.1.1.2"), (2, "1.2.840.10008.5.1.4.1.1.88.11")):
+        await room.store(an_object(1, series, 1, SOPClassUID=sop_class))
+    keys = {0x00080052: "STUDY"} | ({0x00080062: ""} if asked else {})
+    identifier = find.Identifier(keys, {0x00080052: "CS", 0x00080062: "UI"})
+    (match,) = await room.index.search(find.question(identifier, find.STUDY_ROOT + "1"))
+    found = match.attributes()
+    assert list(found) == sorted(found)
+    classes = found.get("00080062", {}).get("Value")
+    assert classes == (["1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.5.1.4.1.1.88.11"] if asked else None)
+
+
+async def test_what_is_looked_for_among_all_objects_has_an_index_of_its_own(room: Room) -> None:
+    for statement, index in (
+        (compressor._OWED_AGAIN, "instances_owed_compressed"),
+        (lost._MAY_BE_LOST, "instances_owed_hidden"),
+    ):
+        steps = room.index.reader().execute(f"EXPLAIN QUERY PLAN {statement}")
+        assert index in " ".join(step["detail"] for step in steps)
 
 
 async def test_a_hostile_pattern_ends_soon(room: Room) -> None:

@@ -1,0 +1,71 @@
+"""An index of many studies, made through the archive's own writer: rows as a store makes them, and files that
+are links to a few, because what is measured on it are searches.
+
+    python -m tests.bench.many DATA_DIR STUDIES
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sys
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+from failover.archive.attributes import WANTED, describe
+from failover.archive.header import scan
+from failover.archive.index import Index
+from failover.archive.paths import object_path
+from failover.archive.rows import NewInstance, add_instance
+from failover.archive.writer import Transaction
+from failover.clock import SystemClock
+from failover.dicom.part10 import read_head
+from failover.model import DebtState, Origin
+from tests.bench.archive_load import Template
+
+_AT_ONCE: Final = 1000
+_MOST_LINKS: Final = 30_000  # ext4 gives a file 65,000 names
+
+
+def make(data_dir: Path, studies: int) -> None:
+    """Add studies 0 to `studies` of one instance each to the index in `data_dir`; no archive runs on it."""
+    index, template, arrived_at = Index(data_dir, has_primary=False), Template(32), SystemClock().wall()
+
+    def add(first: int, transaction: Transaction) -> None:
+        for study in range(first, min(studies, first + _AT_ONCE)):
+            add_instance(transaction, _instance(template.part10(study, study), arrived_at.timestamp()))
+
+    try:
+        for first in range(0, studies, _AT_ONCE):
+            index.write_now(partial(add, first))
+        _link_files(index, data_dir, template.part10(0, 0))
+    finally:
+        index.close()
+
+
+def _instance(part10: bytes, arrived_at: float) -> NewInstance:
+    meta = read_head(part10)
+    scanned = scan(part10[meta.data_set_offset :], meta.transfer_syntax_uid, WANTED)
+    described, digest = describe(scanned), hashlib.sha256(part10).digest()
+    assert scanned.pixel_offset is not None
+    return NewInstance(
+        described, meta.transfer_syntax_uid, object_path(described.key.sop_instance_uid, digest), len(part10),
+        meta.data_set_offset, scanned.pixel_offset + meta.data_set_offset, scanned.pixel_length, digest,
+        Origin.CALLER, DebtState.NONE, arrived_at,
+    )  # fmt: skip
+
+
+def _link_files(index: Index, data_dir: Path, content: bytes) -> None:
+    for number, (path,) in enumerate(index.reader().execute("SELECT path FROM instances")):
+        file = data_dir / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        if number % _MOST_LINKS == 0:
+            file.write_bytes(content)
+            known = file
+        else:
+            os.link(known, file)
+
+
+if __name__ == "__main__":
+    make(Path(sys.argv[1]), int(sys.argv[2]))
