@@ -59,6 +59,7 @@ class DebtLists:
                 "owed": numbers["pending_to_primary"],
                 "sent": numbers["lag_objects"] - numbers["pending_to_primary"],
                 "refused": numbers["refused"],
+                "lost": numbers["lost"],
                 "vanished": None if vanished is None else vanished["count"],
             },
             "sending": progress.get("allowed"),

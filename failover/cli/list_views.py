@@ -141,7 +141,15 @@ def quarantine_view(answer: Json) -> RenderableType:
 
 
 def _sums(counts: Json) -> Text:
-    open_ = {word: counts[word] for word in ("owed", "sent", "refused", "vanished") if counts[word]}
+    lost = counts.get("lost") or 0
+    shown = {
+        "owed": counts["owed"],
+        "sent": counts["sent"],
+        "refused": counts["refused"] - lost,
+        "lost in the archive": lost,
+        "vanished": counts["vanished"],
+    }
+    open_ = {word: count for word, count in shown.items() if count}
     if counts["vanished"] is None:
         return Text(
             f"{_words(open_) or 'nothing is owed'}; what vanished is not known: no replicator answers",

@@ -13,7 +13,7 @@ from tests.fakes.operations import FakeOperations
 from tests.unit.cli.conftest import Running
 
 Failover = Callable[..., Result]
-NOTHING = {"owed": 0, "sent": 0, "refused": 0, "vanished": 0}
+NOTHING = {"owed": 0, "sent": 0, "refused": 0, "lost": 0, "vanished": 0}
 
 
 def entry(number: int, state: str = "owed", **facts: Any) -> dict[str, Any]:
@@ -43,10 +43,20 @@ def test_nothing_owed_is_one_sentence(failover: Failover, router: Running) -> No
 def test_each_object_is_a_line_with_all_that_is_known(failover: Failover, router: Running) -> None:
     refused = entry(1, "refused", last_status="0xA900", times_sent=3)
     waiting = entry(2, "sent", times_sent=1, next_attempt="2026-01-01T03:04:06.000Z")
-    page = {**a_page([refused, waiting], None, refused=1, sent=1), "sending": "the primary is drained"}
+    page = {
+        **a_page([refused, waiting], None, refused=3, lost=2, sent=1),
+        "sending": "the primary is drained",
+    }
     router.act(lambda operations: operations.owed_pages.update({None: page}))
     output = failover("owed", "--admin", router.url).output
-    for words in ("1 sent, 1 refused", "0xA900", "3 x", "1.2.3.1", "1.2.3.2", "the primary is drained"):
+    for words in (
+        "1 sent, 1 refused, 2 lost in the archive",
+        "0xA900",
+        "3 x",
+        "1.2.3.1",
+        "1.2.3.2",
+        "the primary is drained",
+    ):
         assert words in output
 
 
