@@ -13,7 +13,7 @@ import asyncio
 import os
 import tempfile
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final
@@ -142,22 +142,27 @@ class KeptBody:
 
         Raises SpoolFull; then nothing of `data` was kept and what was kept before stays.
         """
+        self.append_pieces((data,), len(data))
+
+    def append_pieces(self, pieces: Sequence[Bytes], count: int) -> None:
+        """Keep all of `pieces`, which have `count` bytes together, or none of them. As `append`."""
         if self.failed:
             raise SpoolFull("the spool's disk has no room")
-        count = len(data)
         if not count:
             return
         chunks = self._chunks
         if chunks is not None:
             if self.length_bytes + count <= MEMORY_PER_BODY_BYTES and self._spool.take_memory(count):
-                if not (chunks and _gather(chunks[-1], data)):
-                    chunks.append(_gatherable(data))
+                for data in pieces:
+                    if not (chunks and _gather(chunks[-1], data)):
+                        chunks.append(_gatherable(data))
                 self.length_bytes += count
                 return
             self._move_to_disk(chunks)
         if not self._spool.take_disk(count):
             raise SpoolFull("the spool is full")
-        self._enqueue(data)
+        for data in pieces:
+            self._enqueue(data)
 
     def _move_to_disk(self, chunks: list[Bytes]) -> None:
         moved = self.length_bytes

@@ -386,7 +386,7 @@ class Connection(asyncio.BufferedProtocol):
     def _receive(self, unit: p.Pdu) -> None:
         self._pdu_began_s = None
         match unit:
-            case p.PDataTf():
+            case p.DataRun() | p.PDataTf():
                 if self.machine.state is State.ESTABLISHED or self.machine.state is State.AWAITING_RELEASE_RP:
                     self._deliver(unit)
                 else:
@@ -424,26 +424,36 @@ class Connection(asyncio.BufferedProtocol):
         finally:
             self._abort_reason = p.AbortReason.NOT_SPECIFIED
 
-    def _deliver(self, unit: p.PDataTf) -> None:
+    def _deliver(self, unit: p.PDataTf | p.DataRun) -> None:
         if self.machine.state is not State.ESTABLISHED:  # there DT-2 changes nothing (PS3.8 table 9-10)
             self._step(Event.P_DATA_ARRIVED)
         assert self.assembler is not None
-        for pdv in unit.pdvs:
-            item = self.assembler.receive(pdv)
-            if item is None:
-                continue
-            if isinstance(item, Message):
-                if item.command.field == CommandField.C_CANCEL_RQ:
-                    self.cancelled.add(item.command.message_id)
-                    continue
-                if not item.command.is_response:
-                    self.cancelled.discard(item.command.message_id)
-            self._queue.append(item)
-            self._queued_bytes += _size(item)
+        if isinstance(unit, p.DataRun):
+            self._enqueue(self.assembler.receive_run(unit))
+        else:
+            for pdv in unit.pdvs:
+                item = self.assembler.receive(pdv)
+                if item is not None and not self._cancels(item):
+                    self._enqueue(item)
         if self._queued_bytes > QUEUE_HIGH_BYTES and self._paused_s is None and self._transport is not None:
             self._paused_s = self._clock.monotonic()
             self._transport.pause_reading()
         self._wake()
+
+    def _enqueue(self, item: Message | Fragment) -> None:
+        self._queue.append(item)
+        self._queued_bytes += _size(item)
+
+    def _cancels(self, item: Message | Fragment) -> bool:
+        """Note a C-CANCEL and return whether it is one; a request takes up its message ID anew."""
+        if not isinstance(item, Message):
+            return False
+        if item.command.field == CommandField.C_CANCEL_RQ:
+            self.cancelled.add(item.command.message_id)
+            return True
+        if not item.command.is_response:
+            self.cancelled.discard(item.command.message_id)
+        return False
 
     def _resume_reading(self) -> None:
         if self._paused_s is None or self._transport is None:
@@ -541,6 +551,6 @@ def _set_options(raw: socket.socket) -> None:
 
 def _size(item: Message | Fragment) -> int:
     if isinstance(item, Fragment):
-        return _ITEM_BYTES + len(item.data)
+        return _ITEM_BYTES * len(item.pieces) + item.size
     elements = item.command.elements
     return _ITEM_BYTES * (1 + len(elements)) + sum(map(len, elements.values()))

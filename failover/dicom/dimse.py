@@ -7,12 +7,12 @@ Data sets are not looked at here: they are fragments that stream by.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum, StrEnum
 from typing import Final
 
-from failover.dicom.pdu import Buffer, Pdv
+from failover.dicom.pdu import Buffer, DataRun, Pdv
 from failover.errors import MalformedMessage
 
 MAX_COMMAND_BYTES: Final = 64 * 1024  # a legal command set has a few hundred bytes
@@ -363,12 +363,23 @@ class Message:
     has_data_set: bool
 
 
-@dataclass(slots=True)  # frozen it costs three times as much to make
 class Fragment:
-    """A piece of the data set of the message before it."""
+    """What came at once of the data set of the message before it. `run`: the PDUs in which it came."""
 
-    data: Buffer
-    is_last: bool
+    __slots__ = ("is_last", "pieces", "run", "size")
+
+    def __init__(
+        self, pieces: Sequence[Buffer], size: int, is_last: bool, run: DataRun | None = None
+    ) -> None:
+        self.pieces = pieces
+        self.size = size
+        self.is_last = is_last
+        self.run = run
+
+
+def fragment_of(data: Buffer, *, is_last: bool) -> Fragment:
+    """Return a fragment of one piece."""
+    return Fragment((data,), len(data), is_last)
 
 
 class MessageAssembler:
@@ -400,7 +411,15 @@ class MessageAssembler:
             self._in_data_set = False
         elif not pdv.fragment:
             return None  # it says nothing, and a peer may send any number of them
-        return Fragment(pdv.fragment, pdv.is_last)
+        return fragment_of(pdv.fragment, is_last=pdv.is_last)
+
+    def receive_run(self, run: DataRun) -> Fragment:
+        """Return what came of a data set. Raises MalformedMessage."""
+        if not self._in_data_set or run.context_id != self._context_id:
+            raise MalformedMessage("fragments of a data set that no command set announced")
+        if run.is_last:
+            self._in_data_set = False
+        return Fragment(run.pieces, run.size, run.is_last, run)
 
     def _receive_command(self, pdv: Pdv) -> Message | None:
         if self._in_data_set:

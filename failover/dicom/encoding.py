@@ -15,6 +15,7 @@ from failover.dicom.units import (
     AssociateRj,
     AssociateRq,
     Buffer,
+    DataRun,
     PDataTf,
     Pdu,
     PduType,
@@ -40,6 +41,8 @@ def encode(pdu: Pdu) -> bytes:
                 for pdv in pdu.pdvs
             )
             return _framed(PduType.P_DATA_TF, body)
+        case DataRun():
+            return bytes(pdu.framed)
         case ReleaseRq():
             return _framed(PduType.RELEASE_RQ, bytes(4))
         case ReleaseRp():

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 
 from failover.dicom import pdu as p
@@ -77,22 +78,14 @@ class Association:
                 return item
             self._data_set_left = not item.is_last
 
-    async def data_set(self) -> AsyncIterator[p.Buffer]:
-        """Yield the bytes of the data set of the message just received, as they arrive."""
-        async for fragment in self.fragments():
-            if len(fragment.data):
-                yield fragment.data
-
-    async def fragments(self) -> AsyncIterator[Fragment]:
-        """Yield the fragments of the data set of the message just received, as they arrive."""
-        while fragments := await self.next_fragments():
-            for fragment in fragments:
-                yield fragment
+    def data_set(self) -> DataSet:
+        """Iterate over the bytes of the data set of the message just received, as they arrive."""
+        return DataSet(self)
 
     async def next_fragments(self) -> list[Fragment]:
         """Return what has arrived of the data set of the message just received, at least one fragment of it.
 
-        An empty list when it has come to its end: all at once what `fragments` yields one by one.
+        An empty list when it has come to its end.
         """
         found: list[Fragment] = []
         while self._data_set_left and (self._connection.has_queued or not found):
@@ -109,11 +102,17 @@ class Association:
         parts: list[p.Buffer] = []
         size = 0
         while fragments := await self.next_fragments():
-            parts += [fragment.data for fragment in fragments]
-            size += sum(len(fragment.data) for fragment in fragments)
+            for fragment in fragments:
+                size += fragment.size
+                parts += fragment.pieces
             if size > most_bytes:
                 raise LimitExceeded(f"a data set of more than {most_bytes} bytes where a short one belongs")
         return b"".join(parts)
+
+    async def skip_data_set(self) -> None:
+        """Read what is left of the data set of the message just received, and throw it away."""
+        while await self.next_fragments():
+            pass
 
     def take(self) -> Message | Fragment | None:
         """Return what arrived next without waiting, None when nothing did: for who listens."""
@@ -201,12 +200,14 @@ class Association:
         """Go on with the message; it is cut anew where the peer takes less at a time."""
         chunks: list[p.Buffer] = []
         for fragment in fragments:
-            size = len(fragment.data)
-            if size <= self._fragment_bytes:
-                head = p.p_data_header(context_id, size, is_command=False, is_last=fragment.is_last)
-                chunks += (head, fragment.data)
-            else:
-                chunks += self._cut(context_id, fragment.data, is_command=False, ends=fragment.is_last)
+            run = fragment.run
+            if run is not None and run.longest <= self._fragment_bytes and run.context_id == context_id:
+                chunks.append(run.framed)
+                continue
+            last = len(fragment.pieces) - 1
+            for place, piece in enumerate(fragment.pieces):
+                ends = fragment.is_last and place == last
+                chunks += self._cut(context_id, piece, is_command=False, ends=ends)
         await self._connection.write_p_data(*chunks)
 
     @property
@@ -272,3 +273,24 @@ class Association:
             not connection.has_queued and (in_message or not self._working)
         )
         return now_s - connection.last_moved_s if theirs else 0.0
+
+
+class DataSet:
+    """The bytes of a data set, piece by piece as they arrive. (No generator: ADR 7.)"""
+
+    def __init__(self, association: Association) -> None:
+        self._association = association
+        self._pieces: deque[p.Buffer] = deque()
+
+    def __aiter__(self) -> DataSet:
+        return self
+
+    async def __anext__(self) -> p.Buffer:
+        while not self._pieces:
+            fragments = await self._association.next_fragments()
+            if not fragments:
+                raise StopAsyncIteration
+            for fragment in fragments:
+                if fragment.size:
+                    self._pieces.extend(fragment.pieces)
+        return self._pieces.popleft()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 from failover.dicom.pdu import (
     APPLICATION_CONTEXT,
@@ -82,7 +82,7 @@ class Acceptance:
     roles: Sequence[RoleSelection] = ()
     extended: Sequence[ExtendedNegotiation] = ()
     identity_response: bytes | None = None
-    companion: object = field(default=None, compare=False)
+    companion: Any = field(default=None, compare=False)
 
 
 def provider_rejection(rq: AssociateRq) -> Rejection | None:

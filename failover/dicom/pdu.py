@@ -24,6 +24,7 @@ from failover.dicom.units import (
     CommonExtendedNegotiation,
     ContextOutcome,
     ContextResult,
+    DataRun,
     ExtendedNegotiation,
     PDataTf,
     Pdu,
@@ -41,6 +42,7 @@ from failover.errors import MalformedPdu
 
 __all__ = [
     "APPLICATION_CONTEXT",
+    "LEAST_IN_RUN_BYTES",
     "MAX_ASSOCIATE_BYTES",
     "PDV_HEADER_BYTES",
     "Abort",
@@ -53,6 +55,7 @@ __all__ = [
     "CommonExtendedNegotiation",
     "ContextOutcome",
     "ContextResult",
+    "DataRun",
     "ExtendedNegotiation",
     "PDataTf",
     "Pdu",
@@ -74,6 +77,9 @@ __all__ = [
 MAX_ASSOCIATE_BYTES: Final = 256 * 1024  # a legal RQ of 128 contexts x 45 transfer syntaxes has 157,700
 _KEPT, _KEPT_BYTES = 128, 8192  # how many decoded RQs and ACs are kept, and how long ones
 PDV_HEADER_BYTES: Final = 6  # length, context ID, message control header (PS3.8 9.3.5.1)
+# Shorter fragments are no part of a run: whoever keeps one keeps the bytes of all.
+LEAST_IN_RUN_BYTES: Final = 1024
+_P_DATA_HEADER: Final = struct.Struct(">BBIIBB")  # of a P-DATA-TF and its first PDV item
 
 
 class PduReader:
@@ -113,10 +119,15 @@ class PduReader:
                 if len(self._kept) < self._needed:
                     return
             whole, self._kept, self._needed = self._kept, bytearray(), 6
-            body = memoryview(whole)[6:]
-            yield _decode(whole[0], body)
+            run = self._run(whole, 0, len(whole))
+            yield _decode(whole[0], memoryview(whole)[6:]) if run is None else run
         at, end = 0, len(view)
         while end - at >= 6:
+            run = self._run(view, at, end)
+            if run is not None:
+                at += len(run.framed)
+                yield run
+                continue
             kind, length = view[at], int.from_bytes(view[at + 2 : at + 6], "big")
             self._check(kind, length)
             after = at + 6 + length
@@ -128,6 +139,40 @@ class PduReader:
         if at < end:
             self._kept += view[at:]
             _check_start(self._kept)
+
+    def _run(self, view: bytearray | memoryview, first: int, end: int) -> DataRun | None:
+        """Return the run that begins at `first`, None when there is none: then PDU by PDU.
+
+        What is out of the ordinary, or wrong, ends a run before it: it is judged where it stands alone.
+        """
+        at, longest, context, is_last = first, 0, 0, False
+        spans: list[tuple[int, int]] = []
+        while end - at >= 12 and not is_last:
+            kind, reserved, length, item, context_id, control = _P_DATA_HEADER.unpack_from(view, at)
+            if kind != 4 or reserved or length != item + 4 or (control and control != 2):
+                break
+            size: int = item - 2
+            if size < LEAST_IN_RUN_BYTES or length > self._max_p_data or length > end - at - 6:
+                break
+            if spans:
+                if context_id != context:
+                    break
+            elif context_id & 1:
+                context = context_id
+            else:
+                break
+            start = at + 12 - first
+            spans.append((start, start + size))
+            longest = max(longest, size)
+            is_last = control == 2
+            at += 12 + size
+        if not spans:
+            return None
+        # The one copy: what was read will be written over. What was kept of several reads is whole, and ours.
+        framed = view if isinstance(view, bytearray) else bytes(view[first:at])
+        inside = memoryview(framed)
+        pieces = [inside[start:stop] for start, stop in spans]
+        return DataRun(context, framed, pieces, at - first - 12 * len(pieces), longest, is_last)
 
     def _check(self, kind: int, length: int) -> None:
         _check_type(kind)

@@ -173,7 +173,7 @@ class AssociateRj:
     reason: int
 
 
-# The next two are made for every PDU of a data set: frozen they cost three times as much to make.
+# The next two are made for each command set: frozen they cost three times as much to make.
 @dataclass(slots=True)
 class Pdv:
     """One presentation data value: a fragment of a command set or of a data set."""
@@ -187,6 +187,41 @@ class Pdv:
 @dataclass(slots=True)
 class PDataTf:
     pdvs: tuple[Pdv, ...]
+
+
+class DataRun:
+    """P-DATA-TFs that came together: each has one fragment of a data set and nothing else, all are of one
+    presentation context, and only the last one may end the data set. What instances consist of.
+
+    `framed` has them as they came, `pieces` are the fragments in it, of `size` bytes together and `longest`
+    at most.
+    """
+
+    __slots__ = ("context_id", "framed", "is_last", "longest", "pieces", "size")
+
+    def __init__(
+        self,
+        context_id: int,
+        framed: Buffer,
+        pieces: list[memoryview],
+        size: int,
+        longest: int,
+        is_last: bool,
+    ) -> None:
+        self.context_id = context_id
+        self.framed = framed
+        self.pieces = pieces
+        self.size = size
+        self.longest = longest
+        self.is_last = is_last
+
+    def singly(self) -> list[PDataTf]:
+        """Return the same PDUs one by one."""
+        last = len(self.pieces) - 1
+        return [
+            PDataTf((Pdv(self.context_id, False, self.is_last and place == last, piece),))
+            for place, piece in enumerate(self.pieces)
+        ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,4 +240,4 @@ class Abort:
     reason: int = AbortReason.NOT_SPECIFIED
 
 
-Pdu = AssociateRq | AssociateAc | AssociateRj | PDataTf | ReleaseRq | ReleaseRp | Abort
+Pdu = AssociateRq | AssociateAc | AssociateRj | PDataTf | DataRun | ReleaseRq | ReleaseRp | Abort

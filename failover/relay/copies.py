@@ -22,7 +22,7 @@ import structlog
 from failover.aio import Signal, cancel_and_wait, spawn
 from failover.clock import Clock
 from failover.copies import Copy, WaitingCopies
-from failover.dicom.dimse import Command, Fragment, Status, Tag
+from failover.dicom.dimse import Command, Status, Tag, fragment_of
 from failover.dicom.exchange import Association
 from failover.dicom.negotiation import RELAY_VERSION
 from failover.dicom.requestor import open_association
@@ -123,10 +123,11 @@ class Copies:
                     continue
                 self._idle += 1
                 try:
-                    if not await self._came.wait_until(lambda: bool(self._waiting), timeout_s=_IDLE_S):
-                        break
+                    came = await self._came.wait_until(lambda: bool(self._waiting), timeout_s=_IDLE_S)
                 finally:
                     self._idle -= 1
+                if not came:
+                    break
             if lane is not None:
                 closing, lane = lane, None
                 await closing.association.release()
@@ -199,7 +200,7 @@ async def _stored(lane: _Lane, copy: DicomCopy) -> bool:
         if not piece and at < length:
             raise SpoolFull("what was kept cannot be read")
         at += len(piece)
-        await association.send_fragments(copy.context_id, Fragment(piece, at == length))
+        await association.send_fragments(copy.context_id, fragment_of(piece, is_last=at == length))
         if at == length:
             break
     while (message := await association.receive()) is not None:

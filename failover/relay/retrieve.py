@@ -6,7 +6,7 @@ delivered is not sent again when another upstream goes on, and the counters are 
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections import deque
 from typing import Final
 
 import structlog
@@ -108,14 +108,14 @@ class Retrieve:
             if not isinstance(item, Fragment):
                 continue
             try:
-                body.append(item.data)
+                body.append_pieces(item.pieces, item.size)
             except SpoolFull as error:
                 _log.warning("instance goes on unprotected", why=str(error))
                 rest = item
                 break
             if body.busy:
                 await session.until(lambda: not body.busy or body.failed)
-        parts = _kept(body) if rest is None else self._unprotected(leg, flight, body, rest)
+        parts = _Parts(session, leg, flight, body, rest)
         try:
             await session.caller.send_parts(message.context_id, message.command, parts)
         except AssociationEnded as error:
@@ -123,17 +123,6 @@ class Retrieve:
         except (LegLost, SpoolFull) as error:  # half sent: the caller must see it
             session.caller.abort("an instance could not be sent to its end")
             raise CallerLeft("an unprotected instance was lost") from error
-
-    async def _unprotected(
-        self, leg: Leg, flight: Flight, body: KeptBody, first: Fragment
-    ) -> AsyncIterator[Buffer]:
-        async for part in _kept(body):
-            yield part
-        yield first.data
-        while leg.association.in_data_set:
-            item = await self._session.hear(leg, flight)
-            if isinstance(item, Fragment):
-                yield item.data
 
     def _note(self, uid: str, status: int) -> None:
         kind = category(status)
@@ -155,9 +144,33 @@ class Retrieve:
         return command.replaced(values)
 
 
-async def _kept(body: KeptBody) -> AsyncIterator[bytes]:
-    at = 0
-    while at < body.length_bytes:
-        piece = await body.read(at, _PIECE_BYTES)
-        at += len(piece)
-        yield piece
+class _Parts:
+    """What is kept of an instance, then, when there was no room for it, what still comes of it.
+
+    No generator: ADR 7.
+    """
+
+    def __init__(
+        self, session: Session, leg: Leg, flight: Flight, body: KeptBody, rest: Fragment | None
+    ) -> None:
+        self._session, self._leg, self._flight = session, leg, flight
+        self._body = body
+        self._at = 0
+        self._unprotected = rest is not None
+        self._pieces: deque[Buffer] = deque(() if rest is None else rest.pieces)
+
+    def __aiter__(self) -> _Parts:
+        return self
+
+    async def __anext__(self) -> Buffer:
+        if self._at < self._body.length_bytes:
+            piece = await self._body.read(self._at, _PIECE_BYTES)
+            self._at += len(piece)
+            return piece
+        while not self._pieces:
+            if not self._unprotected or not self._leg.association.in_data_set:
+                raise StopAsyncIteration
+            item = await self._session.hear(self._leg, self._flight)
+            if isinstance(item, Fragment):
+                self._pieces.extend(item.pieces)
+        return self._pieces.popleft()

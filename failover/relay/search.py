@@ -60,10 +60,10 @@ class Search:
         except AssociationEnded as error:
             raise LegLost(str(error), Outcome.FAILED) from error
         try:
-            async for fragment in session.caller.fragments():
+            while fragments := await session.caller.next_fragments():
                 await session.until_writable(leg, flight)
                 try:
-                    await leg.association.send_fragments(flight.context_id, fragment)
+                    await leg.association.send_fragments(flight.context_id, *fragments)
                 except AssociationEnded as error:
                     raise LegLost(str(error), Outcome.FAILED) from error
         except AssociationEnded as error:

@@ -300,13 +300,13 @@ class Session:
         """Return the data set of a message just heard, whole; None when it has none."""
         if not message.has_data_set:
             return None
-        parts: list[bytes] = []
+        parts: list[Buffer] = []
         size = 0
         while leg.association.in_data_set:
             item = await self.hear(leg, flight)
             if isinstance(item, Fragment):
-                parts.append(bytes(item.data))
-                size += len(item.data)
+                parts += item.pieces
+                size += item.size
             if size > MAX_SHORT_BYTES:
                 raise LegLost("a data set too long for its message", Outcome.FAILED)
         return b"".join(parts)

@@ -9,7 +9,7 @@ from typing import Final
 
 import structlog
 
-from failover.dicom.dimse import Fragment, Status
+from failover.dicom.dimse import Fragment, Status, fragment_of
 from failover.errors import AssociationEnded, SpoolFull
 from failover.health.passive import Outcome
 from failover.model import Phase, Service, UpstreamName, Verdict
@@ -87,7 +87,7 @@ class Store:
             at += len(piece)
             await self._session.until_writable(leg, flight)
             is_last = self._whole and at == body.length_bytes
-            await leg.association.send_fragments(flight.context_id, Fragment(piece, is_last))
+            await leg.association.send_fragments(flight.context_id, fragment_of(piece, is_last=is_last))
             if is_last:
                 return
 
@@ -111,7 +111,7 @@ class Store:
         if flight.unkept:
             return
         try:
-            self._body.append(fragment.data)
+            self._body.append_pieces(fragment.pieces, fragment.size)
         except SpoolFull as error:
             flight.unkept = True
             self._body.close()
@@ -130,8 +130,7 @@ async def relay_store(session: Session, flight: Flight) -> None:
         flight.acknowledged = lambda upstream, status: store.copy(flight, upstream, status)
         await carry(session, flight, store.attempt)
         with contextlib.suppress(AssociationEnded):
-            async for _ in session.caller.fragments():
-                pass  # nobody took it: what still comes has no use
+            await session.caller.skip_data_set()  # nobody took it: what still comes has no use
     finally:
         if not store.handed_over:
             body.close()

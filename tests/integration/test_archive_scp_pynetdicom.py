@@ -33,7 +33,7 @@ from pynetdicom.sop_class import (
     Verification,
 )
 
-from failover.dicom.dimse import Fragment, store_rq
+from failover.dicom.dimse import fragment_of, store_rq
 from failover.dicom.pdu import ProposedContext
 from failover.dicom.requestor import RequestorAssociation, open_association
 from failover.model import Address, AeTitle, DicomPeer
@@ -201,7 +201,7 @@ async def test_an_association_that_dies_in_an_object_leaves_nothing(stage: Stage
     association = await opened(stage, CT, ExplicitVRLittleEndian)
     await association.send_command(1, store_rq(1, CT, uid(1, 1, 1)))
     for _ in range(40):
-        await association.send_fragments(1, Fragment(bytes(100_000), is_last=False))
+        await association.send_fragments(1, fragment_of(bytes(100_000), is_last=False))
     association.abort()
     assert await caller(lambda: store(stage, made(2))) == [0]
     assert len(stage.objects()) == 1

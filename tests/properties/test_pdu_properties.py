@@ -9,9 +9,11 @@ from hypothesis import strategies as st
 
 from failover.dicom.dimse import Command, Fragment, Message, MessageAssembler, find_rq, parse_command
 from failover.dicom.pdu import (
+    LEAST_IN_RUN_BYTES,
     Abort,
     AssociateRj,
     AssociateRq,
+    DataRun,
     ExtendedNegotiation,
     PDataTf,
     Pdu,
@@ -55,10 +57,19 @@ context_lists = st.lists(
 pdvs = st.builds(
     Pdv, st.integers(0, 127).map(lambda n: 2 * n + 1), st.booleans(), st.booleans(), st.binary(max_size=300)
 )
+# What runs are made of: long fragments of data sets, often of one presentation context.
+long_pdvs = st.builds(
+    Pdv,
+    st.sampled_from((1, 1, 1, 3)),
+    st.just(False),
+    st.sampled_from((False, False, True)),
+    st.integers(1000, 1100).map(lambda size: bytes(size % 256 for _ in range(size))),
+)
 pdus: st.SearchStrategy[Pdu] = st.one_of(
     st.builds(AssociateRq, titles, titles, context_lists, users),
     st.builds(AssociateRj, small, small, small),
     st.builds(PDataTf, st.lists(pdvs, min_size=1, max_size=4).map(tuple)),
+    st.builds(lambda pdv: PDataTf((pdv,)), long_pdvs),
     st.builds(ReleaseRq),
     st.builds(ReleaseRp),
     st.builds(Abort, small, small),
@@ -73,7 +84,13 @@ def read_in_pieces(stream: bytes, cuts: list[int]) -> tuple[list[Pdu], int | Non
     try:
         for start, end in itertools.pairwise(borders):
             for pdu in reader.receive_data(stream[start:end]):
-                found.append(pdu)
+                if isinstance(pdu, DataRun):  # which PDUs come together depends on the cuts
+                    assert bytes(pdu.framed) == b"".join(encode(one) for one in pdu.singly())
+                    assert pdu.longest == max(map(len, pdu.pieces))
+                    assert pdu.size == sum(map(len, pdu.pieces))
+                    found += pdu.singly()
+                else:
+                    found.append(pdu)
     except MalformedPdu as error:
         return found, error.reason
     return found, None
@@ -84,6 +101,20 @@ def test_any_split_gives_the_same_pdus(sent: list[Pdu], cuts: list[int]) -> None
     stream = b"".join(encode(pdu) for pdu in sent)
     assert read_in_pieces(stream, cuts) == (sent, None)
     assert read_in_pieces(stream, list(range(min(len(stream), 3000)))) == (sent, None)
+
+
+@given(st.lists(long_pdvs, min_size=1, max_size=8), st.lists(st.integers(0, 9000), max_size=9))
+def test_long_fragments_of_data_sets_come_as_runs_and_none_is_lost(sent: list[Pdv], cuts: list[int]) -> None:
+    single: list[Pdu] = [PDataTf((pdv,)) for pdv in sent]
+    stream = b"".join(encode(pdu) for pdu in single)
+    assert read_in_pieces(stream, cuts) == (single, None)
+    if all(len(pdv.fragment) >= LEAST_IN_RUN_BYTES for pdv in sent):
+        found = list(PduReader(4096).receive_data(stream))
+        runs = sum(
+            before.is_last or before.context_id != after.context_id
+            for before, after in itertools.pairwise(sent)
+        )
+        assert [isinstance(unit, DataRun) for unit in found] == [True] * (runs + 1)
 
 
 @given(st.lists(pdus, max_size=3), st.binary(max_size=200), st.lists(st.integers(0, 4000), max_size=20))
@@ -132,5 +163,7 @@ def test_a_message_comes_out_as_it_went_in_whatever_the_fragments(data_set: byte
     message, *rest = got
     assert isinstance(message, Message)
     assert message.command == command
-    assert b"".join(bytes(part.data) for part in rest if isinstance(part, Fragment)) == data_set
+    assert (
+        b"".join(bytes(one) for part in rest if isinstance(part, Fragment) for one in part.pieces) == data_set
+    )
     assert not assembler.in_message

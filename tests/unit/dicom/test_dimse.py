@@ -21,7 +21,7 @@ from failover.dicom.dimse import (
     response,
     store_rq,
 )
-from failover.dicom.pdu import Pdv
+from failover.dicom.pdu import DataRun, Pdv
 from failover.errors import MalformedMessage
 
 
@@ -95,6 +95,30 @@ def test_names() -> None:
     assert Command({Tag.COMMAND_FIELD: b"\x77\0"}).name == "unknown"
 
 
+def said(item: Message | Fragment | None) -> tuple[bytes, bool]:
+    assert isinstance(item, Fragment)
+    return b"".join(item.pieces), item.is_last
+
+
+def run_of(context_id: int, *pieces: bytes, is_last: bool = False) -> DataRun:
+    views = [memoryview(piece) for piece in pieces]
+    return DataRun(context_id, b"", views, sum(map(len, pieces)), max(map(len, pieces)), is_last)
+
+
+def test_a_run_of_fragments_belongs_to_the_data_set_under_way_and_to_no_other() -> None:
+    assembler = MessageAssembler([1, 3])
+    with pytest.raises(MalformedMessage):  # no command set announced it
+        assembler.receive_run(run_of(1, b"ab"))
+    assembler.receive(Pdv(1, True, True, store_rq(1, "1.2", "1.3").encode()))
+    with pytest.raises(MalformedMessage):  # of another presentation context
+        assembler.receive_run(run_of(3, b"ab"))
+    assert said(assembler.receive_run(run_of(1, b"ab", b"cd"))) == (b"abcd", False)
+    assert said(assembler.receive_run(run_of(1, b"ef", is_last=True))) == (b"ef", True)
+    assert not assembler.in_message
+    with pytest.raises(MalformedMessage):  # it has ended
+        assembler.receive_run(run_of(1, b"gh"))
+
+
 def test_message_borders() -> None:
     raw = find_rq(1, "1.2").encode()
     assembler = MessageAssembler([1, 3])
@@ -103,8 +127,8 @@ def test_message_borders() -> None:
     message = assembler.receive(Pdv(3, True, True, raw[10:]))
     assert isinstance(message, Message)
     assert (message.context_id, message.has_data_set) == (3, True)
-    assert assembler.receive(Pdv(3, False, False, b"ab")) == Fragment(b"ab", is_last=False)
-    assert assembler.receive(Pdv(3, False, True, b"")) == Fragment(b"", is_last=True)
+    assert said(assembler.receive(Pdv(3, False, False, b"ab"))) == (b"ab", False)
+    assert said(assembler.receive(Pdv(3, False, True, b""))) == (b"", True)
     assert not assembler.in_message
 
 
@@ -132,6 +156,6 @@ def test_an_empty_fragment_in_the_middle_of_a_data_set_is_nothing() -> None:
     assembler = MessageAssembler([1])
     assembler.receive(Pdv(1, True, True, store_rq(1, "1.2", "1.3").encode()))
     assert assembler.receive(Pdv(1, False, False, b"")) is None
-    assert assembler.receive(Pdv(1, False, False, b"ab")) == Fragment(b"ab", False)
-    assert assembler.receive(Pdv(1, False, True, b"")) == Fragment(b"", True)
+    assert said(assembler.receive(Pdv(1, False, False, b"ab"))) == (b"ab", False)
+    assert said(assembler.receive(Pdv(1, False, True, b""))) == (b"", True)
     assert not assembler.in_message
