@@ -2,7 +2,9 @@
 
 Both lie on the same disk and sync what they store before they say so (Orthanc: "SyncStorageArea", without
 compression). The archive runs alone, as `failover archive` has it; the CPU of its decoders counts as its own.
-Searches are over 1,000 studies. Loads are processes of their own on the same cores.
+Searches are over 1,000 studies, ours also over 100,000 (`many`): there Orthanc is asked over its 1,000 all
+the same, because storing that many would take it longer than all the rest. Loads are processes of their own
+on the same cores.
 """
 
 from __future__ import annotations
@@ -26,6 +28,7 @@ from tests.peers.orthanc import Orthanc
 from tests.peers.process import free_port, listens, wait_for
 
 STUDIES = 1000
+MANY_STUDIES = 100_000
 LOAD = [sys.executable, "-m", "tests.bench.archive_load"]
 # The paths are asked for in turn: the same one each time would measure somebody's cache.
 _PATHS = """
@@ -117,14 +120,17 @@ class Run:
                     self.notes.append(f"{one.name}, {work}: {seen['failed']:g} failed")
                 self.look_at_memory(one)
 
-    def web(self, work: str, paths: list[str], accept: str) -> None:
-        """Measure GET of `paths` in turn over four connections."""
+    def web(
+        self, work: str, paths: list[str], accept: str, contestants: list[Contestant] | None = None
+    ) -> float:
+        """Measure GET of `paths` in turn over four connections; return our p99 in ms."""
+        asked = contestants or self._contestants
         rate = Row(work, "requests/s", "orthanc", less_is_better=False)
         cost = Row(work, "ms CPU/request", "orthanc")
         late = Row(work, "ms, p99", "orthanc")
         self.rows += [rate, cost, late]
         script = _PATHS % ",".join(f'"{path}"' for path in paths)
-        for one in self._contestants:  # what starts at first use has started then
+        for one in asked:  # what starts at first use has started then
             load(
                 one.web_port,
                 paths[0],
@@ -135,7 +141,7 @@ class Run:
                 script=script,
             )
         for _ in range(self._rounds):
-            for one in self._contestants:
+            for one in asked:
                 before = cpu_s(one.pid)
                 seen = load(
                     one.web_port, paths[0], connections=4, seconds=max(1, int(self._seconds)),
@@ -147,6 +153,7 @@ class Run:
                 if seen.errors:
                     self.notes.append(f"{one.name}, {work}: {seen.errors} of {seen.requests} failed")
                 self.look_at_memory(one)
+        return late.median("failover")
 
     def look_at_memory(self, one: Contestant) -> None:
         self._memory.add(one.name, one.memory_mb())
@@ -173,21 +180,42 @@ def run(quick: bool) -> Suite:
         for one in contestants:
             ask("fill", one.web_port, STUDIES)
         it = Run(contestants, rounds, seconds, folder)
-        _search(it, seconds)
+        late = _search(it, seconds)
+        _search_many(it, contestants[0], folder, 5_000 if quick else MANY_STUDIES, late)
         _retrieve(it)
         _store(it, seconds)
         return Suite("archive", [*it.rows, *it.memory()], it.notes)
 
 
-def _search(it: Run, seconds: float) -> None:
-    root, some = "/dicom-web/studies", range(0, STUDIES, 7)
-    it.web(
-        "QIDO, 1,000 studies, limit=100", [f"{root}?limit=100&offset={n}" for n in range(0, 800, 50)], JSON
-    )
-    names = [f"{root}?limit=100&PatientName=bench{objects.patient_id(n)[:7]}*" for n in some]
-    it.web("QIDO, name with a wildcard (20 matches)", names, JSON)
-    patients = [f"{root}?PatientID={objects.patient_id(n)}" for n in some]
-    it.web("QIDO, one patient (2 matches)", patients, JSON)
+_ROOT = "/dicom-web/studies"
+_SOME = range(0, STUDIES, 7)
+_PAGES = [f"{_ROOT}?limit=100&offset={n}" for n in range(0, 800, 50)]
+_NAMES = [f"{_ROOT}?limit=100&PatientName=bench{objects.patient_id(n)[:7]}*" for n in _SOME]
+_PATIENTS = [f"{_ROOT}?PatientID={objects.patient_id(n)}" for n in _SOME]
+_INNER = [f"{_ROOT}?limit=100&PatientName=*ench{objects.patient_id(n)[:7]}*" for n in _SOME]
+
+
+def _search_many(it: Run, theirs: Contestant, folder: Path, studies: int, late: dict[str, float]) -> None:
+    """The same searches over many studies; `late`: our p99 of them over 1,000."""
+    (folder / "many").mkdir()
+    making = [sys.executable, "-m", "tests.bench.many", str(folder / "many" / "archive"), str(studies)]
+    subprocess.run(making, check=True)
+    with archive(folder / "many") as ours:
+        both, over = [theirs, ours], f"over {studies:,} studies (Orthanc over {STUDIES:,})"
+        for work, paths in (("limit=100", _PAGES), ("name with a wildcard (20 matches)", _NAMES)):
+            p99_ms = it.web(f"QIDO, {work}, {over}", paths, JSON, both)
+            more = f"{p99_ms / late[work]:.2f} x that over {STUDIES:,}"
+            it.notes.append(f"failover, QIDO, {work}: p99 over {studies:,} studies {more}")
+        it.web(f"QIDO, one patient (2 matches), {over}", _PATIENTS, JSON, both)
+        it.web(f"QIDO, name with the beginning unknown (20 matches), {over}", _INNER, JSON, both)
+
+
+def _search(it: Run, seconds: float) -> dict[str, float]:
+    late = {
+        "limit=100": it.web("QIDO, 1,000 studies, limit=100", _PAGES, JSON),
+        "name with a wildcard (20 matches)": it.web("QIDO, name with a wildcard (20 matches)", _NAMES, JSON),
+    }
+    it.web("QIDO, one patient (2 matches)", _PATIENTS, JSON)
     it.dicom(
         "C-FIND, one patient (2 matches)", "searches",
         lambda one: ask("find", one.dicom_port, one.ae_title, seconds, "patient"),
@@ -196,6 +224,7 @@ def _search(it: Run, seconds: float) -> None:
         "C-FIND, 100 studies", "searches",
         lambda one: ask("find", one.dicom_port, one.ae_title, seconds, "day"),
     )  # fmt: skip
+    return late
 
 
 def _retrieve(it: Run) -> None:

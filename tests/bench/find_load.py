@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import socket
 import struct
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from failover.clock import SystemClock
@@ -98,7 +98,7 @@ class Finder:
 
 
 def find(
-    port: int, called: str, searches: list[tuple[Mapping[int, Mapping[str, Any]], int]], seconds: float
+    port: int, called: str, searches: Sequence[tuple[Mapping[int, Mapping[str, Any]], int]], seconds: float
 ) -> tuple[int, int, float]:
     """Ask each of `searches` (its keys, and how many match) in turn; return done, failed, seconds."""
     clock, finder = SystemClock(), Finder(port, called)
