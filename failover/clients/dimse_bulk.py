@@ -23,6 +23,7 @@ import structlog
 from pydicom.dataset import Dataset
 from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
+from failover.clients.checkpoint import keep_answers
 from failover.clients.stored import Stored
 from failover.errors import (
     TlsUnusable,
@@ -311,6 +312,7 @@ class DimseBulk:
         )
         if not association.is_established:
             raise _not_established(association)
+        keep_answers(association)
         with self._lock:
             self._open.add(association)
         try:

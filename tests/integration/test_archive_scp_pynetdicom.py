@@ -33,6 +33,7 @@ from pynetdicom.sop_class import (
     Verification,
 )
 
+from failover.clients.checkpoint import keep_answers
 from failover.dicom.dimse import fragment_of, store_rq
 from failover.dicom.pdu import ProposedContext
 from failover.dicom.requestor import RequestorAssociation, open_association
@@ -68,6 +69,7 @@ def associated(
         "127.0.0.1", stage.port, ae_title=AE_TITLE, ext_neg=roles, evt_handlers=handlers or []
     )
     assert association.is_established
+    keep_answers(association)
     try:
         yield association
     finally:

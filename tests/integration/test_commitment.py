@@ -23,6 +23,7 @@ from pynetdicom.sop_class import (  # type: ignore[attr-defined]
 from failover.archive.index import Index
 from failover.archive.janitor import Janitor
 from failover.archive.retention import Policy
+from failover.clients.checkpoint import keep_answers
 from failover.clock import SystemClock
 from failover.dicom.negotiation import RELAY_VERSION
 from failover.metrics import ArchiveMetrics
@@ -66,6 +67,7 @@ class Modality:
         entity.add_requested_context(StorageCommitmentPushModel)
         association = entity.associate("127.0.0.1", stage.port, ae_title=AE_TITLE)
         assert association.is_established
+        keep_answers(association)
         request = Dataset()
         request.TransactionUID = uid(99, *(len(one) for one in instances))
         request.ReferencedSOPSequence = []
@@ -83,6 +85,7 @@ class Modality:
         entity = AE("CT1")
         entity.add_requested_context(CT, ExplicitVRLittleEndian)
         association = entity.associate("127.0.0.1", stage.port, ae_title=AE_TITLE)
+        keep_answers(association)
         for number in numbers:
             ds = data_set(1, 1, number)
             ds.file_meta = meta()

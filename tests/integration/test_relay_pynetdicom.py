@@ -25,6 +25,7 @@ from pynetdicom.sop_class import (
     Verification,
 )
 
+from failover.clients.checkpoint import keep_answers
 from tests.fakes.upstream import FakeUpstream, study
 from tests.integration.relay_stage import BACKUP, PRIMARY, peer, stage
 
@@ -146,6 +147,7 @@ def call(
         "127.0.0.1", port, ae_title="PACS", ext_neg=negotiation, evt_handlers=[(evt.EVT_C_STORE, keep)]
     )
     assert association.is_established
+    keep_answers(association)
     result = work(association)
     association.release()
     assert association.is_released
