@@ -14,6 +14,15 @@ def names(found: list) -> dict[str, str]:  # type: ignore[type-arg]
     return {str(match.StudyInstanceUID): str(match.PatientName) for match in found}
 
 
+def wado_uri(site: Site) -> str:
+    """Return the WADO-URI of a CT image, at the path that the primary has for it."""
+    question = "/dicom-web/instances?SOPClassUID=1.2.840.10008.5.1.4.1.1.2&limit=1"
+    (found,) = site.web("GET", question, accept="application/dicom+json").json()
+    study, series, instance = (found[tag]["Value"][0] for tag in ("0020000D", "0020000E", "00080018"))
+    named = f"studyUID={study}&seriesUID={series}&objectUID={instance}"
+    return f"/wado?requestType=WADO&{named}"
+
+
 def test_a_killed_primary_is_not_noticed_and_gets_back_what_it_missed(
     replicated_site: Site, orthanc: Orthanc, sample_files: list[bytes]
 ) -> None:
@@ -23,7 +32,11 @@ def test_a_killed_primary_is_not_noticed_and_gets_back_what_it_missed(
     assert len(before_studies) >= 12
     before_pixels = {uid: pixels(retrieve(site, uid)) for uid in before_studies}
     one = next(uid for uid, found in before_pixels.items() if found)
+    by_uri = wado_uri(site)
     assert site.status()["phase"] == "on_primary"
+    picture = site.web("GET", by_uri, accept="*/*")
+    assert (picture.status, picture.upstream) == (200, "primary")
+    assert picture.headers["content-type"].startswith("image/")
 
     with Browser(site) as browser:
         wait_for(lambda: len(browser.asked) > 5, "some requests before the kill")
@@ -46,6 +59,9 @@ def test_a_killed_primary_is_not_noticed_and_gets_back_what_it_missed(
     assert names(find(site)) == before_names
     assert {uid: pixels(retrieve(site, uid)) for uid in before_studies} == before_pixels
     assert pixels(get(site, one)) == before_pixels[one]
+    picture = site.web("GET", by_uri, accept="*/*")
+    assert (picture.status, picture.upstream) == (200, "backup")
+    assert picture.headers["content-type"].startswith("image/")
     viewer = site.web("GET", "/.failover/", accept="text/html")
     assert viewer.status == 200
     assert b"<html" in viewer.body.lower()
