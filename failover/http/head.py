@@ -64,6 +64,8 @@ class RequestHead(Fields):
     minor_version: int = 1
     host: bytes | None = None
     expects_continue: bool = False
+    lines: list[bytes] = field(default_factory=list, compare=False, repr=False)
+    """The fields as they came, or as those of the head came of which this is told apart."""
 
     @property
     def keep_alive(self) -> bool:
@@ -117,8 +119,8 @@ def head_end(buffer: bytes | bytearray, searched: int, max_bytes: int) -> int:
 
 def parse_request(raw: bytes) -> RequestHead:
     """Return the head in `raw`, which ends with the empty line. Raises MalformedHead."""
-    line = raw[: raw.index(b"\r\n")]
-    parts = line.split(b" ")
+    lines = raw.split(b"\r\n")
+    parts = lines[0].split(b" ")
     if len(parts) != 3:
         raise MalformedHead("not a request line of method, target and version")
     method, target, version = parts
@@ -130,7 +132,8 @@ def parse_request(raw: bytes) -> RequestHead:
     if method in _REFUSED_METHODS:
         raise MalformedHead("this method is not served here", status=_REFUSED_METHODS[method])
     head = RequestHead(method=method, target=target, minor_version=version[7] - 48)
-    special = _scan(raw, head.headers)
+    head.lines = lines[1:-2]
+    special = _scan(head.lines, head.headers)
     _read_fields(head, special)
     _read_own(head, special)
     _read_target(head)
@@ -159,6 +162,58 @@ def parse_again(line: bytes, known: RequestHead) -> RequestHead | None:
     head.headers, head.connection, head.derived = known.headers, known.connection, known.derived
     head.content_length, head.chunked, head.upgrade, head.expects_continue = None, False, None, False
     head.method, head.target, head.minor_version, head.host = known.method, target, 1, known.host
+    head.lines = known.lines
+    return head
+
+
+# Beyond so many it is another request, and read whole.
+_CHANGED: Final = 3
+LIKE: Final = "like"
+"""In `derived`: the head whose fields these are, and the places of those that differ."""
+# What is worked out from fields alone and stays true while no field of these names differs.
+_PAGES: Final = frozenset((b"accept",))
+_BINDS: Final = frozenset((b"authorization", b"proxy-authenticate", b"www-authenticate"))
+
+
+def parse_like(raw: bytes, known: RequestHead) -> RequestHead | None:
+    """Return the head in `raw`, of which at most a few lines differ from those of `known`.
+
+    A caller's next request has another Referer, Accept or trace number and the same ten fields besides. What
+    differs is read as strictly as ever, and must have the same name in the same place; nothing that says how
+    the message is framed, or to whom it goes, may differ. None: `raw` is to be read whole.
+    """
+    lines, old = raw.split(b"\r\n"), known.lines
+    count = len(old)
+    if not count or len(lines) != count + 3:
+        return None
+    head = parse_again(lines[0], known)
+    if head is None:
+        return None
+    headers = known.headers.copy()
+    changed: list[int] = []
+    pages, binds = True, True
+    for place in range(count):
+        line = lines[place + 1]
+        if line == old[place]:
+            continue
+        match = _FIELD.fullmatch(line)
+        if match is None or len(changed) == _CHANGED:
+            return None
+        name, value = match.groups()
+        key = headers[place][0]
+        if name.lower() != key or key in _KEEP:
+            return None
+        headers[place] = (key, name, value.rstrip(b" \t"))
+        changed.append(place)
+        pages, binds = pages and key not in _PAGES, binds and key not in _BINDS
+    head.headers = headers
+    derived: dict[Hashable, Any] = {LIKE: (known, changed)}
+    before = known.derived
+    if pages and "pages" in before:
+        derived["pages"] = before["pages"]
+    if binds and "binds" in before:
+        derived["binds"] = before["binds"]
+    head.derived = derived
     return head
 
 
@@ -206,7 +261,7 @@ def _parse_answer(raw: bytes) -> AnswerHead:
     if match is None:
         raise MalformedHead("not a status line of HTTP/1.1 or 1.0")
     head = AnswerHead(status=int(match[2]), reason=match[3] or b"", minor_version=match[1][0] - 48)
-    special = _scan(raw, head.headers)
+    special = _scan(raw.split(b"\r\n")[1:-2], head.headers)
     if special:
         _read_fields(head, special)
     if head.minor_version == 0 and head.chunked:
@@ -228,14 +283,13 @@ _NOT_KEPT: Final = frozenset(
 )  # fmt: skip
 
 
-def _scan(raw: bytes, headers: list[Header]) -> list[Header]:
-    """Append the fields of `raw` to `headers`; return those that `_read_fields` looks at.
+def _scan(lines: list[bytes], headers: list[Header]) -> list[Header]:
+    """Append the fields in `lines` to `headers`; return those that `_read_fields` looks at.
 
     Raises MalformedHead for a line that is not a token, a colon and a value (RFC 9112 5): so for a folded
     line, for a bare CR or LF, and for a control byte other than a tab, which no value may hold.
     """
     special: list[Header] = []
-    lines = raw.split(b"\r\n")[1:-2]
     if len(lines) > MAX_FIELDS:
         raise MalformedHead(f"more than {MAX_FIELDS} fields", status=431)
     for line in lines:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 from failover.errors import LimitExceeded, MalformedHead, ProtocolError
 from failover.http.forwarded import forwarded_fields, is_trusted, origin
 from failover.http.framing import BodyReader, request_body
-from failover.http.head import RequestHead, head_end, parse_again, parse_request
+from failover.http.head import RequestHead, head_end, parse_again, parse_like, parse_request
 from failover.model import UpstreamName
 from failover.proxy import faults, login, rewrite
 from failover.proxy.connection import READ_BUFFER, Connection
@@ -241,6 +241,10 @@ class CallerConnection(Connection):
         return True
 
     def _read_head(self, raw: bytes) -> RequestHead:
+        if self._known is not None:
+            like = parse_like(raw, self._known)
+            if like is not None:
+                return like
         first = raw.index(b"\r\n")
         head = parse_request(raw)
         if len(raw) - first <= KNOWN_BYTES:

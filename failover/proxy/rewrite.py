@@ -14,7 +14,7 @@ from enum import StrEnum
 from typing import Final
 
 from failover.http import cookies
-from failover.http.head import AnswerHead, Header, RequestHead
+from failover.http.head import LIKE, AnswerHead, Header, RequestHead
 from failover.model import UpstreamName
 from failover.proxy.classify import Asked
 from failover.proxy.leads import Place, cookie_paths, lead_back
@@ -108,33 +108,68 @@ def request_head(
         known is not None and known[0] is upstream and known[1] is asked.ours
         and known[2] == forwarded and known[3] == prefix
     ):  # fmt: skip
-        fields = known[4]
+        fields: bytes = known[4]
     else:
-        fields = _request_fields(head, asked, upstream, forwarded, prefix)
-        head.derived[upstream.name] = (upstream, asked.ours, forwarded, prefix, fields)
+        lines = _lines_like(head, asked, upstream, forwarded, prefix)
+        if lines is None:
+            lines = _request_lines(head, asked, upstream, forwarded, prefix)
+        fields = b"".join(lines)
+        head.derived[upstream.name] = (upstream, asked.ours, forwarded, prefix, fields, lines)
     first = b"%b %b HTTP/1.1\r\n" % (head.method, target(asked, head, upstream))
     if asked.upgrade:
         framing += TO_WEBSOCKET
     return b"".join((first, fields, framing, _CRLF))
 
 
-def _request_fields(
+def _lines_like(
     head: RequestHead, asked: Asked, upstream: WebUpstream, forwarded: bytes, prefix: bytes | None
-) -> bytes:
-    """Return the lines that follow from the fields of `head` and from who the caller is."""
-    dropped = _NOTHING
-    if upstream.name is not _PRIMARY and not asked.ours:
-        dropped = dropped | _OF_THE_PRIMARY
-    if upstream.name is not _PRIMARY and not upstream.pass_credentials:
-        dropped = dropped | {b"authorization"}
-    dropped = dropped | _of_this_hop(head.connection)
-    lines = []
+) -> list[bytes] | None:
+    """Return the lines of a head of which a few fields differ from one that went to `upstream` before."""
+    like = head.derived.get(LIKE)
+    if like is None:
+        return None
+    before: RequestHead = like[0]
+    changed: list[int] = like[1]
+    known = before.derived.get(upstream.name)
+    if (
+        known is None or known[0] is not upstream or known[1] is not asked.ours
+        or known[2] != forwarded or known[3] != prefix
+    ):  # fmt: skip
+        return None
+    lines: list[bytes] = known[5].copy()
+    dropped = _dropped(head, asked, upstream)
+    for place in changed:
+        header = head.headers[place]
+        lines[place] = b"" if header[0] in dropped else _upstream_line(header, upstream)
+    return lines
+
+
+def _dropped(head: RequestHead, asked: Asked, upstream: WebUpstream) -> frozenset[bytes]:
+    """Return the fields that this upstream does not get, besides those that none gets."""
+    dropped = _of_this_hop(head.connection)
+    if upstream.name is not _PRIMARY:
+        if not asked.ours:
+            dropped = dropped | _OF_THE_PRIMARY
+        if not upstream.pass_credentials:
+            dropped = dropped | {b"authorization"}
+    return dropped
+
+
+def _request_lines(
+    head: RequestHead, asked: Asked, upstream: WebUpstream, forwarded: bytes, prefix: bytes | None
+) -> list[bytes]:
+    """Return the lines that follow from the fields of `head`, one for each, and from who the caller is."""
+    dropped = _dropped(head, asked, upstream)
+    lines: list[bytes] = []
     for header in head.headers:
         line = _upstream_lines.get(header)
         if line is None:
             line = _upstream_line(header, upstream)
-        if not dropped or header[0] not in dropped:
-            lines.append(line)
+            if len(header[2]) <= _LINE_BYTES and header[0] not in _NOT_KEPT:
+                if len(_upstream_lines) >= _LINES:
+                    _upstream_lines.clear()
+                _upstream_lines[header] = line
+        lines.append(b"" if dropped and header[0] in dropped else line)
     if head.host is None:
         # HTTP/1.0 may come without Host, 1.1 may not go on without (RFC 9112 3.2).
         lines.append(b"Host: %b\r\n" % _authority(upstream))
@@ -143,14 +178,13 @@ def _request_fields(
         lines.append(b"X-Failover-Via: router\r\n")
         if prefix is not None:
             lines.append(b"X-Failover-Prefix: %b\r\n" % (prefix or b"/"))
-    return b"".join(lines)
+    return lines
 
 
 # Lines for upstreams, by the field they come from; bounded.
 _upstream_lines: dict[Header, bytes] = {}
 _LINES: Final = 512
 _LINE_BYTES: Final = 160
-_NOTHING: Final[frozenset[bytes]] = frozenset()
 # Secrets do not stay.
 _NOT_KEPT: Final = frozenset((b"authorization", b"proxy-authorization", b"cookie"))
 
@@ -161,21 +195,19 @@ def _upstream_line(header: Header, upstream: WebUpstream) -> bytes:
     if key == b"cookie":
         own = _cookies_for(upstream, value)
         return b"%b: %b\r\n" % (name, own) if own else b""
-    line = b"%b: %b\r\n" % (name, value)
     ours = key in _NOT_TO_UPSTREAM or key.startswith((b"x-forwarded-", b"x-failover-"))
     if ours or (b"_" in key and _is_twin(key)):
-        line = b""
-    if len(value) <= _LINE_BYTES and key not in _NOT_KEPT:
-        if len(_upstream_lines) >= _LINES:
-            _upstream_lines.clear()
-        _upstream_lines[header] = line
-    return line
+        return b""
+    return b"%b: %b\r\n" % (name, value)
+
+
+_NOTHING: Final[frozenset[bytes]] = frozenset()
 
 
 def _of_this_hop(options: frozenset[bytes]) -> frozenset[bytes]:
     """Return the fields that the options of `Connection` take away."""
     if options <= _NAMES_NO_FIELD:
-        return frozenset()
+        return _NOTHING
     return frozenset(
         name for name in options if name not in _END_TO_END and not name.startswith(_END_TO_END_BEGINS)
     )

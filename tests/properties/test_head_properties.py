@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+from functools import partial
 
 import httptools
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from failover.errors import MalformedHead
-from failover.http.head import RequestHead, parse_again, parse_answer, parse_request
+from failover.http.head import RequestHead, parse_again, parse_answer, parse_like, parse_request
+from failover.model import UpstreamName
+from failover.proxy.classify import Asked, WebRoute, classify
+from failover.proxy.rewrite import binds_connection, request_head
+from failover.proxy.upstreams import WebUpstream
+from failover.routing.selection import Kind
 
 _LINES = (
     b"Host: a", b"Host: a:80", b"Accept: text/html", b"X: \t y z \t", b"X:", b"x-y_z: \xff",
@@ -79,6 +86,69 @@ def test_read_again_is_as_read_whole(before: bytes, first: bytes, fields: list[b
     if known is not None and b"\r\n" not in first:
         again = parse_again(first, known)
         assert again is None or again == _read(_head(first, fields))
+
+
+@given(first_lines, first_lines, lines, st.lists(st.tuples(st.integers(0, 9), lines), max_size=4))
+def test_what_is_like_another_is_as_read_whole(
+    before: bytes, first: bytes, fields: list[bytes], changes: list[tuple[int, list[bytes]]]
+) -> None:
+    """Given lines that are replaced, by none, one or several others, no reading differs from that of all."""
+    known = _read(_head(before, fields))
+    changed = list(fields)
+    for place, others in changes:
+        changed[place % (len(changed) + 1) : place % (len(changed) + 1) + 1] = others[:1]
+    raw = _head(first, changed)
+    raw = raw[: raw.index(b"\r\n\r\n") + 4]
+    if known is not None:
+        like = parse_like(raw, known)
+        assert like is None or like == _read(raw)
+
+
+USUAL = [b"Host: a", b"Accept: b", b"X-Trace: 1", b"Referer: http://a/1", b"Connection: x-trace"]
+
+
+@pytest.mark.parametrize(
+    ("place", "line", "is_like"),
+    [
+        (2, b"X-Trace: 2", True),
+        (2, b"x-trace:2 ", True),
+        (1, b"Accept: text/html", True),
+        (3, b"Referer: http://a/2", True),
+        (3, b"Authorization: Negotiate abc", False),  # another name
+        (0, b"Host: b", False),
+        (4, b"Connection: referer", False),
+        (2, b"X-Trace : 2", False),
+        (2, b"X-Trace: 2\n", False),
+        (2, b" X-Trace: 2", False),
+        (2, b"", False),
+    ],
+)
+def test_what_may_differ(place: int, line: bytes, is_like: bool) -> None:
+    known = parse_request(_head(b"GET /a HTTP/1.1", USUAL))
+    asked = Asked(WebRoute.OTHER, Kind.READ, b"/a")
+    primary = WebUpstream(UpstreamName.PRIMARY, "127.0.0.1", 80)
+    one = partial(
+        request_head, asked=asked, upstream=primary, forwarded=b"F: 1\r\n", prefix=None, framing=b""
+    )
+    for _ in (classify(known, None), binds_connection(known), one(known)):
+        raw = _head(b"GET /b HTTP/1.1", [*USUAL[:place], line, *USUAL[place + 1 :]])
+        like = parse_like(raw, known)
+        assert (like is not None) == is_like
+        if like is not None:
+            whole = parse_request(raw)
+            assert like == whole
+            assert one(like) == one(whole)
+            assert classify(like, None) == classify(whole, None)
+            assert binds_connection(like) == binds_connection(whole)
+
+
+def test_what_differs_may_be_a_login() -> None:
+    fields = [b"Host: a", b"Authorization: Basic abc"]
+    known = parse_request(_head(b"GET /a HTTP/1.1", fields))
+    assert not binds_connection(known)
+    like = parse_like(_head(b"GET /a HTTP/1.1", [fields[0], b"Authorization: NTLM abc"]), known)
+    assert like is not None
+    assert binds_connection(like)
 
 
 def test_the_usual_is_read_again() -> None:
