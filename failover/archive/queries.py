@@ -342,7 +342,7 @@ def _condition(tag: int, wanted: Wanted, parameters: list[str | int]) -> str | N
         return f"EXISTS (SELECT 1 FROM instances c WHERE c.study = t.id AND c.hidden = 0 AND {inner})"
     if tag == 0x00200011 and isinstance(wanted, AnyOf):
         return _number_condition("s.number", wanted, parameters)
-    if tag == 0x00200012 and isinstance(wanted, AnyOf):
+    if tag == 0x00200013 and isinstance(wanted, AnyOf):
         return _number_condition("i.number", wanted, parameters)
     column = _COLUMNS.get(tag)
     return None if column is None else _text_condition(column, wanted, parameters)

@@ -217,6 +217,14 @@ async def test_sop_classes_of_a_study_are_given_where_they_are_asked_for(room: R
     assert classes == (["1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.5.1.4.1.1.88.11"] if asked else None)
 
 
+async def test_instance_and_acquisition_number_are_two_keys(room: Room) -> None:
+    for number in (1, 2, 3):
+        await room.store(an_object(1, 1, number, InstanceNumber=number, AcquisitionNumber=4 - number))
+    for tag, wanted in ((0x00200013, "1"), (0x00200012, "3")):
+        (found,) = await room.index.search(make_query(Level.IMAGE, {tag: wanted}))
+        assert found.sop_instance_uid == uid(1, 1, 1)
+
+
 async def test_what_is_looked_for_among_all_objects_has_an_index_of_its_own(room: Room) -> None:
     for statement, index in (
         (compressor._OWED_AGAIN, "instances_owed_compressed"),
