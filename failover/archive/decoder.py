@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
-from failover.archive import compressing, metadata, rendering, transcode
+from failover.archive import compressing, metadata, rendering, reports, transcode
 from failover.archive.codecs import Undecodable
 from failover.archive.pixels import Images, NoPixels, NoSuchFrame
 from failover.archive.rendering import NoSuchRegion, Region, View, Window
@@ -90,6 +90,8 @@ def answer(question: dict[str, Any], images: Images) -> Iterator[bytes]:
             yield rendering.render(images.open(path), question["frame"], view_of(question["view"]))
         case "animation":
             yield rendering.animate(images.open(path), question["frames"], view_of(question["view"]))
+        case "report":
+            yield reports.document(path, question["media_type"])
         case "frame":
             image = images.open(path)
             number: int = question["frame"]

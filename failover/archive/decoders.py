@@ -91,6 +91,10 @@ class Decoders:
         """Return frames (from 1) as one GIF that plays."""
         return await self._whole(work="animation", path=str(path), frames=frames, view=_said(view))
 
+    async def report(self, path: Path, media_type: str) -> bytes:
+        """Return a structured report for people, in UTF-8."""
+        return await self._whole(work="report", path=str(path), media_type=media_type)
+
     @contextlib.asynccontextmanager
     async def frame(self, path: Path, number: int, *, decoded: bool) -> AsyncIterator[AsyncIterator[bytes]]:
         """Give a frame in pieces, as stored or `decoded` (little endian, interleaved)."""

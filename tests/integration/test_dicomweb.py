@@ -312,8 +312,12 @@ async def test_pictures(archive: WebStage) -> None:
 async def test_a_report_has_no_picture(archive: WebStage) -> None:
     report = (await archive.search("/instances?Modality=SR&limit=1"))[0]
     path = str(first(report, "00081190")).removeprefix(archive.root)
-    for where in ("rendered", "frames/1", "thumbnail"):
+    for where in ("frames/1", "frames/1/rendered", "thumbnail"):
         assert (await archive.get(f"{path}/{where}"))[0] == 404, where
+    assert (await archive.get(f"{path}/rendered", Accept="image/png"))[0] == 406
+    status, answer, page = await archive.get(f"{path}/rendered")
+    assert (status, answer.headers["Content-Type"]) == (200, "text/html; charset=utf-8")
+    assert "Müller, Jürgen" in page.decode()
 
 
 @pytest.mark.asyncio(loop_scope="module")

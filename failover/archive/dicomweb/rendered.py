@@ -1,6 +1,7 @@
-"""Pictures for people (PS3.18 8.7.4, 10.4): rendered and thumbnail; one, several, or in motion; and PDF.
+"""For people (PS3.18 8.7.4, 10.4): pictures, one, several, or in motion; reports as HTML or text; PDF.
 
-How a picture is asked for says `views`, how it is made `rendering`; objects and frames are `retrieve`'s.
+How a picture is asked for says `views`, how it is made `rendering`, how a report is written `reports`; whole
+objects and frames are `retrieve`'s.
 """
 
 from __future__ import annotations
@@ -17,11 +18,13 @@ from failover.archive.dicomweb.asking import ROOM, accepted, base_url, is_unchan
 from failover.archive.index import Held
 from failover.archive.pixels import NoPixels
 from failover.archive.rendering import View
+from failover.archive.reports import HTML, PLAIN
 from failover.dicom.syntaxes import DEFLATED
 from failover.http.media_types import best
 from failover.http.multipart import MultipartWriter
 
-ENCAPSULATED_PDF: Final = "1.2.840.10008.5.1.4.1.1.104.1"
+_ENCAPSULATED_PDF: Final = "1.2.840.10008.5.1.4.1.1.104.1"
+_REPORTS: Final = "1.2.840.10008.5.1.4.1.1.88."
 _DOCUMENT: Final = "00420011"
 _THUMBNAIL: Final = (128, 128)
 _CACHED: Final = {"Vary": "Accept", "Cache-Control": "private, max-age=60"}
@@ -34,11 +37,13 @@ async def rendered(request: web.Request) -> web.StreamResponse:
     pixels, of several frames the first; as GIF the frames of that instance in motion.
     """
     found, wanted = retrieve.held_instances(request), accepted(request)
-    if "instance" in request.match_info and found[0].sop_class_uid == ENCAPSULATED_PDF:
-        if best(wanted, (accept.PDF,)) is None:
-            raise accept.NotAcceptable("this document is offered as application/pdf")
-        return await document(request, found[0])
-    numbers = await retrieve.frame_numbers(request, found[0]) if "frames" in request.match_info else None
+    of_frames = "frames" in request.match_info
+    if "instance" in request.match_info and not of_frames and (offers := document_types(found[0])):
+        chosen = best(wanted, offers)
+        if chosen is None:
+            raise accept.NotAcceptable(f"this document is offered as {', '.join(offers)}")
+        return await document(request, found[0], chosen)
+    numbers = await retrieve.frame_numbers(request, found[0]) if of_frames else None
     multipart, media_type = accept.rendered_wish(wanted, several=numbers is not None and len(numbers) > 1)
     view = view_of(request.query, media_type)
     if multipart:
@@ -97,11 +102,22 @@ async def in_motion(request: web.Request, held: Held, numbers: list[int] | None,
     return web.Response(body=body, headers={**headers, "Content-Type": view.media_type})
 
 
-async def document(request: web.Request, held: Held) -> web.Response:
-    """The document of an encapsulated PDF (PS3.3 C.24.2)."""
-    value = await request.app[ROOM].decoders.value(held.path, _DOCUMENT)
+def document_types(held: Held) -> tuple[str, ...]:
+    """Return the media types of a PDF or report, the usual one first (PS3.18 table 8.7.4-1); else ()."""
+    if held.sop_class_uid == _ENCAPSULATED_PDF:
+        return (accept.PDF,)
+    return (HTML, PLAIN) if held.sop_class_uid.startswith(_REPORTS) else ()
+
+
+async def document(request: web.Request, held: Held, media_type: str) -> web.Response:
+    """One of `document_types`. Raises NoPixels: there is nothing in it."""
+    headers = {"Vary": "Accept", "Content-Type": media_type, "Content-Disposition": "inline"}
+    decoders = request.app[ROOM].decoders
+    if media_type != accept.PDF:
+        headers["Content-Type"] += "; charset=utf-8"
+        return web.Response(body=await decoders.report(held.path, media_type), headers=headers)
+    value = await decoders.value(held.path, _DOCUMENT)
     # PS3.5 6.2: a value of odd length is padded with a zero byte; some pad more, and no PDF ends with one.
-    headers = {"Vary": "Accept", "Content-Type": accept.PDF, "Content-Disposition": "inline"}
     return web.Response(body=value.rstrip(b"\0"), headers=headers)
 
 

@@ -1,4 +1,4 @@
-"""WADO-URI (PS3.18 9): one instance, named in the query, as DICOM, as a picture or as a PDF.
+"""WADO-URI (PS3.18 9): one instance, named in the query, as DICOM, as a picture or as a document.
 
 What a picture is and how it is sent is `rendered`'s, whole objects `sending`'s. Parameters that only may be
 understood (annotation, charset) are read over; those that would give less than was asked for are refused.
@@ -45,8 +45,8 @@ async def retrieve_instance(request: web.Request) -> web.StreamResponse:
     media_type = _media_type(request, held)
     if media_type == accept.DICOM:
         return await _as_dicom(request, held)
-    if media_type == accept.PDF:
-        return await rendered.document(request, held)
+    if media_type in rendered.document_types(held):
+        return await rendered.document(request, held, media_type)
     try:
         view = views.of_wado_uri(query, media_type)
     except views.BadView as error:
@@ -69,13 +69,8 @@ def _uid(query: Mapping[str, str], name: str) -> str:
 
 def _media_type(request: web.Request, held: Held) -> str:
     """PS3.18 9.3: what contentType, else Accept, likes best; of `*/*` a picture. Raises NotAcceptable."""
-    offers: tuple[str, ...]
-    if held.sop_class_uid == rendered.ENCAPSULATED_PDF:
-        offers = (accept.PDF, accept.DICOM)
-    elif rendered.has_picture(held):
-        offers = (*accept.PICTURES, accept.DICOM)
-    else:
-        offers = (accept.DICOM,)
+    shown = rendered.document_types(held) or (accept.PICTURES if rendered.has_picture(held) else ())
+    offers = (*shown, accept.DICOM)
     try:
         wanted = accept.read_accept(request.headers.getall("Accept", []), request.query.get("contentType"))
     except ValueError as error:
