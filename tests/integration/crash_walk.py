@@ -17,6 +17,7 @@ import sqlite3
 import sys
 import threading
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,7 @@ from tests.unit.archive.objects import data_set, part10, uid
 # A kill by the kernel loses nothing of the page cache: what is shown is the order of the steps. That files,
 # folders and rows are synced before the acknowledgement is shown by the count of fsyncs in the walk.
 BIG = bytes(3 * 2**20)
+AT_ONCE = 4
 _STEPS = frozenset({"write", "pwrite", "pwritev", "fsync", "fdatasync", "posix_fallocate", "replace", "open"})
 
 
@@ -197,6 +199,34 @@ def broken_promises(folder: Path, acknowledged: list[str]) -> list[str]:
     return broken
 
 
+@dataclass
+class Storing:
+    """A child that stores until it dies at `step`."""
+
+    step: int
+    folder: Path
+    pid: int
+    pipe: int
+
+    def end(self) -> tuple[list[str], int]:
+        """Wait for its end; return what it acknowledged, and how it ended."""
+        with os.fdopen(self.pipe) as lines:
+            acknowledged = lines.read().splitlines()
+        return acknowledged, os.waitpid(self.pid, 0)[1]
+
+
+def begin(base: Path, step: int) -> Storing:
+    folder = base / str(step)
+    reading, writing = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        os.close(reading)
+        child(folder, step, writing)
+        os._exit(0)
+    os.close(writing)
+    return Storing(step, folder, pid, reading)
+
+
 def main(base: Path) -> int:
     structlog.configure(
         wrapper_class=structlog.make_filtering_bound_logger(50),
@@ -204,32 +234,28 @@ def main(base: Path) -> int:
     )
     failed, step, walked = 0, 0, False
     while not walked:
-        step += 1
-        folder = base / str(step)
-        reading, writing = os.pipe()
-        pid = os.fork()
-        if pid == 0:
-            os.close(reading)
-            child(folder, step, writing)
-            os._exit(0)
-        os.close(writing)
-        with os.fdopen(reading) as lines:
-            acknowledged = lines.read().splitlines()
-        _, status = os.waitpid(pid, 0)
-        walked = os.WIFEXITED(status)
-        if walked and os.WEXITSTATUS(status):
-            sys.stdout.write("the child failed\n")
-            return 1
-        # In a child of its own: threads of a parent that forks again would be lost.
-        checker = os.fork()
-        if checker == 0:
-            broken = broken_promises(folder, acknowledged)
-            for sentence in broken:
-                sys.stdout.write(f"killed at step {step}: {sentence}\n")
-            sys.stdout.flush()
-            os._exit(1 if broken else 0)
-        failed += os.waitstatus_to_exitcode(os.waitpid(checker, 0)[1]) != 0
-        shutil.rmtree(folder)
+        # Some at once: each waits for the disk, and before it dies.
+        for last in [begin(base, step + n) for n in range(1, AT_ONCE + 1)]:
+            if walked:  # one after the last step: it did the same as that one
+                os.kill(last.pid, signal.SIGKILL)
+                last.end()
+                continue
+            step = last.step
+            acknowledged, status = last.end()
+            walked = os.WIFEXITED(status)
+            if walked and os.WEXITSTATUS(status):
+                sys.stdout.write("the child failed\n")
+                return 1
+            # In a child of its own: threads of a parent that forks again would be lost.
+            checker = os.fork()
+            if checker == 0:
+                broken = broken_promises(last.folder, acknowledged)
+                for sentence in broken:
+                    sys.stdout.write(f"killed at step {step}: {sentence}\n")
+                sys.stdout.flush()
+                os._exit(1 if broken else 0)
+            failed += os.waitstatus_to_exitcode(os.waitpid(checker, 0)[1]) != 0
+            shutil.rmtree(last.folder)
     sys.stdout.write(f"walked {step} steps\n")
     return 1 if failed else 0
 
