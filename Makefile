@@ -6,7 +6,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip --disable-pip-version-check -q
-WORKERS ?= 2
+WORKERS ?= 3
 
 .PHONY: help run test check lint types bench bench-failover soak fuzz ohif docs lock tools clean
 

@@ -47,19 +47,19 @@ def walk(state_dir: Path) -> None:
         site.wait_until(
             lambda s: [one["code"] for one in s["troubles"]] == ["state_not_written"],
             "it says so",
-            timeout_s=20,
+            timeout_s=60,
         )
-        site.wait_until(lambda s: s["replication"]["lag_objects"] == 0, "the archive is heard", timeout_s=20)
+        site.wait_until(lambda s: s["replication"]["lag_objects"] == 0, "the archive is heard", timeout_s=60)
         assert "state not persisted" in " ".join(site.cli("status").stdout.split())
         answer = site.admin("PUT", "/api/route", {"mode": "forced", "upstream": "backup", "reason": "a try"})
         assert answer.status == 200, answer.body
-        site.wait_until(lambda s: s["services"]["web"]["active"] == "backup", "it still moves", timeout_s=20)
+        site.wait_until(lambda s: s["services"]["web"]["active"] == "backup", "it still moves", timeout_s=60)
         codes = [event["code"] for event in site.admin("GET", "/api/events").json()]
         assert {"state_not_written", "state_not_persisted"} <= set(codes), codes
         subprocess.run(["mount", "-o", "remount,rw", str(state_dir)], check=True)
-        site.wait_until(lambda s: s["troubles"] == [], "it is written later", timeout_s=20)
+        site.wait_until(lambda s: s["troubles"] == [], "it is written later", timeout_s=60)
         wait_for(
-            lambda: "forced" in (state_dir / "route.json").read_text(), "the state is on disk", timeout_s=20
+            lambda: "forced" in (state_dir / "route.json").read_text(), "the state is on disk", timeout_s=60
         )
     pacs.shutdown()
 

@@ -25,7 +25,7 @@ def test_a_stow_to_the_primary_is_in_the_archive_at_once_and_is_no_debt(
     head, body = stow(file)
     answered = site.web("POST", "/dicom-web/studies", body, **head)
     assert (answered.status, answered.upstream) == (200, "primary")
-    wait_for(lambda: uid in origins(site), "the copy is in the archive", timeout_s=20)
+    wait_for(lambda: uid in origins(site), "the copy is in the archive", timeout_s=60)
     assert origins(site)[uid] in ("copied", "replicated")
     assert site.status()["replication"]["lag_objects"] == 0
     counted = site.admin("GET", "/metrics").body.decode()

@@ -71,7 +71,7 @@ def test_a_killed_primary_is_not_noticed_and_gets_back_what_it_missed(
     stored = [new_study(sample_files[0], number) for number in range(3)]
     for _, file in stored:
         assert store(site, file)
-    site.wait_until(lambda s: s["replication"]["lag_objects"] == 3, "each is in the ledger", timeout_s=5)
+    site.wait_until(lambda s: s["replication"]["lag_objects"] == 3, "each is in the ledger", timeout_s=30)
 
     orthanc.start()
     site.wait_until(lambda status: status["phase"] == "on_primary", "failback", timeout_s=90)

@@ -77,8 +77,8 @@ def test_what_a_full_primary_said_success_to_stays_owed_until_there_is_room(
             assert listed.keys() == {through, straight}, "nothing is taken for paid"
             return sum(one["times_sent"] for one in listed.values()) >= 2
 
-        wait_for(was_sent_in_vain, "the primary was sent both, or one twice", timeout_s=20)
-        site.wait_until(lambda s: s["replication"]["lag_objects"] == 2, "both are counted", timeout_s=20)
+        wait_for(was_sent_in_vain, "the primary was sent both, or one twice", timeout_s=60)
+        site.wait_until(lambda s: s["replication"]["lag_objects"] == 2, "both are counted", timeout_s=60)
         assert not small.lookup(through)
         assert not small.lookup(straight)
 

@@ -45,7 +45,7 @@ def test_drain_empties_the_primary_and_writes_nothing_to_it(
 ) -> None:
     site = replicated_site
     held = orthanc.instance_count()
-    drained = site.cli("drain", "primary", "--reason", "service", "--grace", "5s")
+    drained = site.cli("drain", "primary", "--reason", "service", "--grace", "30s")
     assert drained.returncode == 0, drained.stderr
     status = site.status()
     assert status["mode"] == "drain"
@@ -76,7 +76,7 @@ def test_a_drain_says_when_the_replicator_did_not_hear_and_it_writes_nothing_aft
     assert drained.returncode == 1
     assert "the replicator did not answer within 5 s" in drained.stderr
     site.wait_until(lambda s: s["replication"]["pending_to_backup"] is not None, "it goes on")
-    heard = site.cli("drain", "primary", "--reason", "service", "--grace", "5s")
+    heard = site.cli("drain", "primary", "--reason", "service", "--grace", "30s")
     assert heard.returncode == 0, heard.stderr
     assert orthanc.instance_count() == held
     assert site.status()["replication"]["lag_objects"] == 1

@@ -79,7 +79,7 @@ def test_sigterm_ends_all_within_15_s(site: Site) -> None:
 def test_a_killed_supervisor_leaves_no_orphan(site: Site) -> None:
     pids = [child["pid"] for child in site.children().values()]
     site.kill_supervisor()
-    wait_for(lambda: not any(alive(pid) for pid in pids), "its children end", timeout_s=15)
+    wait_for(lambda: not any(alive(pid) for pid in pids), "its children end", timeout_s=30)
 
 
 def alive(pid: int) -> bool:

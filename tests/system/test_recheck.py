@@ -49,7 +49,7 @@ def held_by_the_archive(site: Site) -> set[str]:
         found.update(study["0020000D"]["Value"][0] for study in answer.json())
         return True
 
-    wait_for(answered, "the archive answers", timeout_s=30)
+    wait_for(answered, "the archive answers")
     return found
 
 
@@ -64,8 +64,8 @@ def way_back(site: Site, orthanc: Orthanc, held: int) -> None:
 @pytest.mark.parametrize(
     ("command", "killed"),
     [
-        (("drain", "primary", "--grace", "5s"), "nobody"),
-        (("drain", "primary", "--grace", "5s"), "replicator"),
+        (("drain", "primary", "--grace", "30s"), "nobody"),
+        (("drain", "primary", "--grace", "30s"), "replicator"),
         (("force", "backup"), "archive"),
         (("force", "backup"), "router"),
     ],
@@ -84,7 +84,7 @@ def test_what_a_serviced_primary_lost_is_on_it_again_before_reads_return(
     kill(site, killed)  # the recheck is due, or under way
     way_back(site, orthanc, held)
     assert orthanc.lookup(lost)
-    status = site.wait_until(lambda s: s["replication"]["recheck_done"], "the recheck is done", timeout_s=30)
+    status = site.wait_until(lambda s: s["replication"]["recheck_done"], "the recheck is done")
     assert (status["replication"]["lag_objects"], status["replication"]["vanished"]) == (0, 0)
 
 
@@ -94,7 +94,7 @@ def test_a_decision_is_waited_for_and_carried_out_whoever_dies(
 ) -> None:
     site = replicated_site
     held, lost = orthanc.instance_count(), set(sorted(studies(site))[:4])
-    isolate(site, ("drain", "primary", "--grace", "5s"))
+    isolate(site, ("drain", "primary", "--grace", "30s"))
     for uid in lost:
         orthanc.delete(uid)
     left = orthanc.instance_count()
@@ -116,7 +116,7 @@ def test_a_decision_is_waited_for_and_carried_out_whoever_dies(
         # Refused while the killed one is away: what vanished is not known then.
         return site.cli("decide", "vanished-owed", "--reason", "the dump was from last night").returncode == 0
 
-    wait_for(decided, "the decision is taken", timeout_s=30)
+    wait_for(decided, "the decision is taken")
     kill(site, killed)
     way_back(site, orthanc, held)
     assert all(orthanc.lookup(uid) for uid in lost)

@@ -110,8 +110,8 @@ def test_a_primary_that_refuses_stores_is_left_until_one_is_accepted_and_proven(
         second, file = new_study(sample_files[0], 2)
         assert store(site.dicom_port, site.ae_title, "CT2", file)
         status = site.wait_until(lambda s: s["phase"] == "on_backup", "the backup serves")
-        wait_for(lambda: len(site.verdicts("dicom")) >= 2, "the trail says so too")
-        row = site.verdicts("dicom")
+        wait_for(lambda: [e["to"] for e in site.verdicts("dicom")][-1:] == ["down"], "the trail says so too")
+        row = site.verdicts("dicom")[-2:]  # a slow machine may have been suspected before
         assert [entry["to"] for entry in row] == ["suspect", "down"]
         assert all("store: " in entry["reason"] for entry in row), row
         assert "stores of 2 callers failed within 10 s" in row[0]["reason"]
@@ -131,7 +131,7 @@ def test_a_primary_that_refuses_stores_is_left_until_one_is_accepted_and_proven(
         assert stand_in.holds(first)
         assert stand_in.holds(second)
         wait_for(
-            lambda: [e["to"] for e in site.verdicts("dicom")] == ["suspect", "down", "up"],
+            lambda: [e["to"] for e in site.verdicts("dicom")][-3:] == ["suspect", "down", "up"],
             "the trail says so",
         )
         third, file = new_study(sample_files[0], 3)
