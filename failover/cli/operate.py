@@ -165,8 +165,9 @@ def decide(
     """Decide what only a person may decide.
 
     failback: begin the gated way back (policy.failback: manual). refused: go back although the primary
-    refuses objects. vanished-owed: what vanished from the primary is debt. vanished-deleted: it was deleted.
-    clock-right: the archive's clock leapt ahead, and is right: what is old by it may go.
+    refuses objects, or the archive lost some before they were sent. vanished-owed: what vanished from the
+    primary is debt. vanished-deleted: it was deleted. clock-right: the archive's clock leapt ahead, and is
+    right: what is old by it may go.
     """
     choices = ("failback", "refused", "vanished-owed", "vanished-deleted", "clock-right")
     if decision not in choices:

@@ -141,7 +141,8 @@ class Story:
             Numbers(
                 lag_objects=before.lag_objects,
                 owed_older_than_10_s=before.owed_older_than_10_s,
-                refused=int(match[1]),
+                refused=int(match[1]) + int(match[2] or 0),
+                lost=int(match[2] or 0),
             )
         )
 
@@ -209,7 +210,7 @@ _SENTENCES: list[tuple[str, Act]] = [
     (r"nobody knows what is owed", Story.unknown),
     (r"the recheck is (done|not done|not known)", Story.recheck),
     (r"the recheck finds that (\d+) studies vanished", Story.vanished),
-    (r"(\d+) (?:is|are) refused by the primary", Story.refused),
+    (r"(\d+) (?:is|are) refused by the primary(?:, (\d+) lost in the archive)?", Story.refused),
     (
         r"ada (forces the backup|forces the primary|drains the primary|pauses|hands back)"
         r"((?:,? (?:for \d+ h|even if down|keep replicating|grace \d+ s))*)(?:: (.+))?",

@@ -12,7 +12,7 @@ const SERVICES = { web: "Web", dicom: "DICOM" };
 /** What each decision means, for the dialog. */
 export const DECISIONS = {
   failback: "begin the way back to the primary",
-  refused: "go back although the primary refused objects",
+  refused: "go back although the primary refused objects, or the archive lost some",
   "vanished-owed": "what vanished from the primary is debt: send it again",
   "vanished-deleted": "what vanished from the primary was deleted there: hide it",
   "clock-right": "the archive's clock leapt ahead and is right: what is old by it may go",
