@@ -42,6 +42,39 @@ async def cancel_and_wait(*tasks: asyncio.Task[Any] | None) -> None:
         await asyncio.wait(living)
 
 
+class Recall:
+    """Calls a task back from what it awaits inside `with`: it then goes on after the block.
+
+    For what would else need a task of its own, only so that the wait for it can end. `call` from a callback
+    or another task; the cancellation of the task itself passes through.
+    """
+
+    __slots__ = ("_cancelling", "_task", "called")
+
+    def __init__(self) -> None:
+        self.called = False
+        self._task: asyncio.Task[Any] | None = None
+        self._cancelling = 0
+
+    def __enter__(self) -> Recall:
+        self._task = asyncio.current_task()
+        assert self._task is not None
+        self._cancelling = self._task.cancelling()
+        return self
+
+    def call(self) -> None:
+        """Once is enough; nothing happens before and after the block."""
+        if self._task is not None and not self.called:
+            self.called = True
+            self._task.cancel()
+
+    def __exit__(self, kind: type[BaseException] | None, error: object, trace: object) -> bool:
+        task, self._task = self._task, None
+        if not self.called or task is None:
+            return False
+        return task.uncancel() <= self._cancelling and kind is asyncio.CancelledError
+
+
 class Signal:
     """Wakes everyone who waits for the next change. Unlike asyncio.Event it needs no clearing."""
 

@@ -18,7 +18,7 @@ from typing import Final
 
 import structlog
 
-from failover.aio import Signal, cancel_and_wait, spawn
+from failover.aio import Recall, Signal, cancel_and_wait, spawn
 from failover.clock import Clock
 from failover.dicom.association import State
 from failover.dicom.connection import Connection
@@ -97,9 +97,10 @@ class Acceptor:
         name: str = "acceptor",
         turned_away: Callable[[Cause], None] | None = None,
         failed: Callable[[], None] | None = None,
+        unserved: Callable[[object], None] | None = None,
     ) -> None:
         """`turned_away` is told of each association refused for want of room, `failed` of each one that a
-        fault of ours ended."""
+        fault of ours ended, `unserved` of the companion of an acceptance that such a fault made void."""
         self._limits = limits
         self._admit, self._accept, self._serve = admit, accept, serve
         self._clock = clock
@@ -107,6 +108,7 @@ class Acceptor:
         self._name = name
         self._turned_away = TurnedAway(name, clock, turned_away)
         self._failed = failed
+        self._unserved = unserved
         self._rejections, self._faults = Seldom(clock), Seldom(clock)
         self._server: asyncio.Server | None = None
         self._door: Door | None = None
@@ -280,9 +282,14 @@ class Acceptor:
             self._reject(connection, rq, answer)
             return
         acceptance = answer if isinstance(answer, Acceptance) else Acceptance(answer)
-        ac = acceptance_ac(rq, acceptance, self._limits.max_pdu_bytes)
-        contexts = agreed_contexts(rq.contexts, ac, rq.user.roles)
-        association = Association(connection, rq, ac, contexts, companion=acceptance.companion)
+        try:
+            ac = acceptance_ac(rq, acceptance, self._limits.max_pdu_bytes)
+            contexts = agreed_contexts(rq.contexts, ac, rq.user.roles)
+            association = Association(connection, rq, ac, contexts, companion=acceptance.companion)
+        except Exception:
+            if self._unserved is not None:
+                self._unserved(acceptance.companion)
+            raise
         self._open[connection] = association
         with contextlib.suppress(AssociationEnded):  # `serve` will hear it at its first word
             connection.send_ac(ac)
@@ -303,19 +310,16 @@ class Acceptor:
         answer = self._accept(rq)
         if not inspect.isawaitable(answer):
             return answer
-        accepting = spawn(_awaited(answer), name=f"{self._name} accept")
-        leaving = connection.ending()
-        try:
-            await asyncio.wait((accepting, leaving), return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            await cancel_and_wait(accepting)
-        if accepting.cancelled():
-            return None
-        outcome = accepting.result()
-        if isinstance(outcome, Exception):
-            self._fault(outcome)  # not the requestor's: it may try again
-            return TEMPORARY_CONGESTION
-        return outcome
+        with Recall() as leaving:
+            connection.when_ended = leaving.call
+            try:
+                return await answer
+            except Exception as error:
+                self._fault(error)  # not the requestor's: it may try again
+                return TEMPORARY_CONGESTION
+            finally:
+                connection.when_ended = None
+        return None
 
     def _reject(self, connection: Connection, rq: AssociateRq, rejection: Rejection) -> None:
         count = self._rejections.due(f"{rq.calling_ae} {rejection.sentence}")
@@ -364,13 +368,6 @@ class Acceptor:
                 elif association and association.stalled_s(now) > self._limits.idle_timeout_s:
                     _log.info("idle association aborted", acceptor=self._name, peer=connection.peer_host)
                     connection.abort("idle for too long")
-
-
-async def _awaited(answer: Awaitable[Answer]) -> Answer | Exception:
-    try:
-        return await answer
-    except Exception as error:
-        return error
 
 
 def _count_down(counter: Counter[str], key: str) -> None:

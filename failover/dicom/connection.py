@@ -93,7 +93,8 @@ class Connection(asyncio.BufferedProtocol):
         self._writes = 0
         self._arrived: list[asyncio.Future[None]] = []  # one for each who waits
         self._drained: asyncio.Future[None] | None = None
-        self._ending: asyncio.Future[None] | None = None
+        self.when_ended: Callable[[], None] | None = None  # called once, when nothing more comes
+        self.when_gone: Callable[[], None] | None = None  # called when the transport is closed
         self._gone: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     # -- what the owner asks ------------------------------------------------------------------------
@@ -259,13 +260,6 @@ class Connection(asyncio.BufferedProtocol):
         if self._transport is not None:
             self._transport.abort()
 
-    def ending(self) -> asyncio.Future[None]:
-        """A future that is done when nothing more comes. For one who waits."""
-        self._ending = asyncio.get_running_loop().create_future()
-        if self.ended is not None:
-            self._ending.set_result(None)
-        return self._ending
-
     async def wait_gone(self) -> None:
         """Return when the transport is closed."""
         await asyncio.shield(self._gone)
@@ -278,8 +272,8 @@ class Connection(asyncio.BufferedProtocol):
         """Mark that nothing more comes, and wake everyone who waits for it."""
         if self.ended is None:
             self.ended = why
-            if self._ending is not None and not self._ending.done():
-                self._ending.set_result(None)
+            if self.when_ended is not None:
+                self.when_ended()
         self._wake()
         self._wake_writers()
 
@@ -373,6 +367,8 @@ class Connection(asyncio.BufferedProtocol):
         self._wake_writers()
         if self._closed is not None:
             self._closed(self)
+        if self.when_gone is not None:
+            self.when_gone()
 
     def pause_writing(self) -> None:
         self._writing_paused = True

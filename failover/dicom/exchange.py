@@ -241,6 +241,29 @@ class Association:
         except TimeoutError:
             connection.drop()
 
+    def release_unawaited(self, gone: Callable[[], None], timeout_s: float = 2.0) -> None:
+        """As `release`, for who does not wait: `gone` is called when the connection is closed."""
+        connection = self._connection
+        if connection.is_gone:
+            gone()
+            return
+        drop = asyncio.get_running_loop().call_later(timeout_s, connection.drop)
+
+        def closed() -> None:
+            drop.cancel()
+            gone()
+
+        def throw_away() -> None:
+            while connection.take() is not None:
+                pass  # what still arrives after our A-RELEASE-RQ has no taker
+            if connection.released:
+                connection.respond_release()  # the peer's request, or both at the same time (PS3.8 7.2.2.3)
+
+        connection.when_gone = closed
+        connection.listener = throw_away
+        throw_away()
+        connection.request_release()
+
     async def _until_released(self) -> None:
         with contextlib.suppress(AssociationEnded):
             while await self._connection.next_item() is not None:

@@ -9,12 +9,12 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 import structlog
 
-from failover.aio import Signal, cancel_and_wait, spawn
+from failover.aio import Recall, Signal
 from failover.clock import Clock
 from failover.dicom.exchange import Association
 from failover.dicom.negotiation import RELAY_VERSION
@@ -30,7 +30,7 @@ _log = structlog.get_logger(__name__)
 # Openings under way at one upstream; more wait their turn within their patience. Forty callers replayed at
 # once overflowed a listen backlog of 5 (DESIGN 4.6).
 _OPENINGS: Final = 16
-_LOOK_EVERY_S: Final = 0.1  # how often patience is reckoned anew while an AC is awaited
+_LOOK_EVERY_S: Final = 0.05  # how often patience is reckoned anew while an AC is awaited
 
 
 @dataclass(eq=False, slots=True)
@@ -46,6 +46,18 @@ class Leg:
     @property
     def alive(self) -> bool:
         return self.association.ended is None and not self.association.releasing
+
+
+@dataclass(eq=False, slots=True)
+class _Opening:
+    """A leg that is being opened."""
+
+    upstream: UpstreamName
+    choice: Choice
+    kind: Kind
+    began_s: float
+    recall: Recall = field(default_factory=Recall)
+    why: str = ""
 
 
 class Legs:
@@ -66,7 +78,9 @@ class Legs:
         self._max_pdu_bytes = max_pdu_bytes
         self._places = {name: asyncio.Semaphore(_OPENINGS) for name in UpstreamName}
         self._open: Counter[UpstreamName] = Counter()
-        self._closing: set[asyncio.Task[None]] = set()
+        self._openings: set[_Opening] = set()
+        self._looking: asyncio.TimerHandle | None = None
+        self._closing: set[Leg] = set()
         self.changed = Signal()
 
     def in_flight(self, upstream: UpstreamName) -> int:
@@ -78,37 +92,54 @@ class Legs:
 
         Raises what `open_association` raises.
         """
-        opening = spawn(self._open_now(upstream, proposal), name=f"relay opening {upstream}")
-        began_s = self._clock.monotonic()
-        try:
-            while not opening.done():
-                now_s = self._clock.monotonic()
-                others = self._traffic[upstream].heard_since(now_s - 1.0)
-                left_s = began_s + patience_s(choice, upstream, answers_others=others) - now_s
-                if left_s <= 0:
-                    raise UpstreamTimeout("no A-ASSOCIATE-AC within our patience")
-                if upstream is choice.first and self._turned_away(upstream, kind):
-                    raise UpstreamTimeout("it became suspect before its A-ASSOCIATE-AC")
-                await asyncio.wait((opening,), timeout=min(left_s, _LOOK_EVERY_S))
-        except BaseException:
-            await cancel_and_wait(opening)
-            if not opening.cancelled() and isinstance(leg := opening.result(), Leg):
-                self.abort(leg)  # it was opened in the very moment in which nobody wanted it any more
-            raise
-        leg_or_error = opening.result()
-        if isinstance(leg_or_error, UpstreamError):
-            raise leg_or_error
-        return leg_or_error
+        opening = _Opening(upstream, choice, kind, self._clock.monotonic())
+        why = self._given_up(opening)
+        if why is not None:
+            raise UpstreamTimeout(why)
+        with opening.recall:
+            self._openings.add(opening)
+            if self._looking is None:
+                self._look_again()
+            try:
+                return await self._open_now(upstream, proposal)
+            finally:
+                self._openings.discard(opening)
+        raise UpstreamTimeout(opening.why)
+
+    def _look_again(self) -> None:
+        """One look for all that are being opened, however many: a timer for each costs more than it saves."""
+        self._looking = asyncio.get_running_loop().call_later(_LOOK_EVERY_S, self._look)
+
+    def _look(self) -> None:
+        self._looking = None
+        for opening in self._openings:
+            why = self._given_up(opening)
+            if why is not None:
+                opening.why = why
+                opening.recall.call()
+        if self._openings:
+            self._look_again()
+
+    def _given_up(self, opening: _Opening) -> str | None:
+        """Return why an opening is to end: our patience is over, or the route turned elsewhere."""
+        now_s, upstream = self._clock.monotonic(), opening.upstream
+        others = self._traffic[upstream].heard_since(now_s - 1.0)
+        patience = patience_s(opening.choice, upstream, answers_others=others)
+        if now_s - opening.began_s >= patience:
+            return "no A-ASSOCIATE-AC within our patience"
+        if upstream is opening.choice.first and self._turned_away(upstream, opening.kind):
+            return "it became suspect before its A-ASSOCIATE-AC"
+        return None
 
     def _turned_away(self, upstream: UpstreamName, kind: Kind) -> bool:
         now = choose(self._board.current, Service.DICOM, kind)
         return now.first is not None and now.first is not upstream
 
-    async def _open_now(self, upstream: UpstreamName, proposal: Proposal) -> Leg | UpstreamError:
+    async def _open_now(self, upstream: UpstreamName, proposal: Proposal) -> Leg:
         traffic = self._traffic[upstream]
         peer = self._upstreams.get(upstream)
         if peer is None:
-            return UpstreamUnreachable(f"the {upstream} has no DICOM service")
+            raise UpstreamUnreachable(f"the {upstream} has no DICOM service")
         self._open[upstream] += 1
         leg: Leg | None = None
         try:
@@ -135,10 +166,10 @@ class Legs:
                 except AssociationRejected as error:
                     # Transient: it may be full for all. That counts for nothing but sends probes at once.
                     outcome = Outcome.FAILED if error.transient else Outcome.ANSWERED
-                    return error
-                except UpstreamError as error:
+                    raise
+                except UpstreamError:
                     outcome = Outcome.FAILED
-                    return error
+                    raise
                 finally:
                     traffic.ended(token, outcome)
         finally:
@@ -147,15 +178,14 @@ class Legs:
 
     def release(self, leg: Leg) -> None:
         """Release a leg in its own time: nobody waits for it."""
-        task = spawn(self._release(leg), name=f"relay releasing {leg.upstream}")
-        self._closing.add(task)
-        task.add_done_callback(self._closing.discard)
+        self._closing.add(leg)
 
-    async def _release(self, leg: Leg) -> None:
-        try:
-            await leg.association.release()
-        finally:
+        def gone() -> None:
+            self._closing.discard(leg)
             self._closed(leg)
+            self.changed.fire()
+
+        leg.association.release_unawaited(gone)
 
     def abort(self, leg: Leg) -> None:
         """A-ABORT, at once. Safe to call twice."""
@@ -177,9 +207,9 @@ class Legs:
         self.changed.fire()
 
     async def wait_closed(self) -> None:
-        """Return when each release under way has ended."""
-        if self._closing:
-            await asyncio.wait(self._closing)
+        """Return when each release under way has ended: none takes longer than its own limit."""
+        while self._closing:
+            await self.changed.wait()
 
 
 def refusal_of(error: UpstreamError) -> Refusal:

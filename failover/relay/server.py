@@ -102,6 +102,7 @@ class Relay:
             name="relay",
             turned_away=self._over_limit,
             failed=self._failed,
+            unserved=self._unserved,
         )
         self._watcher: asyncio.Task[None] | None = None
 
@@ -170,6 +171,11 @@ class Relay:
     def _failed(self) -> None:
         self.metrics.dicom_associations.labels("none", "failed").inc()
 
+    def _unserved(self, companion: object) -> None:
+        """A fault of ours came between the opening of a leg and its session."""
+        if isinstance(companion, Leg):
+            self.legs.abort(companion)
+
     async def _offer(self, rq: AssociateRq) -> Acceptance | Rejection:
         """Offer an association in rounds until an upstream answers it, at most NEITHER_S."""
         kind, proposal = kind_of(rq), first_proposal(rq)
@@ -210,7 +216,11 @@ class Relay:
         leg = caller.companion
         assert isinstance(leg, Leg)
         rq = caller.request
-        session = Session(caller, leg, later_proposal(rq, caller.answer), kind_of(rq), self)
+        try:
+            session = Session(caller, leg, later_proposal(rq, caller.answer), kind_of(rq), self)
+        except Exception:
+            self._unserved(leg)
+            raise
         self._sessions.add(session)
         self.metrics.dicom_open.inc()
         try:

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 
-from failover.aio import Signal, cancel_and_wait, spawn
+from failover.aio import Recall, Signal, cancel_and_wait, spawn
 from failover.clock import ManualClock, SystemClock, parse_rfc3339, rfc3339
 
 
@@ -75,3 +75,49 @@ async def test_waiting_until_a_condition_holds() -> None:
     signal.fire()
     async with asyncio.timeout(5):
         assert await waiting
+
+
+async def test_a_task_that_is_called_back_goes_on_after_what_it_awaited() -> None:
+    said: list[str] = []
+
+    async def waits() -> None:
+        with Recall() as recall:
+            loop.call_soon(recall.call)
+            await asyncio.Event().wait()
+            said.append("not this")
+        said.append("went on")
+        recall.call()  # the block is left: nothing happens
+        await asyncio.wait_for(asyncio.Event().wait(), 0.001)
+
+    loop = asyncio.get_running_loop()
+    with pytest.raises(TimeoutError):
+        await spawn(waits(), name="waits")
+    assert said == ["went on"]
+
+
+@pytest.mark.parametrize("inner", [False, True])
+@pytest.mark.parametrize("cancelled", [False, True])
+async def test_what_ends_an_outer_wait_passes_an_inner_one(inner: bool, cancelled: bool) -> None:
+    said: list[str] = []
+    began = asyncio.Event()
+    outer, within = Recall(), Recall()
+
+    async def waits() -> None:
+        with outer:
+            with within:
+                began.set()
+                await asyncio.Event().wait()
+            said.append("left the inner one")
+        said.append("left both")
+
+    task = spawn(waits(), name="waits")
+    await began.wait()
+    if inner:
+        within.call()
+    if cancelled:
+        task.cancel()
+    else:
+        outer.call()
+    await asyncio.wait([task])
+    assert task.cancelled() == cancelled
+    assert said == ([] if cancelled else ["left both"])

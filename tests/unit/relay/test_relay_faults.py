@@ -1,0 +1,57 @@
+"""Our own code breaks after a leg was opened and before its session begins: the leg is closed all the same.
+
+Code is replaced by what breaks, so this runs on the sources alone (ADR 7).
+"""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+
+import pytest
+
+from failover.dicom import acceptor
+from failover.dicom.negotiation import Acceptance, acceptance_ac
+from failover.dicom.pdu import AssociateAc, AssociateRq
+from failover.errors import AssociationEnded, UpstreamError
+from failover.relay import server
+from failover.relay.legs import Leg
+from failover.relay.offer import Proposal
+from tests.unit.relay.scene import PRIMARY, Scene, scene
+from tests.unit.relay.test_relay_operations import echo
+
+
+def no_proposal(rq: AssociateRq, agreed: AssociateAc) -> Proposal:
+    raise RuntimeError("ours")
+
+
+def no_ac_for_callers(rq: AssociateRq, acceptance: Acceptance, max_pdu_bytes: int) -> AssociateAc:
+    if isinstance(acceptance.companion, Leg):
+        raise RuntimeError("ours")
+    return acceptance_ac(rq, acceptance, max_pdu_bytes)
+
+
+@pytest.mark.parametrize("where", ["answer", "session"])
+async def test_a_fault_of_ours_leaves_no_leg_open(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    async with scene(tmp_path) as stage:
+        with monkeypatch.context() as broken:
+            if where == "answer":
+                broken.setattr(acceptor, "acceptance_ac", no_ac_for_callers)
+            else:
+                broken.setattr(server, "later_proposal", no_proposal)
+            await opened_in_vain(stage)
+        assert len(stage.primary.requests) == 1
+        legs = stage.relay.legs
+        assert await legs.changed.wait_until(lambda: legs.in_flight(PRIMARY) == 0, timeout_s=10)
+        caller = await stage.open()
+        assert await echo(caller) == 0
+        await caller.release()
+
+
+async def opened_in_vain(stage: Scene) -> None:
+    with contextlib.suppress(UpstreamError):  # no AC, when it is the answer that breaks
+        caller = await stage.open()
+        with pytest.raises(AssociationEnded):
+            await caller.receive()
