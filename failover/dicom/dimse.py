@@ -135,10 +135,12 @@ def category(status: int) -> Category:
 class Command:
     """One command set. Made by `parse`, or by `make` from numbers and text."""
 
-    __slots__ = ("elements",)
+    __slots__ = ("_field", "_message_id", "elements")
 
     def __init__(self, elements: Mapping[int, bytes]) -> None:
+        """`elements` must not change any more: what is asked for often is read out of them once."""
         self.elements = elements
+        self._field = self._message_id = -1
 
     @classmethod
     def make(cls, field: CommandField, values: Mapping[Tag, int | str | None]) -> Command:
@@ -179,7 +181,9 @@ class Command:
     @property
     def field(self) -> int:
         """Command field; 0 when it is missing (PS3.7 knows no such field)."""
-        return self.number(Tag.COMMAND_FIELD) or 0
+        if self._field < 0:
+            self._field = self.number(Tag.COMMAND_FIELD) or 0
+        return self._field
 
     @property
     def is_response(self) -> bool:
@@ -196,11 +200,11 @@ class Command:
     @property
     def message_id(self) -> int:
         """Message ID of a request, Message ID Being Responded To of a response or C-CANCEL."""
-        own = self.number(Tag.MESSAGE_ID)
-        answered = self.number(Tag.MESSAGE_ID_RESPONDED_TO)
-        if self.is_response or self.field == CommandField.C_CANCEL_RQ:
-            return answered if answered is not None else 0
-        return own if own is not None else 0
+        if self._message_id < 0:
+            answers = self.is_response or self.field == CommandField.C_CANCEL_RQ
+            own, answered = self.number(Tag.MESSAGE_ID), self.number(Tag.MESSAGE_ID_RESPONDED_TO)
+            self._message_id = (answered if answers else own) or 0
+        return self._message_id
 
     @property
     def has_data_set(self) -> bool:

@@ -24,7 +24,7 @@ from failover.health.passive import LiveTraffic, Outcome
 from failover.model import DicomPeer, Part, Service, UpstreamName
 from failover.relay.offer import Proposal, Refusal, patience_s
 from failover.routing.board import RouteBoard
-from failover.routing.selection import Choice, Kind, choose
+from failover.routing.selection import Choice, Kind
 
 _log = structlog.get_logger(__name__)
 # Openings under way at one upstream; more wait their turn within their patience. Forty callers replayed at
@@ -132,7 +132,7 @@ class Legs:
         return None
 
     def _turned_away(self, upstream: UpstreamName, kind: Kind) -> bool:
-        now = choose(self._board.current, Service.DICOM, kind)
+        now = self._board.choice(Service.DICOM, kind)
         return now.first is not None and now.first is not upstream
 
     async def _open_now(self, upstream: UpstreamName, proposal: Proposal) -> Leg:

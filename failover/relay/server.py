@@ -54,7 +54,6 @@ from failover.relay.offer import (
 from failover.relay.serving import serve_caller
 from failover.relay.session import Session
 from failover.routing.board import RouteBoard
-from failover.routing.selection import choose
 from failover.spool import Spool
 from failover.tls import ServerIdentity
 
@@ -183,7 +182,7 @@ class Relay:
         tried: dict[UpstreamName, Refusal] = {}
         rejections: dict[UpstreamName, Rejection] = {}
         while True:
-            choice = choose(self.board.current, Service.DICOM, kind)
+            choice = self.board.choice(Service.DICOM, kind)
             match next_offer(choice, tried):
                 case OfferTo(upstream):
                     try:

@@ -34,7 +34,7 @@ from failover.relay.object_statuses import ObjectStatuses
 from failover.relay.offer import Proposal
 from failover.relay.operations import operation
 from failover.routing.board import RouteBoard
-from failover.routing.selection import Choice, Kind, choose
+from failover.routing.selection import Choice, Kind
 from failover.spool import Spool
 
 _log = structlog.get_logger(__name__)
@@ -115,7 +115,7 @@ class Session:
     # -- the route ----------------------------------------------------------------------------------
 
     def choice(self, kind: Kind) -> Choice:
-        return choose(self.around.board.current, Service.DICOM, kind)
+        return self.around.board.choice(Service.DICOM, kind)
 
     def verdict(self, upstream: UpstreamName) -> Verdict | None:
         return self.around.board.current.verdicts.get((upstream, Service.DICOM))

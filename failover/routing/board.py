@@ -6,7 +6,8 @@ No lock: one loop.
 from __future__ import annotations
 
 from failover.aio import Signal
-from failover.routing.selection import Route
+from failover.model import Service
+from failover.routing.selection import Choice, Kind, Route, choose
 
 
 class RouteBoard:
@@ -14,15 +15,24 @@ class RouteBoard:
 
     def __init__(self, route: Route) -> None:
         self._current = route
+        self._choices: dict[tuple[Service, Kind], Choice] = {}  # of the current route
         self.changed = Signal()
 
     @property
     def current(self) -> Route:
         return self._current
 
+    def choice(self, service: Service, kind: Kind) -> Choice:
+        """Return where a request of `kind` goes now, worked out once for each route."""
+        found = self._choices.get((service, kind))
+        if found is None:
+            found = self._choices[service, kind] = choose(self._current, service, kind)
+        return found
+
     def publish(self, route: Route) -> None:
         """Make `route` the current one. Nothing happens when it says the same as before."""
         if route == self._current:
             return
         self._current = route
+        self._choices.clear()
         self.changed.fire()

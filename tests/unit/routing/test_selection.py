@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from failover.model import Mode, Phase, Service, UpstreamName, Verdict
+from failover.routing.board import RouteBoard
 from failover.routing.selection import Choice, Kind, Route, ServiceRoute, choose
 
 PRIMARY, BACKUP = UpstreamName.PRIMARY, UpstreamName.BACKUP
@@ -113,3 +114,13 @@ def test_a_service_that_only_one_has() -> None:
     assert went(route(exists=(BACKUP,))) == (BACKUP, None, False)
     assert went(route(exists=(PRIMARY,), primary=DOWN)) == (PRIMARY, None, False)
     assert went(route(exists=())) == (None, None, False)
+
+
+def test_a_choice_holds_until_another_route_is_published() -> None:
+    board = RouteBoard(route())
+    first = board.choice(Service.WEB, READ)
+    assert first == choose(board.current, Service.WEB, READ)
+    assert board.choice(Service.WEB, READ) is first
+    assert board.choice(Service.WEB, OTHER) == choose(board.current, Service.WEB, OTHER)
+    board.publish(route(Phase.ON_BACKUP))
+    assert board.choice(Service.WEB, READ).first is BACKUP
