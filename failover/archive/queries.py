@@ -404,15 +404,17 @@ def _text_condition(column: str, wanted: Wanted, parameters: list[str | int]) ->
 
 
 def _wild_condition(column: str, wanted: Wild, parameters: list[str | int]) -> str:
-    parts = [f"{column} != ''"]
     prefix = _prefix(wanted.pattern)
-    if prefix:
-        # The range finds the rows by the index; GLOB decides. The highest character ends the range.
-        parts += [f"{column} >= ?", f"{column} < ?"]
-        parameters += [prefix, prefix + _HIGHEST]
-    parts.append(f"{column} GLOB ?")
+    if not prefix:
+        parameters.append(_glob(wanted.pattern))
+        return f"({column} != '' AND {column} GLOB ?)"
+    # The range finds the rows by the index; GLOB decides, where the pattern says more than the range.
+    parameters += [prefix, prefix + _HIGHEST]
+    in_range = f"{column} >= ? AND {column} < ?"
+    if wanted.pattern == f"{prefix}*":
+        return f"({in_range})"
     parameters.append(_glob(wanted.pattern))
-    return "(" + " AND ".join(parts) + ")"
+    return f"({in_range} AND {column} GLOB ?)"
 
 
 def _glob(pattern: str) -> str:

@@ -88,6 +88,9 @@ class Finder:
                     place += 4 + length
                 at = after
             del data[:at]
+            # Debian's DCMTK writes a PDU in two writes with Nagle on: without an ACK at once the second one
+            # waits 40 ms, and that would be measured. The kernel forgets the option, so it is set each time.
+            self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
             more = self._socket.recv(262144)
             assert more, "the association is over"
             data += more

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import platform
 import statistics
 from dataclasses import dataclass, field
@@ -73,6 +74,7 @@ def save(suite: Suite) -> None:
             "processor": _processor(),
             "system": platform.release(),
             "python": platform.python_version(),
+            "load_average": os.getloadavg()[2],  # of the last 15 minutes: who else was at work
         },
         "notes": suite.notes,
         "rows": [
