@@ -59,8 +59,8 @@ PURE = {
     "relay/offer", "relay/operations", "relay/matches", "relay/object_statuses",
     "archive/paths", "archive/retention", "archive/queries", "archive/outside", "archive/find",
     "replication/reconcile", "replication/permission", "replication/proof", "replication/vanished",
-    "admin/guards", "admin/headline", "admin/requests",
-    "cli/views",
+    "admin/guards", "admin/headline", "admin/facts", "admin/requests", "admin/questions",
+    "cli/views", "cli/list_views",
 }  # fmt: skip
 IMPURE_MODULES = {
     "asyncio", "socket", "os", "time", "logging", "structlog", "subprocess", "threading", "sqlite3", "ssl",
