@@ -87,12 +87,16 @@ class Digest:
     """When the last byte came."""
 
 
-@dataclass(slots=True)
 class _Waiting:
-    part: Part
-    usual: str
-    began_s: float
-    heard: bool = False
+    """One for each request: written out, as what makes dataclasses is never compiled."""
+
+    __slots__ = ("began_s", "heard", "part", "usual")
+
+    def __init__(self, part: Part, usual: str, began_s: float) -> None:
+        self.part = part
+        self.usual = usual
+        self.began_s = began_s
+        self.heard = False
 
 
 class LiveTraffic:

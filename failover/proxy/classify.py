@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from enum import StrEnum
-from typing import Final, NamedTuple
+from typing import Final
 
 from failover.http.head import RequestHead
 from failover.model import Part
@@ -48,20 +48,29 @@ _OTHER: Final = WebRoute.OTHER
 _RETRIEVES: Final = (WebRoute.WADO, WebRoute.RENDERED)
 
 
-class Asked(NamedTuple):
-    """What a request asks for."""
+class Asked:
+    """What a request asks for. Nobody changes it.
 
-    route: WebRoute
-    kind: Kind
-    path: bytes
-    """The target without its query."""
-    below_prefix: bytes | None = None
-    """What follows the callers' DICOMweb prefix, query included; None: it is no DICOMweb."""
-    ours: bool = False
-    """Below `/.failover/`: always for our archive."""
-    upgrade: bool = False
-    wado_uri: bytes | None = None
-    """The query of a WADO-URI request, which says by itself what it is, wherever it lies (PS3.18 9)."""
+    One is made for each request, and written out: what makes dataclasses and named tuples is never compiled.
+    """
+
+    __slots__ = ("below_prefix", "kind", "ours", "path", "route", "upgrade", "wado_uri")
+
+    def __init__(
+        self, route: WebRoute, kind: Kind, path: bytes, below_prefix: bytes | None = None,
+        *, ours: bool = False, upgrade: bool = False, wado_uri: bytes | None = None,
+    ) -> None:  # fmt: skip
+        self.route = route
+        self.kind = kind
+        self.path = path
+        """The target without its query."""
+        self.below_prefix = below_prefix
+        """What follows the callers' DICOMweb prefix, query included; None: it is no DICOMweb."""
+        self.ours = ours
+        """Below `/.failover/`: always for our archive."""
+        self.upgrade = upgrade
+        self.wado_uri = wado_uri
+        """The query of a WADO-URI request, which says by itself what it is, wherever it lies (PS3.18 9)."""
 
     @property
     def retrieve(self) -> bool:

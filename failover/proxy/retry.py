@@ -159,6 +159,13 @@ class Pursuit:
 
     def next(self, now_s: float) -> Step:
         """Return what to do now. `see` comes first."""
+        choice = self._choice
+        if (
+            choice is not None and choice.first is PRIMARY and not self._tried
+            and self._reach.get(PRIMARY) is _ASK and not self.asked.ours
+        ):  # fmt: skip
+            # Most requests; what follows says the same, at length.
+            return _SEND[PRIMARY] if self.asked.kind is _READ else _SEND_FRESH[PRIMARY]
         order = self._order()
         for upstream in order:
             if upstream in self._tried:

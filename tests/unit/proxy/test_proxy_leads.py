@@ -99,6 +99,7 @@ def test_little_is_kept_back_of_a_long_body() -> None:
     assert len(urls.feed(b'"}, "x": {"BulkDataURI":"' + b"u" * 10_000)) > 5_000
 
 
+ELSEWHERE = Asked(WebRoute.QIDO, Kind.READ, b"/dicom-web/studies")
 QIDO = Asked(WebRoute.QIDO, Kind.READ, b"/dicom-web/studies", b"/studies")
 
 
@@ -107,7 +108,7 @@ QIDO = Asked(WebRoute.QIDO, Kind.READ, b"/dicom-web/studies", b"/studies")
     ("Content-Type: application/json; charset=utf-8", QIDO, BACKUP, True),
     ("Content-Type: application/dicom+json\r\nContent-Encoding: gzip", QIDO, PRIMARY, False),
     ("Content-Type: text/html", QIDO, PRIMARY, False),
-    ("Content-Type: application/json", QIDO._replace(below_prefix=None), PRIMARY, False),
+    ("Content-Type: application/json", ELSEWHERE, PRIMARY, False),
     ("Content-Type: application/json", QIDO,
      WebUpstream(UpstreamName.BACKUP, "127.0.0.1", 1, is_archive=True), False),
 ])  # fmt: skip
