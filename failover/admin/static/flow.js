@@ -14,7 +14,7 @@ function s(tag, attributes, ...children) {
 /** Return the picture of one status. */
 export function renderFlow(status) {
   const ways = ["primary", "backup"].map((name) => way(status, name));
-  return s("svg", { viewBox: "0 0 440 210", class: "flow", role: "img", "aria-label": sentence([...ways]) },
+  return s("svg", { viewBox: "0 0 464 210", class: "flow", role: "img", "aria-label": sentence([...ways]) },
     box(4, 75, 92, 60, "Callers", `${ways[0].now + ways[1].now} now`),
     s("path", { class: "way taken", d: "M96 105 H158" }), head(158, 105, "taken"),
     box(166, 75, 92, 60, "Router", status.mode),
@@ -41,7 +41,7 @@ function draw({ name, answers, stores, worst, now, all }) {
     s("path", { class: `way ${kind}`, d: `M258 105 C300 105 284 ${y} 326 ${y}` }),
     head(326, y, kind),
     ...(words ? [s("text", { class: "label", x: 268, y: name === "primary" ? 56 : 166 }, words)] : []),
-    box(334, y - 30, 102, 60, name === "primary" ? "Primary" : "Backup", `${SIGN[worst]} ${worst} · ${now} now`, worst),
+    box(334, y - 30, 126, 60, name === "primary" ? "Primary" : "Backup", `${SIGN[worst]} ${worst} · ${now} now`, worst),
   ];
 }
 
@@ -54,8 +54,8 @@ function copies({ replication = {}, mode, intent }) {
   const words = still ? "no copies" : replication.lag_objects ? `▲ ${replication.lag_objects.toLocaleString("en")} owed`
     : replication.pending_to_backup ? `▼ ${replication.pending_to_backup.toLocaleString("en")} to copy` : "copies";
   return [
-    s("path", { class: `way ${still ? "idle" : "copy"}`, d: "M420 78 V132" }),
-    s("text", { class: "label", x: 412, y: 109, "text-anchor": "end" }, words),
+    s("path", { class: `way ${still ? "idle" : "copy"}`, d: "M436 78 V132" }),
+    s("text", { class: "label", x: 428, y: 109, "text-anchor": "end" }, words),
   ];
 }
 

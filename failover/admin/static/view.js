@@ -97,9 +97,8 @@ function sinceOf(status, name) {
 function stands(status, name) {
   if (name === "primary" && status.phase === "failing_back") return "▷ takes stores";
   const found = Object.values(status.upstreams[name] ?? {}).filter(({ reason }) => reason !== "not configured");
-  const down = found.filter(({ verdict }) => verdict === "down").length;
-  if (down) return down === found.length ? "✕ does not answer" : "stands by in part";
-  return "stands by";
+  if (!found.some(({ verdict }) => verdict === "down")) return "stands by";
+  return found.some(({ verdict }) => verdict === "up") ? "stands by in part" : "✕ does not answer";
 }
 
 function renderHealth(health, inFlight, service) {
