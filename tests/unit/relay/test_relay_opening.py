@@ -22,7 +22,18 @@ from failover.errors import AssociationRejected
 from failover.health.passive import LiveFact
 from failover.model import AeTitle, Part, Phase, Verdict
 from tests.fakes.upstream import CT, FakeUpstream, encoded, study
-from tests.unit.relay.scene import ALL, BACKUP, ECHO, ID, PRIMARY, STUDY_FIND, FastClock, Scene, scene
+from tests.unit.relay.scene import (
+    ALL,
+    BACKUP,
+    ECHO,
+    ID,
+    PRIMARY,
+    STUDY_FIND,
+    FastClock,
+    Scene,
+    SlowClock,
+    scene,
+)
 from tests.unit.relay.test_relay_operations import get
 
 LOCAL = [ipaddress.ip_network("127.0.0.0/8")]
@@ -110,15 +121,12 @@ async def test_a_silent_primary_is_given_up_after_a_second(tmp_path: Path) -> No
 
 
 async def test_a_silent_primary_is_given_up_at_once_when_it_becomes_suspect(tmp_path: Path) -> None:
-    async with scene(tmp_path) as stage:
+    async with scene(tmp_path, clock=SlowClock()) as stage, asyncio.timeout(50):
         stage.primary.silent_opening = True
         opening = asyncio.gather(stage.open())
-        clock = stage.relay.clock
-        began_s = clock.monotonic()
-        assert await stage.primary.changed.wait_until(lambda: bool(stage.primary.requests), timeout_s=10)
+        assert await stage.primary.changed.wait_until(lambda: bool(stage.primary.requests), timeout_s=30)
         stage.publish(primary=Verdict.SUSPECT)
         [caller] = await opening
-        assert clock.monotonic() - began_s < 0.9
         await caller.release()
 
 
