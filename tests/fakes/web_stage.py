@@ -12,7 +12,7 @@ from pathlib import Path
 import uvloop
 from prometheus_client import CollectorRegistry
 
-from failover.clock import SystemClock
+from failover.clock import Clock, SystemClock
 from failover.config.schema import Hedge, ListenWeb
 from failover.health.passive import LiveTraffic
 from failover.metrics import RouterMetrics
@@ -93,6 +93,7 @@ async def web_stage(
     primary_tls: tuple[int, ClientTls | None] | None = None,
     admission: Admission | None = None,
     hedge: Hedge | None = None,
+    clock: Clock | None = None,
     **listen: object,
 ) -> AsyncIterator[Stage]:
     """Proxy, primary and backup (our archive unless `foreign_backup`) on free ports.
@@ -103,7 +104,7 @@ async def web_stage(
     sock = socket.create_server(("127.0.0.1", 0), backlog=128)
     board = RouteBoard(calm_route())
     metrics = RouterMetrics(CollectorRegistry())
-    clock = SystemClock()
+    clock = clock or SystemClock()
     spool = Spool(folder / "spool")
     admitted = {"127.0.0.1"}
     ours = not foreign_backup

@@ -17,6 +17,7 @@ from failover.proxy.attempt import Attempt
 from failover.proxy.hedge import BURST
 from tests.fakes.backend import Received, Script, Talk, always, answer, die, silent
 from tests.fakes.callers import Answered
+from tests.fakes.clocks import FastClock
 from tests.fakes.web_stage import BACKUP, PRIMARY, Stage, web_stage
 
 pytestmark = [
@@ -183,23 +184,24 @@ async def test_a_failing_primary_does_not_beat_a_backup_that_is_on_its_way(stage
     assert len(stage.backup.requests) == 1
 
 
-async def test_when_both_die_the_caller_is_told(stage: Stage) -> None:
-    await known(stage)
-    die_now = asyncio.Event()
+async def test_when_both_die_the_caller_is_told(tmp_path: Path) -> None:
+    async with web_stage(tmp_path, hedge=QUICK, clock=FastClock()) as stage:
+        await known(stage)
+        die_now = asyncio.Event()
 
-    async def dying(_: Received, talk: Talk) -> None:
-        await die_now.wait()
-        talk.die()
+        async def dying(_: Received, talk: Talk) -> None:
+            await die_now.wait()
+            talk.die()
 
-    stage.primary.script = stage.backup.script = dying
-    asking = asyncio.ensure_future(stage.ask(FRAME))  # noqa: TID251 (the test awaits it)
-    await stage.backup.received()
-    await stage.primary.kill()
-    await stage.backup.kill()
-    die_now.set()
-    answered: Answered = await asking
-    assert answered.status == 503
-    assert answered.header("Retry-After") is not None
+        stage.primary.script = stage.backup.script = dying
+        asking = asyncio.ensure_future(stage.ask(FRAME))  # noqa: TID251 (the test awaits it)
+        await stage.backup.received()
+        await stage.primary.kill()
+        await stage.backup.kill()
+        die_now.set()
+        answered: Answered = await asking
+        assert answered.status == 503
+        assert answered.header("Retry-After") is not None
 
 
 async def test_a_backup_that_breaks_after_it_won_is_followed_by_the_primary(stage: Stage) -> None:

@@ -12,6 +12,7 @@ import pytest
 from failover.http.multipart import MultipartParser, MultipartWriter, PartBegan, PartBytes
 from failover.model import Phase, Verdict
 from tests.fakes.backend import Received, Script, Talk, always, answer
+from tests.fakes.clocks import FastClock
 from tests.fakes.web_stage import BACKUP, PRIMARY, Stage, web_stage
 
 pytestmark = [
@@ -167,13 +168,14 @@ async def test_a_primary_that_hangs_inside_an_answer_is_left_when_it_is_down(sta
     assert parts_of(answered.body, FIRST.boundary) == PARTS
 
 
-async def test_both_die_and_the_caller_sees_it(stage: Stage) -> None:
-    whole = answer(multipart(FIRST, PARTS, "x"), "200 OK", typed(FIRST))
-    stage.primary.script = dies_after(whole, 1_200_000)
-    again = answer(multipart(SECOND, SHUFFLED, "y"), "200 OK", typed(SECOND))
-    stage.backup.script = dies_after(again, 900_000)
-    stage.verdict(BACKUP, Verdict.UP)
-    assert not (await stage.ask(STUDY)).whole
+async def test_both_die_and_the_caller_sees_it(tmp_path: Path) -> None:
+    async with web_stage(tmp_path, clock=FastClock()) as stage:
+        whole = answer(multipart(FIRST, PARTS, "x"), "200 OK", typed(FIRST))
+        stage.primary.script = dies_after(whole, 1_200_000)
+        again = answer(multipart(SECOND, SHUFFLED, "y"), "200 OK", typed(SECOND))
+        stage.backup.script = dies_after(again, 900_000)
+        stage.verdict(BACKUP, Verdict.UP)
+        assert not (await stage.ask(STUDY)).whole
 
 
 @pytest.mark.parametrize("holds_it", [True, False])

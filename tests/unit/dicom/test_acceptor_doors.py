@@ -43,6 +43,7 @@ from failover.dicom.pdu import (
     padded_ae,
 )
 from failover.dicom.syntaxes import IMPLICIT_LITTLE
+from tests.fakes.clocks import FastClock
 
 ECHO = "1.2.840.10008.1.1"
 RQ = AssociateRq(
@@ -54,16 +55,6 @@ RQ = AssociateRq(
 ECHO_RQ = encode(PDataTf((Pdv(1, True, True, echo_rq(1).encode()),)))
 OUR_FAULT = encode(Abort(2, 0))
 SECRET = "DOE^JANE"
-
-
-class FastClock(SystemClock):
-    """Ten seconds pass in one."""
-
-    def monotonic(self) -> float:
-        return super().monotonic() * 10
-
-    async def sleep(self, seconds: float) -> None:
-        await super().sleep(seconds / 10)
 
 
 def accept(rq: AssociateRq) -> Acceptance:

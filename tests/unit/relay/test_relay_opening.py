@@ -21,6 +21,7 @@ from failover.dicom.requestor import open_association
 from failover.errors import AssociationRejected
 from failover.health.passive import LiveFact
 from failover.model import AeTitle, Part, Phase, Verdict
+from tests.fakes.clocks import FastClock, SlowClock
 from tests.fakes.upstream import CT, FakeUpstream, encoded, study
 from tests.unit.relay.scene import (
     ALL,
@@ -29,9 +30,7 @@ from tests.unit.relay.scene import (
     ID,
     PRIMARY,
     STUDY_FIND,
-    FastClock,
     Scene,
-    SlowClock,
     scene,
 )
 from tests.unit.relay.test_relay_operations import get

@@ -21,6 +21,7 @@ from failover.dicom.exchange import Association
 from failover.health.passive import StoreFact
 from failover.model import Phase, Verdict
 from failover.spool import Spool
+from tests.fakes.clocks import FastClock
 from tests.fakes.upstream import CT, FakeUpstream, decoded, encoded, study
 from tests.unit.relay.scene import (
     BACKUP,
@@ -30,7 +31,6 @@ from tests.unit.relay.scene import (
     PRIMARY,
     STUDY_FIND,
     STUDY_GET,
-    FastClock,
     scene,
 )
 
