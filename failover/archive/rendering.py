@@ -26,7 +26,7 @@ from failover.errors import FailoverError
 # A picture for people needs no more pixels than this on its longer side.
 MAX_VIEWPORT: Final = 8192
 # A viewport beyond it is not filled: a few bytes of a query must not cost a decoder its memory.
-_MOST_ENLARGED: Final = 32 * 2**20
+_MOST_ENLARGED: Final = 16 * 2**20
 _MOST_IN_MOTION: Final = 64 * 2**20  # pixels of one GIF
 _FRAME_MS: Final = 100.0  # where the object tells no rate
 _NEARLY: Final = 1e-6  # what shares of a side lose when they are multiplied

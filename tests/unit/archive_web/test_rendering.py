@@ -178,4 +178,4 @@ def test_a_picture_is_as_large_as_its_viewport_lets_it_be(tmp_path: Path) -> Non
         (16, 999): (32, 16),
         (1, 1): (1, 1),
     }
-    assert seen(path, View(viewport=(8192, 8192), media_type="image/png")).size <= 33 * 2**20
+    assert seen(path, View(viewport=(8192, 8192), media_type="image/png")).size <= 17 * 2**20
