@@ -21,7 +21,7 @@ import structlog
 from failover.aio import Recall, Signal, cancel_and_wait, spawn
 from failover.clock import Clock
 from failover.dicom.association import State
-from failover.dicom.connection import Connection
+from failover.dicom.connection import Connection, set_options
 from failover.dicom.dimse import Message
 from failover.dicom.exchange import Association
 from failover.dicom.negotiation import (
@@ -123,12 +123,14 @@ class Acceptor:
 
     async def start(self, sock: socket.socket) -> None:
         """Accept on `sock`, which listens already or is bound."""
+        set_options(sock)
         loop = asyncio.get_running_loop()
         self._server = await loop.create_server(self._connection, sock=sock, backlog=_BACKLOG)
         self._begin_reaping()
 
     def start_tls(self, sock: socket.socket, identity: ServerIdentity) -> None:
         """Accept on `sock`, which listens already, those who speak DICOM TLS (PS3.15 B.12)."""
+        set_options(sock)
         limits = HandshakeLimits(
             self._limits.artim_s, self._limits.max_associations, self._limits.max_per_address
         )

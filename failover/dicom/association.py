@@ -7,13 +7,13 @@ well formed is `pdu`; what is agreed in the association, `negotiation`.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from enum import Enum, StrEnum, auto
+from enum import Enum, IntEnum, StrEnum, auto
 from typing import Final
 
 from failover.errors import ProtocolError
 
 
-class State(Enum):
+class State(IntEnum):  # of numbers: the table is looked up for each step, and they are hashed without Python
     """PS3.8 9.2.1, tables 9-1 to 9-5."""
 
     IDLE = 1
@@ -33,7 +33,7 @@ class State(Enum):
     AWAITING_CLOSE = 13
 
 
-class Event(Enum):
+class Event(IntEnum):
     """PS3.8 9.2.2, the rows of table 9-10."""
 
     ASSOCIATE_REQUEST = 1  # local

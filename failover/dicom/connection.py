@@ -289,7 +289,8 @@ class Connection(asyncio.BufferedProtocol):
         if raw is not None and raw.fileno() >= 0:
             # uvloop's stand-in makes a socket for each option: this one is kept until `connection_lost`.
             self._socket = socket.socket(socket.AF_INET, socket.SOCK_STREAM, 0, raw.fileno())
-            _set_options(self._socket)
+            if self.machine.requestor:
+                set_options(self._socket)
         if not self.machine.requestor:
             self._step(Event.TRANSPORT_ACCEPTED)
         else:
@@ -536,8 +537,8 @@ class Connection(asyncio.BufferedProtocol):
             self.listener()
 
 
-def _set_options(raw: socket.socket) -> None:
-    """No delay, and keep-alive."""
+def set_options(raw: socket.socket) -> None:
+    """No delay, and keep-alive. What a listener has, the connections accepted from it have (Linux)."""
     with contextlib.suppress(OSError):
         raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         raw.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)

@@ -329,3 +329,23 @@ async def test_long_command_sets_that_nobody_takes_stop_the_reading() -> None:
         # What one read brings beyond the limit is queued too; without the count all 200 were.
         assert await queued <= (QUEUE_HIGH_BYTES + _READ_BYTES) // 60_000 + 1
         writer.close()
+
+
+async def test_an_accepted_connection_is_kept_alive_and_does_not_delay() -> None:
+    found: list[int] = []
+
+    async def look(association: Association) -> None:
+        raw = association._connection._socket
+        assert raw is not None
+        found.append(raw.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+        found.append(raw.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE))
+        found.append(raw.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE))
+        await serve(association)
+
+    async with listening(serve=look) as stage:
+        reader, writer = await stage.say(encode(RQ))
+        await heard(reader)
+        writer.write(ECHO_RQ)
+        await heard(reader)
+        writer.close()
+    assert found == [1, 1, 60]
