@@ -178,13 +178,13 @@ class Index:
         make = _MATCHES[query.level]
         if query.with_sop_classes and query.level is Level.STUDY:
             make = _study_in_order
-        found = map(make, cursor.execute(sql.text, sql.parameters))
+        rows = cursor.execute(sql.text, sql.parameters)
         if not sql.residual:
-            yield from found
+            yield from map(make, rows)
             return
-        skip, left = query.offset, query.limit
-        for match in found:
-            if not is_left_over(match, sql.residual):
+        skip, left, own = query.offset, query.limit, -len(sql.residual)
+        for row in rows:
+            if not is_left_over(row[own:], sql.residual):
                 continue
             if skip:
                 skip -= 1
@@ -193,7 +193,7 @@ class Index:
                 if left <= 0:
                     return
                 left -= 1
-            yield match
+            yield make(row[:own])
 
     # -- locating -----------------------------------------------------------------------------------
 

@@ -8,7 +8,7 @@ row by row on the JSON. Values reach SQL only as parameters.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Any, Final, NamedTuple
@@ -185,20 +185,28 @@ def _is_of_level(tag: int, level: Level) -> bool:
 _SELECT: Final[Mapping[Level, str]] = {
     Level.PATIENT: (
         "SELECT NULL, NULL, NULL, t.attributes, NULL, NULL, count(*), sum(t.series), sum(t.instances),"
-        " max(t.last_arrival) FROM studies t"
+        " max(t.last_arrival)"
     ),
-    Level.STUDY: "SELECT t.uid, NULL, NULL, t.json FROM studies t",
-    Level.SERIES: "SELECT t.uid, s.uid, NULL, s.json, t.json FROM series s JOIN studies t ON t.id = s.study",
-    Level.IMAGE: (
-        "SELECT t.uid, s.uid, i.uid, i.json, s.json, t.json FROM instances i"
-        " JOIN series s ON s.id = i.series JOIN studies t ON t.id = s.study"
-    ),
+    Level.STUDY: "SELECT t.uid, NULL, NULL, t.json",
+    Level.SERIES: "SELECT t.uid, s.uid, NULL, s.json, t.json",
+    Level.IMAGE: "SELECT t.uid, s.uid, i.uid, i.json, s.json, t.json",
 }
+_FROM: Final[Mapping[Level, str]] = {
+    Level.PATIENT: "FROM studies t",
+    Level.STUDY: "FROM studies t",
+    Level.SERIES: "FROM series s JOIN studies t ON t.id = s.study",
+    Level.IMAGE: "FROM instances i JOIN series s ON s.id = i.series JOIN studies t ON t.id = s.study",
+}
+# Where the attributes of a level stand.
+_ATTRIBUTES: Final[Mapping[Level | None, str]] = {
+    Level.PATIENT: "t.attributes", Level.STUDY: "t.attributes", Level.SERIES: "s.attributes",
+    Level.IMAGE: "i.json",
+}  # fmt: skip
 # The studies with SOP Classes in Study.
 _SELECT_SOP_CLASSES: Final = (
     "SELECT t.uid, NULL, NULL, json_set(t.json, '$.00080062', json_object('vr', 'UI', 'Value',"
     " (SELECT json_group_array(sop_class) FROM (SELECT DISTINCT c.sop_class FROM instances c"
-    " WHERE c.study = t.id AND c.hidden = 0 ORDER BY c.sop_class)))) FROM studies t"
+    " WHERE c.study = t.id AND c.hidden = 0 ORDER BY c.sop_class))))"
 )
 _ORDER: Final[Mapping[Level, str]] = {
     Level.PATIENT: (
@@ -222,7 +230,8 @@ _FEW_NAMES: Final = 500
 
 @dataclass(frozen=True, slots=True)
 class Sql:
-    """The statement, its parameters, and the keys that are left to decide row by row."""
+    """The statement, its parameters, and the keys that are left to decide row by row: their values stand
+    last in the row, in the same order."""
 
     text: str
     parameters: tuple[str | int, ...]
@@ -261,7 +270,10 @@ def to_sql(query: Query, *, many: bool = False) -> Sql:
         pinned = True
     with_sop_classes = query.with_sop_classes and query.level is Level.STUDY
     select = _SELECT_SOP_CLASSES if with_sop_classes else _SELECT[query.level]
-    text = f"{select} WHERE {' AND '.join(conditions)} {_ORDER[query.level]}"
+    # SQL gives the values of what is left to decide: their rows are many, and parsed by it they cost less.
+    for tag in residual:
+        select += f", json_extract({_ATTRIBUTES[level_of(tag)]}, '$.{tag:08X}.Value')"
+    text = f"{select} {_FROM[query.level]} WHERE {' AND '.join(conditions)} {_ORDER[query.level]}"
     # Few rows are left over, or the order's own index yields the first ones at once.
     plain = not residual and not query.keys and query.level == Level.STUDY and query.limit is not None
     if not residual and (query.limit is not None or query.offset):
@@ -271,15 +283,11 @@ def to_sql(query: Query, *, many: bool = False) -> Sql:
     return Sql(text, tuple(parameters), residual, scans, if_many)
 
 
-def is_left_over(match: Match, residual: Mapping[int, Wanted]) -> bool:
-    """Return whether `match` also satisfies the keys that SQL could not decide."""
-    if not residual:
-        return True
-    attributes = match.attributes()
-    for tag, wanted in residual.items():
-        vr = vr_of(tag) or "UN"
-        held = attributes.get(f"{tag:08X}", {}).get("Value") or []
-        if not matches(wanted, vr, [as_text(value) for value in held]):
+def is_left_over(held: Sequence[str | None], residual: Mapping[int, Wanted]) -> bool:
+    """Return whether a row also satisfies the keys that SQL could not decide; `held`: its last columns."""
+    for values, (tag, wanted) in zip(held, residual.items(), strict=True):
+        texts = [] if values is None else [as_text(value) for value in json.loads(values)]
+        if not matches(wanted, vr_of(tag) or "UN", texts):
             return False
     return True
 
