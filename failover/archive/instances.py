@@ -260,7 +260,8 @@ class Instances:
         entry = None
         if content is not None:
             entry = Entry(content, facts_of(it, new, content, caller, self._recovery.boot))
-        return self._decide(Placement(self._data_dir, arrived.path, new, caller, entry=entry))
+        # Most are new: what is held under the same UID is looked at when the writer has found something.
+        return Placement(self._data_dir, arrived.path, new, caller, entry=entry)
 
     def _decide(self, placement: Placement) -> Placement:
         """Compare with what is held under the same UID, in a thread: the writer must not wait for that."""

@@ -22,7 +22,7 @@ from typing import Any, Final
 import structlog
 
 from failover.archive.reserve import RESERVE_BYTES
-from failover.archive.settling import Settled, settle
+from failover.archive.settling import FileSystem, Settled
 from failover.durable import sync_folder
 from failover.errors import StateUnreadable
 
@@ -32,6 +32,8 @@ NAMES: Final = ("journal-0", "journal-1")
 # Each of the two: what a start after a crash has to look at, and what the disk may hold back.
 HALF_BYTES: Final = 64 * 2**20
 MAX_RECORDS: Final = 4096
+# Others may have written gigabytes to the same disk. Then files are synced one by one, until it is over.
+_LONGEST_WAIT_S: Final = 1.0
 _FIRST_BYTES: Final = 2**20
 # Records begin on borders of this size: a write that a power cut tears never touches the one before it.
 _ALIGNMENT: Final = 4096
@@ -87,7 +89,7 @@ class _Half:
     records: int = 0
     filling: bytes = b""
     placed: list[Record] = field(default_factory=list)
-    inherited: bool = False  # of an archive that was killed, and not settled yet
+    awaited: bool = True  # while it is settled, who stores waits for it
     settling: Future[None] | None = None
 
 
@@ -98,6 +100,7 @@ class Journal:
         """`sync_index` makes durable what was committed to the index without a sync."""
         self._data_dir = data_dir
         self._sync_index = sync_index
+        self._file_system = FileSystem(data_dir)
         self._half_bytes = half_bytes
         self._halves = [_Half(data_dir / name) for name in NAMES]
         self._current = 0
@@ -124,7 +127,7 @@ class Journal:
         begun = [half for half in self._halves if half.placed]
         for half in sorted(begun, key=lambda half: half.placed[0].number):
             half.end = half.placed[-1].content_at + half.placed[-1].length
-            half.inherited = True
+            half.awaited = False  # a start has no time to wait
             self._settle_later(half)
             self._current = self._halves.index(half)
 
@@ -193,6 +196,7 @@ class Journal:
             if half.end:
                 self._settle_later(half)
         self._thread.shutdown(wait=True)
+        self._file_system.close()
         for half in self._halves:
             if half.descriptor is not None:
                 os.close(half.descriptor)
@@ -213,15 +217,22 @@ class Journal:
         if half.settling is None:
             self._settle_later(half)
         other = self._halves[1 - self._current]
-        if other.settling is not None:
-            if other.inherited and not other.settling.done():
-                return None  # a start has no time to wait
-            other.settling.result()  # the disk does not keep up: then those who store wait for it
+        if other.settling is not None and not self._is_over(other, other.settling):
+            return None
         if other.end:
             self._settle_later(other)  # it could not be settled: once more
             return None
-        other.settling, other.inherited, self._current = None, False, 1 - self._current
+        other.settling, other.awaited, self._current = None, True, 1 - self._current
         return other if self._has_room(other, wanted, count) else None
+
+    @staticmethod
+    def _is_over(half: _Half, settling: Future[None]) -> bool:
+        """Whether `half` is settled. A disk that does not keep up slows down who stores, but for so long."""
+        with contextlib.suppress(TimeoutError):
+            settling.result(_LONGEST_WAIT_S if half.awaited else 0)
+            return True
+        half.awaited = False
+        return False
 
     def _has_room(self, half: _Half, wanted: int, count: int) -> bool:
         if half.records + count > MAX_RECORDS or half.end + wanted > self._half_bytes:
@@ -250,7 +261,7 @@ class Journal:
         """Sync files, folders and rows of what stands in `half`; then it can be written over."""
         try:
             if half.placed:
-                settle([_settled(self._data_dir, record) for record in half.placed], self._data_dir)
+                self._file_system.settle([_settled(self._data_dir, record) for record in half.placed])
                 self._sync_rows()
             if self._left:
                 return

@@ -14,7 +14,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from failover.aio import spawn
-from failover.archive import recovery
+from failover.archive import recovery, settling
 from failover.archive.index import Held, Index
 from failover.archive.instances import Instances
 from failover.archive.journal import NAMES, Entry, Journal, Record
@@ -310,7 +310,7 @@ def test_who_goes_on_settles_what_stands_and_writes_over_it_no_sooner(
 ) -> None:
     journal = Journal(tmp_path, lambda: None, half_bytes=64 * 1024)
     with monkeypatch.context() as patched:
-        patched.setattr("failover.archive.journal.settle", _fails)
+        patched.setattr("failover.archive.settling.FileSystem.settle", _fails)
         for number in range(1, 12):  # eight in the one half, three in the other; then it is killed
             assert _stored(journal, _entry(tmp_path, number))
         journal._thread.shutdown(wait=True)
@@ -328,6 +328,19 @@ def test_who_goes_on_settles_what_stands_and_writes_over_it_no_sooner(
         assert entry.number == number
     journal.close()
     assert not _found(tmp_path)
+
+
+def test_a_disk_that_settles_slowly_is_not_waited_for_each_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("failover.archive.journal._LONGEST_WAIT_S", 0.01)
+    synced = threading.Event()
+    journal = Journal(tmp_path, lambda: void(synced.wait(30)), half_bytes=64 * 1024)
+    taken = [_stored(journal, _entry(tmp_path, number)) for number in range(1, 20)]
+    assert taken == [True] * 16 + [False] * 3, "each half has room for eight"
+    synced.set()
+    wait_for(lambda: _stored(journal, _entry(tmp_path, 20)), "the older half is settled")
+    journal.close()
 
 
 def test_what_is_settled_does_not_stand_there_any_more(tmp_path: Path) -> None:
@@ -371,7 +384,7 @@ def test_a_half_that_cannot_be_settled_is_not_written_over(
     journal = Journal(tmp_path, lambda: None, half_bytes=64 * 1024)
     taken = []
     with monkeypatch.context() as patched:
-        patched.setattr("failover.archive.journal.settle", _fails)
+        patched.setattr("failover.archive.settling.FileSystem.settle", _fails)
         for number in range(1, 20):
             taken.append(_stored(journal, _entry(tmp_path, number)))
     assert taken == [True] * 16 + [False] * 3, "each half has room for eight; the first is still needed"
@@ -402,3 +415,33 @@ def _fails(*arguments: object) -> None:
 
 def void(_: object) -> None:
     return None
+
+
+def test_each_file_is_synced_where_the_whole_is_not_believed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[Path] = []
+    monkeypatch.setattr(settling, "sync_file", synced.append)
+    monkeypatch.setattr(settling, "sync_folder", synced.append)
+    path = tmp_path / "objects" / "abc" / "1"
+    for kind, expected in (("fuse", {path, path.parent, path.parent.parent}), ("ext4", set[Path]())):
+        monkeypatch.setattr(settling, "_kind", lambda descriptor, kind=kind: kind)
+        file_system = settling.FileSystem(tmp_path)
+        synced.clear()
+        file_system.settle([settling.Settled(path, lambda: b"")])
+        assert set(synced) == expected
+        file_system.close()
+
+
+def test_a_file_that_the_system_could_not_write_is_written_from_the_journal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(settling, "sync_file", _fails)
+    monkeypatch.setattr(settling, "_kind", lambda descriptor: "")
+    path = tmp_path / "objects" / "1"
+    path.parent.mkdir()
+    path.write_bytes(b"what the system has dropped")
+    file_system = settling.FileSystem(tmp_path)
+    file_system.settle([settling.Settled(path, lambda: b"as it was kept")])
+    file_system.close()
+    assert path.read_bytes() == b"as it was kept"
