@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+from functools import partial
 from pathlib import Path
 
 from failover.app import listeners, process
@@ -25,7 +26,7 @@ async def _serve(configuration: Configuration, stop: asyncio.Event, reloader: Re
     dicom = listeners.bind("archive.dicom", archive.dicom.host, archive.dicom.port)
     web = listeners.bind("archive.web", archive.web.host, archive.web.port)
     make_folder(configuration.state_dir)
-    service = ArchiveService(configuration, web_app, SystemClock())
+    service = ArchiveService(configuration, partial(web_app, decoder_ready=True), SystemClock())
     await service.start(dicom, web)
     reloader.takes(service.change)
     # What is there from the start stays: the collector of cycles need not look through it again and again.

@@ -64,6 +64,10 @@ class Decoders:
         self._pictures: OrderedDict[tuple[Path, int, View], bytes] = OrderedDict()
         self._pictures_bytes = 0
 
+    async def start_one(self) -> None:
+        """Have a process ready before the first question: that one would wait for its imports, half a second."""
+        self._idle.append(_Worker(await _start(background=self._background)))
+
     async def close(self) -> None:
         """Kill the processes and wait for their ends."""
         for worker in [*self._idle, *self._busy]:

@@ -55,8 +55,10 @@ def web_app(
     configuration: Configuration,
     metrics: ArchiveMetrics,
     clock: Clock,
+    *,
+    decoder_ready: bool = False,
 ) -> web.Application:
-    """Return the application for `archive.web`."""
+    """Return the application for `archive.web`. `decoder_ready`: its first picture waits for no imports."""
     archive = configuration.archive
     decoders, transcoders = Decoders(workers=2), Decoders(workers=2)
     kept = KeptMetadata(archive.data_dir)
@@ -85,6 +87,11 @@ def web_app(
         await transcoders.close()
         kept.close()
 
+    async def have_a_decoder(_app: web.Application) -> None:
+        await decoders.start_one()
+
+    if decoder_ready:
+        app.on_startup.append(have_a_decoder)
     app.on_cleanup.append(close)
     app.on_response_prepare.append(_set_headers)
     _add_dicomweb(app, archive.web.dicomweb_path.rstrip("/"))

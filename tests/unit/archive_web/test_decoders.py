@@ -49,6 +49,15 @@ def children() -> set[int]:
     return {child.pid for child in psutil.Process().children() if "decoder" in " ".join(child.cmdline())}
 
 
+async def test_one_that_was_started_ahead_is_the_one_that_answers() -> None:
+    async with decoders() as made:
+        await made.start_one()
+        (ahead,) = children()
+        assert await made.number_of_frames(FILES / "examples_ybr_color.dcm") > 0
+        assert children() == {ahead}
+    assert children() == set()
+
+
 async def test_pictures_frames_and_metadata_come_back() -> None:
     path = FILES / "examples_ybr_color.dcm"
     async with decoders() as made:
