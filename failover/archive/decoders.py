@@ -65,7 +65,7 @@ class Decoders:
         self._pictures_bytes = 0
 
     async def start_one(self) -> None:
-        """Have a process ready before the first question: that one would wait for its imports, half a second."""
+        """Have a process ready before the first question, which would wait half a second for its imports."""
         self._idle.append(_Worker(await _start(background=self._background)))
 
     async def close(self) -> None:

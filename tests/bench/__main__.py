@@ -1,6 +1,6 @@
 """`make bench`: the peers and we in one run, alternating, on the same work. Prints ratios, keeps JSON.
 
-    python -m tests.bench [web|tls|memory|dicom|archive|department] … [--quick]
+    python -m tests.bench [web|decisions|tls|memory|dicom|archive|department] … [--quick]
 
 Each suite is a module with `run(quick) -> Suite`. Numbers of two machines are never compared; ratios within a
 run are what counts. Results lie in tests/bench/results/, one file a suite, replaced by the next run.
@@ -14,7 +14,7 @@ import sys
 
 from tests.bench.report import save, table
 
-SUITES = ("web", "tls", "memory", "dicom", "archive", "department")
+SUITES = ("web", "decisions", "tls", "memory", "dicom", "archive", "department")
 
 
 def main() -> int:

@@ -138,8 +138,11 @@ def _is_back(site: Site) -> bool:
     return bool(status["phase"] == "on_primary" and status["replication"]["lag_objects"] == 0)
 
 
-def measure(names: list[str], wanted: list[str]) -> Iterator[Result]:
-    """Run the rows whose name contains one of `wanted` (all when empty) for each contestant of `names`."""
+def measure(names: list[str], wanted: list[str], skip: Callable[[str, str], bool]) -> Iterator[Result]:
+    """Run the rows whose name contains one of `wanted` (all when empty) for each contestant of `names`.
+
+    Not those of which `skip` says so, by row and contestant.
+    """
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="outage-dicom-")))
         namespace = stack.enter_context(Namespace())
@@ -156,6 +159,8 @@ def measure(names: list[str], wanted: list[str]) -> Iterator[Result]:
             if wanted and not any(part in row.name for part in wanted):
                 continue
             for name in names:
+                if skip(row.name, name):
+                    continue
                 with Archive(inside=True) as behind, DicomPrimary(namespace, behind) as primary:
                     world = World(primary, namespace, made)
                     wait_for(lambda: _stored(THEIRS, DICOM_PORT, made.files), "the primary is filled")

@@ -92,7 +92,6 @@ class Result:
     transitions: int | None = None
     missing: int | None = None
     """Acknowledged stores that are not on the primary in the end."""
-    failback: str = ""
     notes: list[str] = field(default_factory=list)
 
     def figures(self) -> dict[str, Any]:
@@ -107,7 +106,7 @@ class Result:
             "orders_twice": self.twice,
             "transitions": self.transitions,
             "stores_missing": self.missing,
-            "failback": self.failback,
+            "notes": self.notes,
         }
 
 
@@ -164,8 +163,11 @@ async def _run(row: Row, world: World, port: int, *, product: bool) -> tuple[Tal
     return whole, notes
 
 
-def measure(names: list[str], wanted: list[str]) -> Iterator[Result]:
-    """Run the rows whose name contains one of `wanted` (all when empty) for each contestant of `names`."""
+def measure(names: list[str], wanted: list[str], skip: Callable[[str, str], bool]) -> Iterator[Result]:
+    """Run the rows whose name contains one of `wanted` (all when empty) for each contestant of `names`.
+
+    Not those of which `skip` says so, by row and contestant.
+    """
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="outage-")))
         namespace = stack.enter_context(Namespace())
@@ -183,6 +185,8 @@ def measure(names: list[str], wanted: list[str]) -> Iterator[Result]:
             if wanted and not any(part in row.name for part in wanted):
                 continue
             for name in names:
+                if skip(row.name, name):
+                    continue
                 if row.product_only and name != "failover":
                     continue
                 if name == "caddy" and not peers.have("caddy"):
