@@ -79,7 +79,11 @@ def test_a_killed_primary_is_not_noticed_and_gets_back_what_it_missed(
     for sop_instance_uid, _ in stored:
         assert orthanc.lookup(sop_instance_uid)
     assert site.status()["replication"]["lag_objects"] == 0
-    assert site.web("GET", "/dicom-web/studies", accept="application/dicom+json").upstream == "primary"
+    # A search that waits longer than usual on a busy machine is answered by the backup, and that is right.
+    wait_for(
+        lambda: site.web("GET", "/dicom-web/studies", accept="application/dicom+json").upstream == "primary",
+        "searches are the primary's again",
+    )
     path = [(event["from"], event["to"]) for event in site.transitions() if event["service"] == "web"]
     assert ("on_backup", "failing_back") in path
     assert path.index(("on_backup", "failing_back")) < path.index(("failing_back", "on_primary"))
