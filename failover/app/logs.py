@@ -34,3 +34,10 @@ def set_up(component: str, *, level: str | None = None) -> None:
         level=logging.ERROR,
         format="level=%(levelname)s library=%(name)s event=%(message)r",
     )
+    logging.getLogger("aiohttp.server").addFilter(no_caller_left)
+
+
+def no_caller_left(record: logging.LogRecord) -> bool:
+    """Whether the record is of anything but a caller that went away, which is no fault and wants no trace."""
+    error = record.exc_info[1] if record.exc_info else None
+    return not isinstance(error, ConnectionError)
