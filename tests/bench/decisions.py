@@ -129,6 +129,7 @@ async def _measure(configuration: Configuration, folder: Path, count: int) -> di
 
 def run(quick: bool) -> Suite:
     count = 20 if quick else 200
+    machine = f"load average {os.getloadavg()[0]:.0f} on {os.cpu_count()} processors before it began"
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="decisions-")))
         ports = [stack.enter_context(web.origin(folder / name)) for name in ("primary", "backup")]
@@ -147,8 +148,5 @@ def run(quick: bool) -> Suite:
             row.add("failover", figure)
             row.add("must", _MUST_MS)
             rows.append(row)
-    return Suite(
-        "decisions",
-        rows,
-        [f"{count} decisions each; load: {rate:.0f} requests/s on {_CONNECTIONS} connections"],
-    )
+    note = f"{count} decisions each; load: {rate:.0f} requests/s on {_CONNECTIONS} connections"
+    return Suite("decisions", rows, [note, machine])
