@@ -288,13 +288,13 @@ class Acceptor:
             ac = acceptance_ac(rq, acceptance, self._limits.max_pdu_bytes)
             contexts = agreed_contexts(rq.contexts, ac, rq.user.roles)
             association = Association(connection, rq, ac, contexts, companion=acceptance.companion)
+            self._open[connection] = association
+            with contextlib.suppress(AssociationEnded):  # `serve` will hear it at its first word
+                connection.send_ac(ac)
         except Exception:
             if self._unserved is not None:
                 self._unserved(acceptance.companion)
             raise
-        self._open[connection] = association
-        with contextlib.suppress(AssociationEnded):  # `serve` will hear it at its first word
-            connection.send_ac(ac)
         try:
             await self._serve(association)
         except AssociationEnded as ended:

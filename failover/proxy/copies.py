@@ -75,7 +75,8 @@ class WebCopies:
         copy = WebCopy(body, path, content_type)
         if not self._waiting.add(copy):
             return None
-        if len(self._lanes) < self._most_lanes:
+        # One that has ended is among them until its callback runs.
+        if sum(not lane.done() for lane in self._lanes) < self._most_lanes:
             lane = spawn(self._serve(), name="web copying")
             self._lanes.add(lane)
             lane.add_done_callback(self._lanes.discard)

@@ -95,7 +95,8 @@ class Copies:
         copy = DicomCopy(body, proposal, context_id, command)
         if not self._waiting.add(copy):
             return None
-        if self._idle < len(self._waiting) and len(self._lanes) < _LANES:
+        # One that has ended is among them until its callback runs.
+        if self._idle < len(self._waiting) and sum(not lane.done() for lane in self._lanes) < _LANES:
             task = spawn(self._serve(), name="relay copying")
             self._lanes.add(task)
             task.add_done_callback(self._lanes.discard)
@@ -129,8 +130,9 @@ class Copies:
                 if not came:
                     break
             if lane is not None:
+                # Not awaited: what is offered meanwhile would find all lanes taken, and none that takes it.
                 closing, lane = lane, None
-                await closing.association.release()
+                closing.association.release_unawaited(lambda: None)
         finally:
             if lane is not None:
                 lane.association.abort("no more copies")

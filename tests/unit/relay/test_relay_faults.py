@@ -6,18 +6,19 @@ Code is replaced by what breaks, so this runs on the sources alone (ADR 7).
 from __future__ import annotations
 
 import contextlib
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from failover.dicom import acceptor
 from failover.dicom.negotiation import Acceptance, acceptance_ac
-from failover.dicom.pdu import AssociateAc, AssociateRq
+from failover.dicom.pdu import AssociateAc, AssociateRq, ExtendedNegotiation
 from failover.errors import AssociationEnded, UpstreamError
 from failover.relay import server
 from failover.relay.legs import Leg
 from failover.relay.offer import Proposal
-from tests.unit.relay.scene import PRIMARY, Scene, scene
+from tests.unit.relay.scene import ECHO, PRIMARY, Scene, scene
 from tests.unit.relay.test_relay_operations import echo
 
 
@@ -31,7 +32,15 @@ def no_ac_for_callers(rq: AssociateRq, acceptance: Acceptance, max_pdu_bytes: in
     return acceptance_ac(rq, acceptance, max_pdu_bytes)
 
 
-@pytest.mark.parametrize("where", ["answer", "session"])
+def too_long_for_callers(rq: AssociateRq, acceptance: Acceptance, max_pdu_bytes: int) -> AssociateAc:
+    """Return an AC that no length field can tell: the upstream's fitted in just so, ours has more to say."""
+    ac = acceptance_ac(rq, acceptance, max_pdu_bytes)
+    if not isinstance(acceptance.companion, Leg):
+        return ac
+    return replace(ac, user=replace(ac.user, extended=(ExtendedNegotiation(ECHO, bytes(65500)),)))
+
+
+@pytest.mark.parametrize("where", ["answer", "encoding", "session"])
 async def test_a_fault_of_ours_leaves_no_leg_open(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
 ) -> None:
@@ -39,6 +48,8 @@ async def test_a_fault_of_ours_leaves_no_leg_open(
         with monkeypatch.context() as broken:
             if where == "answer":
                 broken.setattr(acceptor, "acceptance_ac", no_ac_for_callers)
+            elif where == "encoding":
+                broken.setattr(acceptor, "acceptance_ac", too_long_for_callers)
             else:
                 broken.setattr(server, "later_proposal", no_proposal)
             await opened_in_vain(stage)
