@@ -23,6 +23,8 @@ _WAITING: Final = 64
 # A longer write into a pipe is not atomic: lines of other processes could stand inside ours (POSIX PIPE_BUF).
 _PIPE_BYTES: Final = 4096
 _WHATS: Final = 512
+# The longest registered method has 17 characters; anyone may invent one as long as a head.
+_METHOD_BYTES: Final = 32
 _WHOLE: Final = " broken=false\n"
 _BROKEN: Final = " broken=true\n"
 
@@ -71,7 +73,7 @@ class AccessLog:
         second = int(wall_s)
         if second != self._second:
             self._second, self._stamp = second, f"timestamp={_stamp(second)}."
-        key = (method, route, status, upstream)
+        key = (method[:_METHOD_BYTES], route, status, upstream)
         what = self._whats.get(key) or self._what(key)
         tenths = int(took_s * 10_000 + 0.5)
         lines = self._lines

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -35,6 +36,19 @@ def test_lines_by_setting(tmp_path: Path, every: int, expected: list[int]) -> No
     assert [int(line.split(" status=")[1][:3]) for line in lines] == expected
     if lines:
         assert lines[0] == FIRST
+
+
+def test_methods_that_callers_invent_cost_no_memory(tmp_path: Path) -> None:
+    tracemalloc.start()
+    with (tmp_path / "log").open("wb") as file:
+        log = AccessLog(ManualClock(), every=1, descriptor=file.fileno())
+        for number in range(500):
+            method = b"%064d" % number + b"M" * 60_000
+            log.note(1.5, method, "other", 404, "none", 0.0, 0, "10.0.0.1", broken=False)
+        assert tracemalloc.get_traced_memory()[0] < 2_000_000
+        log.close()
+    tracemalloc.stop()
+    assert "method=" + "0" * 32 + " " in (tmp_path / "log").read_text()
 
 
 def test_a_reader_that_does_not_read_costs_lines_which_are_counted() -> None:
