@@ -59,7 +59,8 @@ class FrameTables:
 
     def __init__(self) -> None:
         self._lock = Lock()
-        self._kept: OrderedDict[Path, list[Extent]] = OrderedDict()
+        # Also by the place of the pixels: what went and came again may lie there behind another head.
+        self._kept: OrderedDict[tuple[str, int], list[Extent]] = OrderedDict()
 
     def of(self, held: Held, numbers: Sequence[int]) -> list[Extent] | None:
         """Return where these frames (from 1) lie, each in one fragment; None: a decoder must look.
@@ -68,14 +69,15 @@ class FrameTables:
         """
         if held.pixel_offset is None or held.pixel_length is not None:
             return None
+        key = held.file, held.pixel_offset
         with self._lock:
-            table = self._kept.get(held.path)
+            table = self._kept.get(key)
             if table is not None:
-                self._kept.move_to_end(held.path)
+                self._kept.move_to_end(key)
         if table is None:
             table = _fragments(held.path, held.pixel_offset)
             with self._lock:
-                self._kept[held.path] = table
+                self._kept[key] = table
                 while len(self._kept) > _KEPT_TABLES:
                     self._kept.popitem(last=False)
         # PS3.5 A.4: without the basic offset table that comes first, a fragment each is a frame each.

@@ -274,8 +274,8 @@ class Index:
 
     @property
     def window(self) -> Window:
-        """What the last comparison with the primary covered."""
-        return self._window
+        """What the last comparison with the primary covered; nothing, before the journal is made good."""
+        return self._window if self.recovered else Window()
 
     async def set_window(self, first_day: date | None, short: Mapping[str, int]) -> None:
         """Keep what a comparison has covered; durable on return."""

@@ -20,6 +20,7 @@ from failover.dicom.fuzzy_names import Fuzzy, fuzzy_key
 from failover.dicom.query_keys import (
     AnyOf,
     AnyWild,
+    KeyUnreadable,
     Name,
     Range,
     Universal,
@@ -142,9 +143,18 @@ def make_query(
         key = parse_key(vr, text)
         if fuzzy and vr == "PN" and not isinstance(key, Universal):
             key = fuzzy_key(text)
+        if len(_alternatives(key)) > _MOST_PATTERNS:
+            raise KeyUnreadable(f"a key of more than {_MOST_PATTERNS} patterns or words")
         if not isinstance(key, Universal):
             wanted[tag] = key
     return Query(level, wanted, frozenset(unsupported), limit, offset)
+
+
+def _alternatives(key: Wanted) -> Sequence[object]:
+    """Return what becomes a condition each."""
+    if isinstance(key, Fuzzy):
+        return key.words
+    return key.patterns if isinstance(key, AnyWild) else ()
 
 
 def vr_of(tag: int) -> str | None:
@@ -226,6 +236,13 @@ _SHOWN: Final[Mapping[Level, str]] = {
 
 # So many names that begin alike are sorted; of more the first ones are looked for in the order of the answer.
 _FEW_NAMES: Final = 500
+# A day has more studies only where dates are not real: the event loop reads 1000 in 10 ms.
+_FEW_OF_A_DAY: Final = 1000
+# SQLite nests conditions 1000 deep at most, and nobody types so many.
+_MOST_PATTERNS: Final = 500
+
+
+_IF_MANY_OF_A_DAY: Final = "SELECT 1 FROM studies WHERE date = ? LIMIT 1 OFFSET ?"
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,19 +254,20 @@ class Sql:
     parameters: tuple[str | int, ...]
     residual: Mapping[int, Wanted]
     scans: bool  # may look at every row: not for the event loop's thread
-    # Finds a row where more than a few begin with the name that is asked for: then `many` is the better way.
+    # Finds a row where more than a few have the day, or begin with the name, that is asked for: then `many`
+    # is the better way.
     if_many: tuple[str, tuple[str | int, ...]] | None = None
 
 
 def to_sql(query: Query, *, many: bool = False) -> Sql:
     """Return `query` as SQL. Limit and offset are in it only where nothing is left to decide.
 
-    `many`: the name that is asked for begins as those of many do.
+    `many`: the name that is asked for begins as those of many do, or many are of the day.
     """
     conditions = [_SHOWN[query.level]]
     parameters: list[str | int] = []
     residual: dict[int, Wanted] = {}
-    pinned, if_many = False, None
+    pinned, if_many, day = False, None, None
     for tag, wanted in query.keys.items():
         if tag == _PATIENT_NAME and isinstance(wanted, Name) and _pins(tag, wanted):
             if_many = _if_many(wanted)
@@ -262,12 +280,17 @@ def to_sql(query: Query, *, many: bool = False) -> Sql:
             residual[tag] = wanted
             continue
         conditions.append(condition)
-        pinned = pinned or _pins(tag, wanted) or (query.level is Level.STUDY and _is_one_day(tag, wanted))
+        pinned = pinned or _pins(tag, wanted)
+        if query.level is Level.STUDY and tag == _STUDY_DATE and isinstance(wanted, Range):
+            day = wanted.low if wanted.low == wanted.high else None
     for tag, text in query.exact.items():
         column = {0x00100020: "t.patient_id"}[tag]
         conditions.append(f"{column} = ? AND json_extract(t.attributes, '$.00100020.Value[0]') = ?")
         parameters += [normal(text), text]
         pinned = True
+    if day is not None and not pinned:
+        if_many = if_many or (_IF_MANY_OF_A_DAY, (day, _FEW_OF_A_DAY))
+        pinned = not many
     with_sop_classes = query.with_sop_classes and query.level is Level.STUDY
     select = _SELECT_SOP_CLASSES if with_sop_classes else _SELECT[query.level]
     # SQL gives the values of what is left to decide: their rows are many, and parsed by it they cost less.
@@ -329,11 +352,6 @@ def _pins(tag: int, wanted: Wanted) -> bool:
     if isinstance(wanted, Wild):
         return len(_prefix(wanted.pattern)) >= 3
     return isinstance(wanted, AnyOf) and len(wanted.values) <= 1000
-
-
-def _is_one_day(tag: int, wanted: Wanted) -> bool:
-    """Whether the studies of one day are asked for: as many as a department makes, found by their index."""
-    return tag == _STUDY_DATE and isinstance(wanted, Range) and wanted.low == wanted.high
 
 
 def _condition(tag: int, wanted: Wanted, parameters: list[str | int]) -> str | None:

@@ -8,6 +8,7 @@ import shutil
 import threading
 import zlib
 from collections.abc import Callable, Iterator
+from datetime import date
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from prometheus_client import CollectorRegistry
 
 from failover.aio import spawn
 from failover.archive import recovery, settling
-from failover.archive.index import Held, Index
+from failover.archive.index import Held, Index, Window
 from failover.archive.instances import Instances
 from failover.archive.journal import NAMES, Entry, Journal, Record
 from failover.archive.paths import INDEX
@@ -153,6 +154,7 @@ def _full(path: Path, content: bytes) -> None:
 async def test_nothing_is_stored_and_no_debt_told_before_all_is_made_good(
     room: Room, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reboot: Callable[[], None]
 ) -> None:
+    await room.index.set_window(date(2025, 12, 1), {})
     before = _as_after_a_cut(room, tmp_path / "before")
     await room.store(part10(data_set(1, 1, 1)))
     cut = _as_after_a_cut(room, tmp_path / "cut", before)
@@ -161,6 +163,8 @@ async def test_nothing_is_stored_and_no_debt_told_before_all_is_made_good(
         patched.setattr(recovery, "write_file", _full)
         opened = _Opened(cut)
     assert not opened.index.recovered
+    # What is not in the index yet must not be taken for what is nowhere.
+    assert opened.index.window == Window()
     with pytest.raises(StorageError):
         await opened.instances.store(part10(data_set(2, 1, 1)), Origin.CALLER)
     with pytest.raises(StorageError):
@@ -171,6 +175,7 @@ async def test_nothing_is_stored_and_no_debt_told_before_all_is_made_good(
     held = opened.held(1, 1, 1)
     assert held is not None
     assert held.state is DebtState.OWED
+    assert opened.index.window.first_day == date(2025, 12, 1)
     await opened.instances.store(part10(data_set(2, 1, 1)), Origin.CALLER)
     opened.close()
 

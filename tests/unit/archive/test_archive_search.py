@@ -204,6 +204,32 @@ async def test_a_name_that_many_begin_with_is_looked_for_in_the_order_of_the_ans
     assert studies(await stocked.index.search(query)) == few != []
 
 
+async def test_a_day_that_many_studies_have_is_read_in_a_thread(
+    stocked: Room, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (some, *_) = await stocked.index.search(make_query(Level.STUDY, {}))
+    day = some.attributes()["00080020"]["Value"][0]
+    query = make_query(Level.STUDY, {0x00080020: day})
+    few = await stocked.index.search(query)
+    assert not stocked.index._sql(query).scans
+    monkeypatch.setattr(queries, "_FEW_OF_A_DAY", 0)
+    assert stocked.index._sql(query).scans
+    assert await stocked.index.search(query) == few != []
+
+
+@pytest.mark.parametrize("tag", [0x00081030, 0x00100020])
+async def test_as_many_patterns_as_are_read_are_searched_and_more_are_refused(room: Room, tag: int) -> None:
+    await room.store(an_object(PatientID="a", StudyDescription="a", PatientName="a b"))
+    some = make_query(Level.STUDY, {tag: "\\".join(["b*"] * 499 + ["a*"])})
+    assert len(await room.index.search(some)) == 1
+    words = {0x00100010: "a " * 250 + "b " * 250}
+    assert len(await room.index.search(make_query(Level.STUDY, words, fuzzy=True))) == 1
+    with pytest.raises(KeyUnreadable):
+        make_query(Level.STUDY, {tag: "\\".join(["b*"] * 501)})
+    with pytest.raises(KeyUnreadable):
+        make_query(Level.STUDY, {0x00100010: "a " * 501}, fuzzy=True)
+
+
 @pytest.mark.parametrize("asked", [True, False])
 async def test_sop_classes_of_a_study_are_given_where_they_are_asked_for(room: Room, asked: bool) -> None:
     for series, sop_class in ((1, "1.2.840.10008.5.1.4.1.1.2"), (2, "1.2.840.10008.5.1.4.1.1.88.11")):
