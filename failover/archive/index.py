@@ -257,6 +257,16 @@ class Index:
         )
         return [dict(row) for row in found]
 
+    def set_aside(self) -> dict[str, str]:
+        """Return the studies, with their dates, of which something was damaged here that the primary has."""
+        found = self._reader().execute(
+            "SELECT t.uid, t.date FROM quarantine q JOIN instances i ON i.uid = q.uid"
+            " JOIN studies t ON t.id = i.study"
+            " WHERE q.reason = 'damaged' AND i.hidden = 1 AND i.state IN ('none', 'sent', 'proven')"
+            " AND NOT EXISTS (SELECT 1 FROM rejected r WHERE r.uid = i.uid)"
+        )
+        return {row["uid"]: row["date"] for row in found}
+
     def file(self, path: str) -> Path:
         """Return where a path of the index lies."""
         return self._data_dir / path

@@ -10,7 +10,7 @@ from typing import Final
 
 from failover.archive.index import Index, Window
 from failover.archive.queries import Level, Query
-from failover.dicom.query_keys import AnyOf, Range
+from failover.dicom.query_keys import AnyOf, Range, matches
 
 _STUDY_DATE: Final = 0x00080020
 _STUDY_UID: Final = 0x0020000D
@@ -23,10 +23,14 @@ def could_match_outside(query: Query, window: Window, index: Index) -> bool:
     """Return whether `query`, which matched nothing here, could match on the primary."""
     if window.complete:
         return False
-    study = query.keys.get(_STUDY_UID)
-    if isinstance(study, AnyOf) and all(_is_whole(uid, window, index) for uid in study.values):
+    study, damaged = query.keys.get(_STUDY_UID), index.set_aside()
+    if isinstance(study, AnyOf) and all(
+        uid not in damaged and _is_whole(uid, window, index) for uid in study.values
+    ):
         return False
     if window.first_day is None or not _is_within(query, window.first_day):
+        return True
+    if any(_has_day(query, day) for day in damaged.values()):
         return True
     # A day that is covered may have a study of which we hold a part: what lies in it is not all here.
     return bool(window.short) and (query.level not in _STUDY_LEVELS or not _OF_PARTS.isdisjoint(query.keys))
@@ -37,6 +41,11 @@ def _is_within(query: Query, first_day: date) -> bool:
     if isinstance(wanted, Range):
         return wanted.low is not None and wanted.low[:8] >= first
     return isinstance(wanted, AnyOf) and all(value[:8] >= first for value in wanted.values)
+
+
+def _has_day(query: Query, day: str) -> bool:
+    wanted = query.keys.get(_STUDY_DATE)
+    return wanted is None or matches(wanted, "DA", [day])
 
 
 def _is_whole(study_instance_uid: str, window: Window, index: Index) -> bool:
