@@ -145,6 +145,7 @@ class CallerConnection(Connection):
             except Exception as fault:
                 faults.report(fault)
         self.drop_bound()
+        self.let_go()
 
     def drop_bound(self) -> None:
         for connection in self.bound.values():

@@ -33,8 +33,12 @@ class Connection(asyncio.BufferedProtocol):
         self.transport = transport
         self.restore_limits()
 
+    def let_go(self) -> None:
+        """The transport is closed. What it holds of TLS, 200 KB, would wait for the collector of cycles."""
+        self.transport = None
+
     def restore_limits(self) -> None:
-        if not self.transport.is_closing():
+        if not self.closed and not self.transport.is_closing():
             self.transport.set_write_buffer_limits(high=WRITE_HIGH_BYTES, low=WRITE_LOW_BYTES)
 
     def get_buffer(self, sizehint: int) -> memoryview:

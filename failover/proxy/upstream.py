@@ -232,6 +232,7 @@ class UpstreamConnection(Connection):
                     asker.upstream_failed(error)
         except Exception as fault:
             self._fault(tunnel or asker, fault)
+        self.let_go()
 
     def pause_writing(self) -> None:
         self.write_paused = True

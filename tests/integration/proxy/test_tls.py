@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import socket
 import ssl
+import weakref
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -79,6 +81,24 @@ async def test_requests_pass_and_the_upstream_hears_https(authority: Authority, 
         assert "proto=https" in str(received.header("Forwarded"))
         again = await one.ask("/page")
         assert again.status == 200, "the connection is kept"
+
+
+async def test_what_tls_took_is_given_back_at_once(authority: Authority, tmp_path: Path) -> None:
+    """200 KB each: the collector of cycles comes once in hundreds of callers."""
+    async with tls_stage(tmp_path, authority.server()) as (on, _):
+        gc.disable()
+        try:
+            async with caller(on, authority.client()) as one:
+                assert (await one.ask("/page")).status == 200
+                (seen,) = on.proxy._callers
+                held = weakref.ref(seen.transport.get_extra_info("ssl_object"))
+                assert held() is not None
+                del seen
+            async with asyncio.timeout(20):
+                while on.proxy._callers or held() is not None:
+                    await asyncio.wait([asyncio.get_running_loop().run_in_executor(None, int)])
+        finally:
+            gc.enable()
 
 
 async def test_large_bodies_pass_both_ways(authority: Authority, tmp_path: Path) -> None:
