@@ -27,7 +27,7 @@ from failover.archive.queries import Level, Match, Query, Sql, dump, is_left_ove
 from failover.archive.rows import words_of
 from failover.archive.writer import Transaction, Writer
 from failover.durable import make_folder, sync_file, sync_folder
-from failover.errors import StateUnreadable, StorageError
+from failover.errors import DiskFull, StateUnreadable, StorageError
 from failover.model import DebtState, InstanceKey, Origin
 
 _T = TypeVar("_T")
@@ -108,7 +108,8 @@ class Index:
     """All of the archive's questions. Make one per process; `close` it last."""
 
     def __init__(self, data_dir: Path, *, has_primary: bool) -> None:
-        """Open, or make, the index in `data_dir`. Raises StateUnreadable when the file is none of ours.
+        """Open, or make, the index in `data_dir`. Raises StateUnreadable when the file is none of ours,
+        DiskFull.
 
         Nor is a new one made beside objects: it would know nothing of them, and of no debt.
         """
@@ -123,8 +124,15 @@ class Index:
         self._refuses_writes: str | None = None
         try:
             connection = _open(self._path)
-            _prepare(connection, data_dir)
+            try:
+                _prepare(connection, data_dir)
+            except BaseException:
+                connection.close()  # it may have begun: who tries again must not wait for it
+                raise
         except sqlite3.DatabaseError as error:
+            if getattr(error, "sqlite_errorcode", sqlite3.SQLITE_OK) == sqlite3.SQLITE_FULL:
+                # Nothing is lost: whoever moved the index away would lose debts.
+                raise DiskFull(f"{self._path}: the disk has no room to open it, or to update it") from error
             raise StateUnreadable(f"{self._path} cannot be read: {error}; {what_to_do(data_dir)}") from error
         sync_folder(data_dir)  # the name of the write-ahead log
         self._unrecovered: str | None = None

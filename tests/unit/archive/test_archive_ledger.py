@@ -7,8 +7,9 @@ from contextlib import closing
 
 import pytest
 
+from failover.archive import tables
 from failover.archive.queries import Level, make_query
-from failover.errors import StorageError
+from failover.errors import DiskFull, StorageError
 from failover.model import DebtState, Origin
 from tests.unit.archive.conftest import MakeRoom, Room
 from tests.unit.archive.objects import an_object, uid
@@ -226,3 +227,23 @@ async def test_an_index_of_the_version_before_is_upgraded_with_its_debt(make_roo
     assert upgraded.ledger.entries(OWED)[0]["since"] == owed_since
     await upgraded.ledger.mark([uid(1, 1, 1)], DebtState.PROVEN)
     assert len(upgraded.ledger.entries([DebtState.PROVEN])) == 1
+
+
+async def test_an_index_that_has_no_room_to_be_upgraded_is_not_called_unreadable(
+    make_room: MakeRoom, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    room = make_room()
+    await stocked(room)
+    room.close()
+    with closing(sqlite3.connect(room.data_dir / "index.sqlite")) as connection:
+        connection.executescript(
+            "DROP INDEX instances_owed_compressed; DROP INDEX instances_owed_hidden;"
+            " DROP INDEX studies_by_date; ALTER TABLE studies DROP COLUMN name_words; VACUUM;"
+            " CREATE INDEX studies_by_date ON studies(date DESC, time DESC, id DESC);"
+            " PRAGMA user_version = 6;"
+        )
+    with monkeypatch.context() as full:
+        full.setitem(tables.UPGRADES, 6, "PRAGMA max_page_count = 1;" + tables.UPGRADES[6])
+        with pytest.raises(DiskFull):
+            make_room()
+    assert make_room().ledger.numbers().lag_objects == 6
