@@ -109,7 +109,7 @@ class Acceptor:
         self._turned_away = TurnedAway(name, clock, turned_away)
         self._failed = failed
         self._unserved = unserved
-        self._rejections, self._faults = Seldom(clock), Seldom(clock)
+        self._rejections, self._faults, self._late = Seldom(clock), Seldom(clock), Seldom(clock)
         self._server: asyncio.Server | None = None
         self._door: Door | None = None
         self._reaper: asyncio.Task[None] | None = None
@@ -362,6 +362,8 @@ class Acceptor:
             for connection in [*self._half_open, *self._open]:
                 deadline = connection.artim_deadline_s
                 if deadline is not None and now >= deadline:
+                    if connection.machine.state is State.AWAITING_RQ:
+                        self._note_late(connection.peer_host)
                     connection.expire_artim()
                     connection.drop()
             for connection, association in [*self._open.items()]:
@@ -370,6 +372,11 @@ class Acceptor:
                 elif association and association.stalled_s(now) > self._limits.idle_timeout_s:
                     _log.info("idle association aborted", acceptor=self._name, peer=connection.peer_host)
                     connection.abort("idle for too long")
+
+    def _note_late(self, host: str) -> None:
+        count = self._late.due(host)
+        if count:
+            _log.warning("no A-ASSOCIATE-RQ within ARTIM", acceptor=self._name, peer=host, count=count)
 
 
 def _count_down(counter: Counter[str], key: str) -> None:

@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
 import pytest
+from structlog.testing import capture_logs
 
 from failover.clients.dimse import echo
 from failover.clock import SystemClock
@@ -287,12 +288,15 @@ async def test_an_rq_in_single_bytes_is_an_rq() -> None:
 async def test_artim_closes_half_open_connections() -> None:
     async with listening(Limits(artim_s=0.3)) as (acceptor, peer):
         streams = [await connect(peer) for _ in range(5)]
-        for _, writer in streams:
-            writer.write(GOOD[:40])
-        for reader, writer in streams:
-            assert await next_pdu(reader) == b""
-            writer.close()
+        with capture_logs() as logs:
+            for _, writer in streams:
+                writer.write(GOOD[:40])
+            for reader, writer in streams:
+                assert await next_pdu(reader) == b""
+                writer.close()
         assert acceptor.connections == 0
+        # An operator can see why, once a minute for each peer.
+        assert [entry["event"] for entry in logs] == ["no A-ASSOCIATE-RQ within ARTIM"]
 
 
 async def test_a_connection_that_only_begins_a_pdu_is_aborted_when_idle() -> None:
