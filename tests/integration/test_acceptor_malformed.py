@@ -11,7 +11,6 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
 import pytest
-from structlog.testing import capture_logs
 
 from failover.clients.dimse import echo
 from failover.clock import SystemClock
@@ -37,6 +36,7 @@ from failover.dicom.pdu import (
 )
 from failover.dicom.syntaxes import EXPLICIT_LITTLE, IMPLICIT_LITTLE
 from failover.model import Address, AeTitle, DicomPeer
+from tests.fakes.logs import captured
 
 pytestmark = [pytest.mark.integration]
 
@@ -288,7 +288,7 @@ async def test_an_rq_in_single_bytes_is_an_rq() -> None:
 async def test_artim_closes_half_open_connections() -> None:
     async with listening(Limits(artim_s=0.3)) as (acceptor, peer):
         streams = [await connect(peer) for _ in range(5)]
-        with capture_logs() as logs:
+        with captured() as logs:
             for _, writer in streams:
                 writer.write(GOOD[:40])
             for reader, writer in streams:

@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import NoReturn
 
 import pytest
-import structlog
-from structlog.testing import capture_logs
-from structlog.typing import EventDict
 
 from failover.errors import UpstreamUnreachable
 from failover.model import Verdict
@@ -22,6 +18,7 @@ from failover.proxy.retry import Pursuit
 from failover.proxy.tunnel import Tunnel
 from tests.fakes.backend import Received, Talk, always, answer, silent
 from tests.fakes.callers import Answered
+from tests.fakes.logs import captured
 from tests.fakes.web_stage import PRIMARY, Stage, web_stage
 
 pytestmark = [
@@ -31,18 +28,6 @@ pytestmark = [
 Scene = Callable[[Stage, pytest.MonkeyPatch], Awaitable[Answered]]
 SECRET = "DOE^JANE"
 LONG = 3 * 2**20
-
-
-@contextmanager
-def captured() -> Iterator[list[EventDict]]:
-    """All log lines; the tests are quiet otherwise."""
-    before = structlog.get_config()
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(0))
-    try:
-        with capture_logs() as logs:
-            yield logs
-    finally:
-        structlog.configure(**before)
 
 
 def fails(*_: object, **__: object) -> NoReturn:
