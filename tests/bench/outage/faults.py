@@ -87,7 +87,8 @@ async def lost_shortly(world: World) -> None:
 
 async def router_stopped(world: World) -> None:
     assert world.site is not None
-    pid = int(world.site.children()["router"]["pid"])
+    children = await asyncio.to_thread(world.site.children)
+    pid = int(children["router"]["pid"])
     os.kill(pid, signal.SIGSTOP)
     await world.sleep(5.0)
     os.kill(pid, signal.SIGCONT)
