@@ -35,7 +35,8 @@ REFUSED: Final = b"X"
 PIECE_BYTES: Final = 256 * 1024
 HEAD: Final = struct.Struct("<cI")
 LENGTH: Final = struct.Struct("<I")
-_TOLD: Final = (NoPixels, NoSuchFrame, NoSuchRegion, Undecodable, UnreadableDataSet)
+# What an answer may say by its own name; all else is Undecodable.
+TOLD: Final = (NoPixels, NoSuchFrame, NoSuchRegion, Undecodable, UnreadableDataSet)
 
 
 def main() -> None:
@@ -76,7 +77,7 @@ def refusal(error: Exception) -> tuple[str, str]:
         return "DiskFull", "no room for what is made"
     if isinstance(error, MemoryError):
         return "Undecodable", "decoding takes more memory than a decoder may have"
-    for kind in _TOLD:
+    for kind in TOLD:
         if isinstance(error, kind):
             return kind.__name__, str(error)
     return "Undecodable", f"cannot be read: {type(error).__name__}"
@@ -112,7 +113,7 @@ def answer(question: dict[str, Any], images: Images) -> Iterator[bytes]:
 
 
 def view_of(said: dict[str, Any]) -> View:
-    window = Window(*said["window"]) if said["window"] is not None else None
+    window = Window(**said["window"]) if said["window"] is not None else None
     viewport = (said["viewport"][0], said["viewport"][1]) if said["viewport"] is not None else None
     region = Region(**said["region"]) if said["region"] is not None else None
     return View(window, viewport, said["quality"], said["media_type"], region)

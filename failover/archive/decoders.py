@@ -13,7 +13,7 @@ import os
 import sys
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, AsyncIterator
-from dataclasses import asdict, astuple, dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -21,10 +21,9 @@ import structlog
 
 from failover.archive.codecs import Undecodable
 from failover.archive.compressing import ALIVE, Original
-from failover.archive.decoder import BACKGROUND, END, HEAD, LENGTH, PIECE, REFUSED
-from failover.archive.pixels import NoPixels, NoSuchFrame
-from failover.archive.rendering import NoSuchRegion, View
-from failover.errors import DiskFull, UnreadableDataSet
+from failover.archive.decoder import BACKGROUND, END, HEAD, LENGTH, PIECE, REFUSED, TOLD
+from failover.archive.rendering import View
+from failover.errors import DiskFull
 
 _log = structlog.get_logger(__name__)
 # A decoder that gives no further piece for so long is killed: the frame is refused.
@@ -32,12 +31,7 @@ PIECE_TIMEOUT_S: Final = 20.0
 # Pictures made last, so that a viewer that comes back to a slice costs nothing; the oldest go first.
 PICTURE_CACHE_BYTES: Final = 32 * 2**20
 _ERRORS: Final[dict[str, type[Exception]]] = {
-    "DiskFull": DiskFull,
-    "FileNotFoundError": FileNotFoundError,
-    "NoPixels": NoPixels,
-    "NoSuchFrame": NoSuchFrame,
-    "NoSuchRegion": NoSuchRegion,
-    "UnreadableDataSet": UnreadableDataSet,
+    kind.__name__: kind for kind in (DiskFull, FileNotFoundError, *TOLD)
 }
 
 
@@ -83,7 +77,7 @@ class Decoders:
         if (known := self._pictures.get(key)) is not None:
             self._pictures.move_to_end(key)
             return known
-        made = await self._whole(work="picture", path=str(path), frame=frame, view=_said(view))
+        made = await self._whole(work="picture", path=str(path), frame=frame, view=asdict(view))
         if key not in self._pictures and len(made) <= PICTURE_CACHE_BYTES // 8:
             self._pictures[key] = made
             self._pictures_bytes += len(made)
@@ -93,7 +87,7 @@ class Decoders:
 
     async def animation(self, path: Path, frames: list[int], view: View) -> bytes:
         """Return frames (from 1) as one GIF that plays."""
-        return await self._whole(work="animation", path=str(path), frames=frames, view=_said(view))
+        return await self._whole(work="animation", path=str(path), frames=frames, view=asdict(view))
 
     async def report(self, path: Path, media_type: str) -> bytes:
         """Return a structured report for people, in UTF-8."""
@@ -185,10 +179,6 @@ class Decoders:
         except (asyncio.IncompleteReadError, ConnectionError):
             _log.warning("a decoder died")
             raise Undecodable("its decoder died of it") from None
-
-
-def _said(view: View) -> dict[str, Any]:
-    return asdict(view) | {"window": None if view.window is None else astuple(view.window)}
 
 
 def _outcome(said: bytes) -> dict[str, Any]:
