@@ -24,8 +24,6 @@ GIF: Final = "image/gif"
 # PS3.18 table 8.7.4-1; the first is the default.
 PICTURES: Final = ("image/jpeg", "image/png", GIF)
 JSON_TYPES: Final = ("application/dicom+json", "application/json")
-
-
 _PICTURES_OFFERED: Final = (
     "pictures are offered as image/jpeg, image/png, image/gif, and as multipart/related of these; several"
     " frames as image/gif and multipart/related alone"

@@ -12,10 +12,12 @@ from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
 from failover.addresses import Network, is_within
+from failover.archive.codecs import Undecodable
 from failover.archive.decoders import Decoders
 from failover.archive.dicomweb import rendered, retrieve, search, store, wado_uri
 from failover.archive.dicomweb.accept import NotAcceptable
 from failover.archive.dicomweb.asking import ROOM, Described, Room, is_via_router, prefix
+from failover.archive.dicomweb.views import BadView
 from failover.archive.expected import ExpectedMoves
 from failover.archive.extents import FrameTables
 from failover.archive.index import Index
@@ -240,7 +242,7 @@ def _refused(request: web.Request, problem: Exception) -> web.Response:
         raise problem
     except web.HTTPException as error:
         return web.Response(status=error.status, text=error.text, headers=_kept(error))
-    except (MalformedMultipart, LimitExceeded, NoSuchRegion) as error:
+    except (MalformedMultipart, LimitExceeded, BadView, NoSuchRegion) as error:
         return web.Response(status=400, text=str(error))
     except NotAcceptable as error:
         return web.Response(status=406, text=str(error))
@@ -249,7 +251,7 @@ def _refused(request: web.Request, problem: Exception) -> web.Response:
     except FileNotFoundError:
         _log.error("an object's file is gone")
         return web.Response(status=404, text="its file is gone")
-    except (UnreadableDataSet, *retrieve.UNANSWERABLE) as error:
+    except (UnreadableDataSet, Undecodable) as error:
         return web.Response(status=406, text=str(error))
     except Exception:
         _log.exception("a request failed", route=_route(request))

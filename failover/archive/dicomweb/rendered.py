@@ -7,7 +7,8 @@ objects and frames are `retrieve`'s.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator
+from functools import partial
 from typing import Final
 
 from aiohttp import web
@@ -45,7 +46,7 @@ async def rendered(request: web.Request) -> web.StreamResponse:
         return await document(request, found[0], chosen)
     numbers = await retrieve.frame_numbers(request, found[0]) if of_frames else None
     multipart, media_type = accept.rendered_wish(wanted, several=numbers is not None and len(numbers) > 1)
-    view = view_of(request.query, media_type)
+    view = views.of_rendered(request.query, media_type)
     if multipart:
         return await _several(request, found, numbers, view)
     for held in _from_the_middle(found):
@@ -62,18 +63,11 @@ async def thumbnail(request: web.Request) -> web.Response:
     numbers = await retrieve.frame_numbers(request, found[0]) if "frames" in request.match_info else [1]
     if len(numbers) != 1:
         raise web.HTTPBadRequest(text="a thumbnail is of one frame")
-    view = view_of(request.query, accept.picture_type(accepted(request)), _THUMBNAIL)
+    view = views.of_rendered(request.query, accept.picture_type(accepted(request)), _THUMBNAIL)
     for held in _from_the_middle(found):
         with contextlib.suppress(NoPixels):
             return await picture(request, held, numbers[0], view)
     raise web.HTTPNotFound(text="nothing here has a picture")
-
-
-def view_of(query: Mapping[str, str], media_type: str, viewport: tuple[int, int] | None = None) -> View:
-    try:
-        return views.of_rendered(query, media_type, viewport)
-    except views.BadView as error:
-        raise web.HTTPBadRequest(text=str(error)) from None
 
 
 def has_picture(held: Held) -> bool:
@@ -83,11 +77,8 @@ def has_picture(held: Held) -> bool:
 
 async def picture(request: web.Request, held: Held, number: int, view: View) -> web.Response:
     """One frame. Raises NoPixels, NoSuchFrame, NoSuchRegion, Undecodable."""
-    headers = {**_CACHED, "ETag": f'W/"{_etag(held, [number], view)}"'}
-    if is_unchanged(request, _etag(held, [number], view)):
-        return web.Response(status=304, headers=headers)
-    body = await request.app[ROOM].decoders.picture(held.path, number, view)
-    return web.Response(body=body, headers={**headers, "Content-Type": view.media_type})
+    make = partial(request.app[ROOM].decoders.picture, held.path, number, view)
+    return await _unless_known(request, held, [number], view, make)
 
 
 async def in_motion(request: web.Request, held: Held, numbers: list[int] | None, view: View) -> web.Response:
@@ -95,11 +86,19 @@ async def in_motion(request: web.Request, held: Held, numbers: list[int] | None,
     numbers = numbers or list(await retrieve.all_frames(request, held))
     if len(numbers) == 1:
         return await picture(request, held, numbers[0], view)
-    headers = {**_CACHED, "ETag": f'W/"{_etag(held, numbers, view)}"'}
-    if is_unchanged(request, _etag(held, numbers, view)):
+    make = partial(request.app[ROOM].decoders.animation, held.path, numbers, view)
+    return await _unless_known(request, held, numbers, view, make)
+
+
+async def _unless_known(
+    request: web.Request, held: Held, numbers: list[int], view: View, make: Callable[[], Awaitable[bytes]]
+) -> web.Response:
+    """What `make` makes of these frames; 304 where the caller has it."""
+    etag = retrieve.etag_of([held], f"picture {numbers} {view}")
+    headers = {**_CACHED, "ETag": f'W/"{etag}"'}
+    if is_unchanged(request, etag):
         return web.Response(status=304, headers=headers)
-    body = await request.app[ROOM].decoders.animation(held.path, numbers, view)
-    return web.Response(body=body, headers={**headers, "Content-Type": view.media_type})
+    return web.Response(body=await make(), headers={**headers, "Content-Type": view.media_type})
 
 
 def document_types(held: Held) -> tuple[str, ...]:
@@ -169,7 +168,3 @@ def _missing(left_out: int) -> list[str]:
 def _from_the_middle(found: list[Held]) -> Iterator[Held]:
     middle = len(found) // 2
     return (held for held in [*found[middle:], *found[:middle]] if has_picture(held))
-
-
-def _etag(held: Held, numbers: list[int], view: View) -> str:
-    return retrieve.etag_of([held], f"picture {numbers} {view}")

@@ -13,14 +13,12 @@ from typing import Final
 
 from aiohttp import web
 
-from failover.archive.codecs import Undecodable
 from failover.archive.dicomweb import accept, export, sending
 from failover.archive.dicomweb.asking import ROOM, Room, accepted, base_url, is_unchanged, uid, warning
 from failover.archive.dicomweb.from_disk import Streamed
 from failover.archive.extents import Extent, frame_count, native_frames
 from failover.archive.index import Held
 from failover.archive.metadata import URL_MARK
-from failover.archive.pixels import NoPixels, NoSuchFrame
 from failover.archive.queries import escape
 from failover.dicom.syntaxes import EXPLICIT_LITTLE
 from failover.http.media_types import best
@@ -33,7 +31,6 @@ _URL_MARK: Final = URL_MARK.encode()
 _AT_ONCE: Final = 64
 MOST_FRAMES: Final = 10_000  # of one answer
 TOO_MANY: Final = f"there are more than {MOST_FRAMES} frames: name those wanted"
-_THUMBNAIL: Final = (128, 128)
 
 
 def held_instances(request: web.Request) -> list[Held]:
@@ -264,6 +261,3 @@ def url_of(base: str, held: Held) -> str:
         f"{base}/studies/{key.study_instance_uid}/series/{key.series_instance_uid}"
         f"/instances/{key.sop_instance_uid}"
     )
-
-
-UNANSWERABLE: Final = (NoPixels, NoSuchFrame, Undecodable)

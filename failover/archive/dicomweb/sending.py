@@ -5,7 +5,6 @@ from __future__ import annotations
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
 
 from aiohttp import web
 
@@ -17,8 +16,6 @@ from failover.archive.extents import Extent
 from failover.archive.index import Held
 from failover.dicom.part10 import write_head
 from failover.http.multipart import MultipartWriter
-
-_PIECE_BYTES: Final = 256 * 1024
 
 
 @dataclass(frozen=True, slots=True)

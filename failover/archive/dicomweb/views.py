@@ -7,7 +7,8 @@ What a picture is made of says `rendering`. Parameters that are not known here a
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Final
 
 from failover.archive.rendering import MAX_VIEWPORT, Region, View, Window
@@ -27,7 +28,10 @@ def of_rendered(query: Mapping[str, str], media_type: str, viewport: tuple[int, 
 
     Raises BadView.
     """
-    try:
+    with _else_told(
+        "viewport=width,height[,left,top,width,height];"
+        " window=centre,width,linear|linear-exact|sigmoid; quality=1…100"
+    ):
         region = None
         if "viewport" in query:
             width, height, *rest = query["viewport"].split(",")
@@ -39,11 +43,6 @@ def of_rendered(query: Mapping[str, str], media_type: str, viewport: tuple[int, 
             (name,) = shape or ["linear"]
             window = _window(centre, width, _SHAPES[name.lower()])
         return View(window, viewport, _quality(query.get("quality", _QUALITY)), media_type, region)
-    except (ValueError, KeyError):
-        raise BadView(
-            "viewport=width,height[,left,top,width,height];"
-            " window=centre,width,linear|linear-exact|sigmoid; quality=1…100"
-        ) from None
 
 
 def of_wado_uri(query: Mapping[str, str], media_type: str) -> View:
@@ -51,7 +50,10 @@ def of_wado_uri(query: Mapping[str, str], media_type: str) -> View:
 
     Raises BadView.
     """
-    try:
+    with _else_told(
+        "rows and columns: 1 to 8192; windowCenter goes with windowWidth; region=left,top,right,bottom,"
+        " each 0.0…1.0; imageQuality=1…100"
+    ):
         viewport = None
         if "rows" in query or "columns" in query:
             # PS3.18 8.2.2 until 2019: of one alone the other follows.
@@ -64,11 +66,15 @@ def of_wado_uri(query: Mapping[str, str], media_type: str) -> View:
             window = _window(query["windowCenter"], query["windowWidth"], "LINEAR")
         region = _share(query["region"].split(",")) if "region" in query else None
         return View(window, viewport, _quality(query.get("imageQuality", _QUALITY)), media_type, region)
+
+
+@contextmanager
+def _else_told(what: str) -> Iterator[None]:
+    """Raise BadView, which says `what` may stand there, for what cannot be read."""
+    try:
+        yield
     except (ValueError, KeyError):
-        raise BadView(
-            "rows and columns: 1 to 8192; windowCenter goes with windowWidth; region=left,top,right,bottom,"
-            " each 0.0…1.0; imageQuality=1…100"
-        ) from None
+        raise BadView(what) from None
 
 
 def _side(text: str) -> int:

@@ -47,10 +47,7 @@ async def retrieve_instance(request: web.Request) -> web.StreamResponse:
         return await _as_dicom(request, held)
     if media_type in rendered.document_types(held):
         return await rendered.document(request, held, media_type)
-    try:
-        view = views.of_wado_uri(query, media_type)
-    except views.BadView as error:
-        raise web.HTTPBadRequest(text=str(error)) from None
+    view = views.of_wado_uri(query, media_type)
     number = _frame_number(query)
     try:
         if media_type == accept.GIF:
@@ -93,10 +90,10 @@ def _frame_number(query: Mapping[str, str]) -> int | None:
 async def _as_dicom(request: web.Request, held: Held) -> web.StreamResponse:
     """PS3.18 9.4: in `transferSyntax`; without it Explicit VR Little Endian where that can be made."""
     named = request.query.get("transferSyntax")
-    wishes = [accept.Wish(False, accept.DICOM, EXPLICIT_LITTLE), accept.Wish(False, accept.DICOM, None)]
-    if named is not None and named != "*":
-        wishes = [accept.Wish(False, accept.DICOM, _uid(request.query, "transferSyntax"))]
-    _, (planned,) = sending.plan([held], wishes[1:] if named == "*" else wishes)
+    syntaxes: tuple[str | None, ...] = (EXPLICIT_LITTLE, None)
+    if named is not None:
+        syntaxes = (None if named == "*" else _uid(request.query, "transferSyntax"),)
+    _, (planned,) = sending.plan([held], [accept.Wish(False, accept.DICOM, syntax) for syntax in syntaxes])
     etag = retrieve.instance_etag(planned)
     headers = {"Vary": "Accept", "ETag": f'"{etag}"'}
     if is_unchanged(request, etag):
