@@ -42,8 +42,8 @@ class Progress:
         try:
             self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             with self._path.open("w" if self._is_new else "a", encoding="ascii") as file:
-                file.write("".join(f"{key}\n" for key in ((self._index,) if self._is_new else ())))
-                file.write("".join(f"{key}\n" for key in keys if key))
+                first = [self._index] if self._is_new else []
+                file.writelines(f"{line}\n" for line in [*first, *filter(None, keys)])
             self._is_new = False
         except OSError:
             self.can_resume = False

@@ -52,7 +52,6 @@ class Viewer:
     origin: str
     target: str
     refused: list[str] = field(default_factory=list)
-    asked: Counter[str] = field(default_factory=Counter)
     upstreams: Counter[str] = field(default_factory=Counter)
 
 
@@ -70,7 +69,6 @@ async def a_viewer(pages: Path, target: str) -> AsyncIterator[Viewer]:
             async with session.request(
                 request.method, viewer.target + request.raw_path, headers=headers, data=request.content
             ) as answer:
-                viewer.asked[_kind(request.path)] += 1
                 viewer.upstreams[answer.headers.get("X-Failover-Upstream", "")] += 1
                 if answer.status >= 400:
                     viewer.refused.append(f"{answer.status} {request.method} {request.raw_path}"[:300])
@@ -106,8 +104,3 @@ async def a_viewer(pages: Path, target: str) -> AsyncIterator[Viewer]:
             yield viewer
         finally:
             await runner.cleanup()
-
-
-def _kind(path: str) -> str:
-    last = path.rstrip("/").rpartition("/")[2]
-    return last if not last.replace(".", "").isdigit() else "object"
