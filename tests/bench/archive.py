@@ -167,8 +167,9 @@ class Run:
         return [self._memory, self._decoder]
 
 
-def run(quick: bool) -> Suite:
-    seconds, rounds = (1, 1) if quick else (2, 3)
+@contextmanager
+def filled() -> Iterator[tuple[list[Contestant], Path]]:
+    """Both contestants with the same `STUDIES` studies, and the folder in which they have theirs."""
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-archive-")))
         (folder / "ours").mkdir()
@@ -179,6 +180,12 @@ def run(quick: bool) -> Suite:
         ]
         for one in contestants:
             ask("fill", one.web_port, STUDIES)
+        yield contestants, folder
+
+
+def run(quick: bool) -> Suite:
+    seconds, rounds = (1, 1) if quick else (2, 3)
+    with filled() as (contestants, folder):
         it = Run(contestants, rounds, seconds, folder)
         late = _search(it, seconds)
         _search_many(it, contestants[0], folder, 5_000 if quick else MANY_STUDIES, late)

@@ -9,12 +9,9 @@ from __future__ import annotations
 
 import json
 import sys
-import tempfile
-from contextlib import ExitStack
-from pathlib import Path
 from typing import Any
 
-from tests.bench.archive import STUDIES, Contestant, archive, ask, orthanc
+from tests.bench.archive import Contestant, filled
 from tests.bench.measure import cpu_s, output_of
 from tests.bench.report import Row, Suite
 
@@ -24,16 +21,8 @@ _NAMES = {"search": "a search", "open": "metadata of a series", "slice": "a slic
 
 def run(quick: bool) -> Suite:
     sessions, rounds = (1, 1) if quick else (4, 5)
-    with ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-department-")))
-        (folder / "ours").mkdir()
-        (folder / "theirs").mkdir()
-        contestants = [
-            stack.enter_context(orthanc(folder / "theirs")),
-            stack.enter_context(archive(folder / "ours")),
-        ]
+    with filled() as (contestants, _):
         for one in contestants:
-            ask("fill", one.web_port, STUDIES)
             output_of([*LOAD, "fill", str(one.web_port)])
         rows: list[Row] = []
         notes: list[str] = []
