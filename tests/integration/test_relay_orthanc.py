@@ -65,17 +65,19 @@ async def test_a_store_through_the_relay_is_faster_than_without(
     clock = SystemClock()
     upstreams = {PRIMARY: peer(orthanc.dicom_port, "ORTHANC"), BACKUP: peer(backup.dicom_port, "BACK")}
     async with stage(upstreams, tmp_path) as on:
-        began_s = clock.monotonic()
-        child = await asyncio.create_subprocess_exec(
-            str(find_program("storescu")), "-aec", "ORTHANC", "127.0.0.1", str(orthanc.dicom_port), *files,
-            env=environment(),
-        )  # fmt: skip
-        assert await child.wait() == 0
-        direct_s = clock.monotonic() - began_s
-        relayed_s = []
-        while not relayed_s or (min(relayed_s) >= direct_s / 2 and len(relayed_s) < 3):  # the machine is busy
+        direct_s: list[float] = []
+        relayed_s: list[float] = []
+        # The best of each: a busy machine may slow either down.
+        while not direct_s or (min(relayed_s) >= min(direct_s) / 2 and len(direct_s) < 3):
+            began_s = clock.monotonic()
+            child = await asyncio.create_subprocess_exec(
+                str(find_program("storescu")), "-aec", "ORTHANC", "127.0.0.1", str(orthanc.dicom_port),
+                *files, env=environment(),
+            )  # fmt: skip
+            assert await child.wait() == 0
+            direct_s.append(clock.monotonic() - began_s)
             began_s = clock.monotonic()
             code, said = await on.run("storescu", *on.address, *files)
             assert code == 0, said
             relayed_s.append(clock.monotonic() - began_s)
-        assert min(relayed_s) < direct_s / 2
+        assert min(relayed_s) < min(direct_s) / 2
