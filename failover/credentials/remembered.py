@@ -23,7 +23,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 import structlog
 
@@ -47,6 +47,14 @@ _SCHEMES: Final = (b"basic ", b"bearer ")
 Pair = tuple[bytes, bytes]
 Known = tuple[bytes, float]
 """A digest, and the monotonic time of the request that the primary accepted, or of its refusal."""
+Alike = tuple[bytes, bytes]
+"""The name that was asked for and the lines that tell who asks: one probe tells for all who are alike."""
+
+
+class _Candidate(NamedTuple):
+    came_s: float
+    asked_s: float
+    alike: Alike
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +103,7 @@ class Remembered:
         self._clock = clock
         self._hold_s = hold_s
         self._accepted: OrderedDict[bytes, float] = OrderedDict()  # and when, monotonic; oldest first
-        self._candidates: dict[bytes, tuple[float, float]] = {}  # when it came, when it was asked
+        self._candidates: dict[bytes, _Candidate] = {}  # oldest first
         self._refused: OrderedDict[bytes, float] = OrderedDict()
         self.changed = False
         """Something is not on disk yet."""
@@ -129,12 +137,17 @@ class Remembered:
         return digest in self._candidates
 
     @property
+    def to_probe(self) -> Alike | None:
+        """For whom a probe is wanted first: as the oldest candidate. None: there is no candidate."""
+        return next(iter(self._candidates.values())).alike if self._candidates else None
+
+    @property
     def count(self) -> int:
         return len(self._accepted)
 
     # -- what the primary said
 
-    def accepted(self, digest: bytes, asked_s: float) -> bool:
+    def accepted(self, digest: bytes, asked_s: float, alike: Alike) -> bool:
         """The primary accepted it for a request of `asked_s`. Returns whether a probe is wanted for it."""
         now_s = self._clock.monotonic()
         at_s = self._accepted.get(digest)
@@ -146,7 +159,7 @@ class Remembered:
             return False
         if len(self._candidates) >= MOST_CANDIDATES:
             return False
-        self._candidates[digest] = now_s, asked_s
+        self._candidates[digest] = _Candidate(now_s, asked_s, alike)
         return True
 
     def refused(self, digest: bytes, at_s: float | None = None) -> None:
@@ -158,7 +171,7 @@ class Remembered:
         while len(self._refused) > MOST:
             self._refused.popitem(last=False)
         candidate = self._candidates.get(digest)
-        mattered = candidate is not None and candidate[1] <= at_s
+        mattered = candidate is not None and candidate.asked_s <= at_s
         if mattered:
             del self._candidates[digest]
         if self._accepted.get(digest, at_s + 1) <= at_s:
@@ -168,15 +181,14 @@ class Remembered:
             # Only then: strangers are refused as often as they like, and nobody knew them.
             self.tell(Learnt(refused=((digest, at_s),)))
 
-    def probed(self, digests: Iterable[bytes], *, refuses: bool, began_s: float) -> None:
+    def probed(self, alike: Alike, *, refuses: bool, began_s: float) -> None:
         """A probe that began at `began_s` found whether the primary refuses who asks alike and shows nothing.
 
-        `digests` are the candidates for which it was asked.
+        Candidates that came later wait for the next one.
         """
         accepted, dropped = [], []
-        for digest in digests:
-            came_s, asked_s = self._candidates.get(digest, (began_s + 1, 0.0))
-            if came_s > began_s:
+        for digest, (came_s, asked_s, its) in list(self._candidates.items()):
+            if its != alike or came_s > began_s:
                 continue
             del self._candidates[digest]
             if refuses:

@@ -24,7 +24,7 @@ import structlog
 
 from failover.aio import Signal, cancel_and_wait, spawn
 from failover.clock import Clock
-from failover.credentials.remembered import SHORTEST_COOKIE, Learnt, Remembered
+from failover.credentials.remembered import SHORTEST_COOKIE, Alike, Learnt, Remembered
 from failover.credentials.sessions import Sessions
 from failover.errors import UpstreamError
 from failover.http import cookies
@@ -99,7 +99,6 @@ class Admission:
         self._secret = os.urandom(32)
         self._checked: OrderedDict[bytes, _Checked] = OrderedDict()
         self._checking: dict[bytes, asyncio.Task[Tried | None]] = {}
-        self._to_probe: dict[tuple[bytes, bytes], list[bytes]] = {}
         self._wanted = Signal()
         self._open_said = False
         self._tasks: list[asyncio.Task[None]] = []
@@ -229,21 +228,23 @@ class Admission:
             return
         if _takes_back(head, answer):
             remembered.refused(digest)
-        elif self._counts(asked, head, answer) and remembered.accepted(digest, asked_s):
-            (self._pass_on or self._queue)(Candidate(head.host or b"", forwarded, digest, asked_s))
+        elif self._counts(asked, head, answer):
+            host = head.host or b""
+            if not remembered.accepted(digest, asked_s, (host, forwarded)):
+                return
+            if self._pass_on is None:
+                self._wanted.fire()
+            else:
+                self._pass_on(Candidate(host, forwarded, digest, asked_s))
 
     def candidate(self, one: Candidate) -> None:
         """Another process heard the primary accept it."""
         assert self.remembered is not None
-        if self.remembered.accepted(one.digest, one.asked_s):
-            self._queue(one)
+        if self.remembered.accepted(one.digest, one.asked_s, (one.host, one.forwarded)):
+            self._wanted.fire()
         elif not self.remembered.waits(one.digest):
             # Refused since, or one too many; whoever told it may come again with it.
             self.remembered.tell(Learnt(dropped=(one.digest,)))
-
-    def _queue(self, one: Candidate) -> None:
-        self._to_probe.setdefault((one.host, one.forwarded), []).append(one.digest)
-        self._wanted.fire()
 
     def _counts_for_all(self, asked: Asked, head: RequestHead) -> bool:
         """Whether a 403 speaks of the caller: not of one study that it may not see (RFC 9110 15.5.4)."""
@@ -278,24 +279,23 @@ class Admission:
     # -- the probe
 
     async def _probe_on(self) -> None:
+        assert self.remembered is not None
         while True:
-            while not self._to_probe:
+            while (alike := self.remembered.to_probe) is None:
                 await self._wanted.wait()
-            clear = await self.probe_once()
+            clear = await self._probe(alike)
             await self._clock.sleep(_PROBE_EVERY_S if clear else _AFTER_TROUBLE_S)
 
-    async def probe_once(self) -> bool:
-        """Ask for one group of candidates whether the primary refuses who shows nothing. False: unclear."""
+    async def _probe(self, alike: Alike) -> bool:
+        """Ask whether the primary refuses who asks like this and shows nothing. False: unclear."""
         assert self.remembered is not None
-        (host, forwarded), digests = next(iter(self._to_probe.items()))
         began_s = self._clock.monotonic()
         try:
-            refuses = await self._refuses(host, forwarded)
+            refuses = await self._refuses(*alike)
         except UpstreamError as error:
             _log.info("unclear whether the primary refuses strangers", reason=str(error))
             return False
-        del self._to_probe[host, forwarded]
-        self.remembered.probed(digests, refuses=refuses, began_s=began_s)
+        self.remembered.probed(alike, refuses=refuses, began_s=began_s)
         if refuses is self._open_said:
             self._open_said = not refuses
             if not refuses:

@@ -11,6 +11,7 @@ from failover.credentials import remembered
 from failover.credentials.remembered import Remembered, read_key
 
 HOURS = 3600.0
+WARD = b"pacs.example", b"X-Forwarded-For: 10.0.0.7\r\n"
 SESSION = [(b"JSESSIONID", b"0123456789ABCDEF0123")]
 
 
@@ -27,8 +28,8 @@ def assert_no_secret(folder: Path) -> None:
 
 def accept(one: Remembered, digest: bytes, clock: ManualClock) -> None:
     now_s = clock.monotonic()
-    assert one.accepted(digest, now_s)
-    one.probed([digest], refuses=True, began_s=now_s)
+    assert one.accepted(digest, now_s, WARD)
+    one.probed(WARD, refuses=True, began_s=now_s)
 
 
 def shown(one: Remembered, *cookies: tuple[bytes, bytes], authorization: bytes | None = None) -> bytes:
@@ -41,20 +42,20 @@ async def test_it_counts_only_when_a_later_probe_was_refused(tmp_path: Path) -> 
     clock = ManualClock()
     one = memory(tmp_path, clock)
     digest = shown(one, *SESSION)
-    assert one.accepted(digest, 0.0)
+    assert one.accepted(digest, 0.0, WARD)
     assert not one.holds(digest)
-    one.probed([digest], refuses=True, began_s=-1.0)  # it began before: the door may have been opened since
+    one.probed(WARD, refuses=True, began_s=-1.0)  # it began before: the door may have been opened since
     assert not one.holds(digest)
-    one.probed([digest], refuses=True, began_s=0.0)
+    one.probed(WARD, refuses=True, began_s=0.0)
     assert one.holds(digest)
 
 
 async def test_an_open_primary_is_remembered_by_nobody(tmp_path: Path) -> None:
     one = memory(tmp_path, ManualClock())
     digest = shown(one, *SESSION)
-    one.accepted(digest, 0.0)
-    one.probed([digest], refuses=False, began_s=1.0)
-    one.probed([digest], refuses=True, began_s=2.0)
+    one.accepted(digest, 0.0, WARD)
+    one.probed(WARD, refuses=False, began_s=1.0)
+    one.probed(WARD, refuses=True, began_s=2.0)
     assert not one.holds(digest)
 
 
@@ -63,7 +64,7 @@ async def test_it_ends_after_its_time_and_is_renewed(tmp_path: Path) -> None:
     one = memory(tmp_path, clock)
     digest = shown(one, *SESSION)
     accept(one, digest, clock)
-    assert not one.accepted(digest, 0.0)  # fresh enough: no probe
+    assert not one.accepted(digest, 0.0, WARD)  # fresh enough: no probe
     await clock.advance(6 * HOURS)  # half its time: renewed
     accept(one, digest, clock)
     await clock.advance(12 * HOURS - 1)
@@ -80,10 +81,10 @@ async def test_a_refusal_forgets_it_and_a_late_answer_brings_it_not_back(tmp_pat
     await clock.advance(10)
     one.refused(digest)
     assert not one.holds(digest)
-    assert not one.accepted(digest, asked_s=5.0)  # asked before, answered after
-    one.probed([digest], refuses=True, began_s=20.0)
+    assert not one.accepted(digest, asked_s=5.0, alike=WARD)  # asked before, answered after
+    one.probed(WARD, refuses=True, began_s=20.0)
     assert not one.holds(digest)
-    assert one.accepted(digest, asked_s=11.0)  # logged in again
+    assert one.accepted(digest, asked_s=11.0, alike=WARD)  # logged in again
 
 
 def test_all_that_is_shown_is_one(tmp_path: Path) -> None:
