@@ -13,7 +13,7 @@ import asyncio
 import json
 import sys
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,13 +57,14 @@ class Stage:
     shots: Path
 
     async def until(self, condition: str, what: str) -> None:
-        clock = SystemClock()
-        end_s = clock.monotonic() + WITHIN_S
-        while not await self.page.evaluate(condition):
-            if clock.monotonic() > end_s:
-                await self.page.screenshot(self.shots / "failed.png")
-                raise SystemExit(f"not within {WITHIN_S:g} s: {what} (see {self.shots / 'failed.png'})")
-            await clock.sleep(0.2)
+        async def lacks() -> str:
+            return "" if await self.page.evaluate(condition) else what
+
+        try:
+            await until_nothing(lacks)
+        except SystemExit as error:
+            await self.page.screenshot(self.shots / "failed.png")
+            raise SystemExit(f"{error} (see {self.shots / 'failed.png'})") from None
 
     async def show(self, path: str) -> None:
         """Open a page of OHIF and wait until it has begun."""
@@ -89,6 +90,16 @@ class Stage:
 
     async def search(self, question: str) -> list[dict[str, Any]]:
         return await studies(self.viewer.target, question)
+
+
+async def until_nothing(lacks: Callable[[], Awaitable[str]]) -> None:
+    """Return once nothing lacks any more. Raises SystemExit, which says what does."""
+    clock = SystemClock()
+    end_s = clock.monotonic() + WITHIN_S
+    while said := await lacks():
+        if clock.monotonic() > end_s:
+            raise SystemExit(f"not within {WITHIN_S:g} s: {said}")
+        await clock.sleep(0.2)
 
 
 async def studies(origin: str, question: str) -> list[dict[str, Any]]:
@@ -142,13 +153,15 @@ async def upload(stage: Stage, folder: Path, patient: str, when: str) -> None:
     await stage.page.call(
         "DOM.setFileInputFiles", nodeId=field["nodeId"], files=[str(file) for file in files]
     )
-    clock = SystemClock()
-    end_s = clock.monotonic() + WITHIN_S
-    while not (found := await stage.search(f"PatientID={patient}&includefield=00201208")):
-        assert clock.monotonic() < end_s, "the uploaded study is not there"
-        await clock.sleep(0.5)
+    question = f"PatientID={patient}&includefield=00201208"
+
+    async def lacks() -> str:
+        return "" if await stage.search(question) else "the uploaded study"
+
+    await until_nothing(lacks)
     await stage.until(f"/(2 of 2|100)/.test({TEXT})", "that both objects were taken")
-    await stage.held(f"upload {when}", f"{found[0]['00201208']['Value'][0]} objects of a new study")
+    (study,) = await stage.search(question)
+    await stage.held(f"upload {when}", f"{study['00201208']['Value'][0]} objects of a new study")
 
 
 async def see_uploaded(stage: Stage, patient: str, when: str) -> None:
@@ -169,18 +182,17 @@ async def a_demo(folder: Path, offset: int) -> AsyncIterator[list[str]]:
     """Run `failover demo` with its ports moved by `offset`; give the command to tell it more."""
     command = [sys.executable, "-m", "failover", "demo"]
     more = ["--dir", str(folder / "demo")]
+
+    async def lacks() -> str:
+        said = await asyncio.to_thread((folder / "demo.log").read_text, errors="replace")
+        return "" if "It runs." in said else "a demo that runs"
+
     with (folder / "demo.log").open("wb") as log:
         demo = await asyncio.create_subprocess_exec(
             *command, *more, "--port-offset", str(offset), stdout=log, stderr=log
         )
         try:
-            clock = SystemClock()
-            end_s = clock.monotonic() + WITHIN_S
-            while "It runs." not in await asyncio.to_thread(
-                (folder / "demo.log").read_text, errors="replace"
-            ):
-                assert clock.monotonic() < end_s, "the demo does not run"
-                await clock.sleep(0.5)
+            await until_nothing(lacks)
             yield [*command, *more]
         finally:
             demo.terminate()
@@ -200,29 +212,24 @@ async def status(offset: int) -> dict[str, Any] | None:
 
 
 async def until_status(offset: int, what: str, **wanted: Any) -> None:
-    clock = SystemClock()
-    end_s = clock.monotonic() + WITHIN_S
-    while True:
+    async def lacks() -> str:
         now = await status(offset)
         facts = {} if now is None else {"phase": now["phase"], **now["replication"]}
-        if all(facts.get(name) == value for name, value in wanted.items()):
-            return
-        assert clock.monotonic() < end_s, f"{what}: {json.dumps(facts)}"
-        await clock.sleep(0.5)
+        holds = all(facts.get(name) == value for name, value in wanted.items())
+        return "" if holds else f"{what}: {json.dumps(facts)}"
+
+    await until_nothing(lacks)
 
 
 async def until_replicated(offset: int) -> None:
-    clock = SystemClock()
-    end_s = clock.monotonic() + WITHIN_S
-    while True:
-        sides = [
+    async def lacks() -> str:
+        primary, backup = [
             {one["0020000D"]["Value"][0] for one in await studies(f"http://127.0.0.1:{port + offset}", "")}
             for port in (8042, 8043)
         ]
-        if sides[0] == sides[1]:
-            break
-        assert clock.monotonic() < end_s, f"the archive has {len(sides[1])} studies of {len(sides[0])}"
-        await clock.sleep(0.5)
+        return "" if primary == backup else f"the archive has {len(backup)} studies of {len(primary)}"
+
+    await until_nothing(lacks)
     await until_status(offset, "all is replicated", lag_objects=0, coverage_ratio=1.0)
 
 
