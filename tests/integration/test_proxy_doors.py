@@ -6,11 +6,10 @@ The primary is a scripted backend with logins: a page gives a session for a pass
 from __future__ import annotations
 
 import asyncio
-import base64
 import re
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -28,34 +27,13 @@ from failover.proxy.admission import Admission
 from failover.proxy.passwords import Passwords
 from tests.fakes.backend import Received, Talk, always, answer, die, silent
 from tests.fakes.callers import Answered, ask
+from tests.fakes.logins import SESSION, Logins, basic
 from tests.fakes.web_stage import PRIMARY, Stage, web_stage
 
 pytestmark = pytest.mark.integration
 
-SESSION = "JSESSIONID=0123456789ABCDEF0123"
 SEARCH = "/dicom-web/studies"
 PASSWORD = "correct horse"
-
-
-@dataclass
-class Logins:
-    """A primary that wants a session for DICOMweb. `open_`: it wants none after all."""
-
-    sessions: set[str] = field(default_factory=lambda: {SESSION})
-    open_: bool = False
-
-    async def __call__(self, received: Received, talk: Talk) -> None:
-        shown = (received.header("cookie") or "").split("; ")
-        if received.header("authorization") == basic("phys", "of the primary"):
-            shown.append(SESSION)
-        if self.open_ or self.sessions & set(shown):
-            await talk.send(answer(b'["images"]', "200 OK", "Content-Type: application/dicom+json"))
-        else:
-            await talk.send(answer(b"log in", "401 Unauthorized"))
-
-
-def basic(user: str, password: str) -> str:
-    return "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()
 
 
 @dataclass

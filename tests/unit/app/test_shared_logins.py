@@ -29,27 +29,15 @@ from failover.metrics import RouterMetrics
 from failover.model import Phase, Service, UpstreamName, Verdict
 from failover.proxy.admission import Admission
 from failover.routing.board import RouteBoard
-from tests.fakes.backend import Backend, Received, Talk, always, answer
+from tests.fakes.backend import Backend, always, answer
 from tests.fakes.callers import Answered, ask
+from tests.fakes.logins import SESSION, Logins, basic
 from tests.fakes.web_stage import calm_route
 
 CLOCK = SystemClock()
 PASSWORD = "correct horse"
-SESSION = "JSESSIONID=0123456789ABCDEF0123"
 FORM = "Content-Type: application/x-www-form-urlencoded"
 SEARCH = "/dicom-web/studies"
-
-
-@dataclass
-class Primary:
-    """Wants a session for its searches."""
-
-    sessions: set[str] = field(default_factory=lambda: {SESSION})
-
-    async def __call__(self, received: Received, talk: Talk) -> None:
-        known = received.header("cookie") in self.sessions
-        status = "200 OK" if known else "401 Unauthorized"
-        await talk.send(answer(b"[]", status, "Content-Type: application/dicom+json"))
 
 
 @dataclass
@@ -57,7 +45,7 @@ class Stage:
     folder: Path
     board: RouteBoard
     metrics: RouterMetrics
-    primary: Primary
+    primary: Logins
     admission: Admission | None = None
     workers: WebWorkers | None = None
     ports: list[int] = field(default_factory=list)
@@ -131,7 +119,7 @@ async def stage(folder: Path) -> AsyncIterator[Stage]:
         primary, backup = await Backend("primary").start(), await Backend("backup").start()
         stack.push_async_callback(primary.kill)
         stack.push_async_callback(backup.kill)
-        made = Stage(folder, RouteBoard(calm_route()), RouterMetrics(CollectorRegistry()), Primary())
+        made = Stage(folder, RouteBoard(calm_route()), RouterMetrics(CollectorRegistry()), Logins())
         primary.script = made.primary
         backup.script = always(answer(b'["the archive"]', "200 OK", "Content-Type: application/dicom+json"))
         (folder / "f.yaml").write_text(
@@ -181,7 +169,7 @@ async def test_tries_at_all_workers_are_counted_together(tmp_path: Path) -> None
 
 
 async def test_a_machine_with_an_old_password_has_tried_once(tmp_path: Path) -> None:
-    old = "Authorization: Basic YW5uYTp3cm9uZyBwYXNzd29yZA=="  # anna, wrong password
+    old = f"Authorization: {basic('anna', 'wrong password')}"
     async with stage(tmp_path) as s, s.router(b"k" * 32):
         await until(lambda: s.joined(b"k" * 32))
         await s.route(Phase.ON_BACKUP)
