@@ -12,6 +12,7 @@ import pytest
 import pytest_asyncio
 from PIL import Image as Picture
 
+from failover.dicom.syntaxes import EXPLICIT_LITTLE, IMPLICIT_LITTLE
 from tests.integration.dicomweb_stage import WebStage, a_web_archive, parts_of
 from tests.unit.archive.objects import data_set, part10, uid
 
@@ -51,7 +52,7 @@ def a_report() -> bytes:
 async def archive(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[WebStage]:
     folder = tmp_path_factory.mktemp("archive")
     async with a_web_archive(folder, filled=False, has_primary=False) as stage:
-        single = part10(data_set(1, 3, 1))
+        single = part10(data_set(1, 3, 1), IMPLICIT_LITTLE)
         status, said = await stage.store(a_loop(1, 1, FRAMES), a_report(), single, a_loop(2, 1, 2**31 - 1))
         assert status == 200, said
         yield stage
@@ -161,7 +162,7 @@ async def test_wado_uri_gives_a_picture(archive: WebStage) -> None:
 
 
 async def test_wado_uri_gives_the_object(archive: WebStage) -> None:
-    for syntax, given in (("", "1.2.840.10008.1.2.1"), ("*", "1.2.840.10008.1.2.1")):
+    for syntax, given in (("", EXPLICIT_LITTLE), ("*", IMPLICIT_LITTLE), (IMPLICIT_LITTLE, IMPLICIT_LITTLE)):
         status, kind, body = await wado(
             archive, 1, 3, SINGLE, contentType="application/dicom", transferSyntax=syntax
         )

@@ -11,11 +11,12 @@ import pytest
 from PIL import Image as Picture
 from pydicom.dataset import Dataset
 
+from failover.archive.codecs import Undecodable
 from failover.archive.pixels import open_image
-from failover.archive.rendering import NoSuchRegion, Region, View, Window, decoded_frame, render
+from failover.archive.rendering import NoSuchRegion, Region, View, Window, animate, decoded_frame, render
 from tests.unit.archive_web.samples import FILES, image
 
-PNG = View(media_type="image/png")
+PNG, GIF = View(media_type="image/png"), View(media_type="image/gif")
 RAMP = np.arange(256, dtype=np.uint16).reshape(16, 16) * 16
 
 
@@ -179,3 +180,32 @@ def test_a_picture_is_as_large_as_its_viewport_lets_it_be(tmp_path: Path) -> Non
         (1, 1): (1, 1),
     }
     assert seen(path, View(viewport=(8192, 8192), media_type="image/png")).size <= 17 * 2**20
+
+
+@pytest.mark.parametrize(
+    ("rates", "frame_ms"),
+    [
+        ({}, 100),
+        ({"FrameTime": "40", "CineRate": "5"}, 40),
+        ({"CineRate": "5"}, 200),
+        ({"RecommendedDisplayFrameRate": "10", "CineRate": "5"}, 100),
+        ({"FrameTime": "0"}, 20),
+        ({"CineRate": "-1"}, 20),
+        ({"FrameTime": "1000000"}, 10_000),
+    ],
+)
+def test_a_loop_plays_at_the_rate_that_its_object_tells(
+    tmp_path: Path, rates: dict[str, str], frame_ms: int
+) -> None:
+    loop = np.stack([RAMP, RAMP[::-1]])
+    made = animate(open_image(image(tmp_path / "a.dcm", loop, **rates)), [1, 2], GIF)
+    moving = Picture.open(BytesIO(made))
+    assert (moving.n_frames, moving.info["duration"]) == (2, frame_ms)  # type: ignore[attr-defined]
+
+
+def test_what_is_too_much_for_one_moving_picture_is_refused(tmp_path: Path) -> None:
+    loop = open_image(image(tmp_path / "a.dcm", RAMP))
+    with pytest.raises(Undecodable, match="fewer frames"):
+        animate(loop, [1] * (64 * 2**20 // RAMP.size + 1), GIF)
+    with pytest.raises(Undecodable, match="smaller viewport"):
+        animate(loop, [1] * (64 * 2**20 // 64**2 + 1), View(viewport=(64, 64), media_type="image/gif"))
