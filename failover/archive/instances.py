@@ -20,12 +20,12 @@ from itertools import count
 from pathlib import Path
 from typing import Final, TypeVar
 
-from failover.archive import paths, rows
+from failover.archive import paths
 from failover.archive.arrival import Arrived, examine, write_all
 from failover.archive.content import same_object
 from failover.archive.index import Index
 from failover.archive.journal import Entry
-from failover.archive.placement import Placement, Result
+from failover.archive.placement import ATTEMPTS, Placement, Result, new_instance
 from failover.archive.recovery import Recovery, facts_of
 from failover.clock import Clock
 from failover.dicom.part10 import write_head
@@ -48,8 +48,6 @@ _THREADS: Final = 8
 # The room on the disk is looked at this often; what is stored between is taken off.
 _LOOK_EVERY_S: Final = 0.05
 _RECOVER_EVERY_S: Final = 10.0
-# How often a store looks again when the same UID is stored by others at the same moment.
-_ATTEMPTS: Final = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,7 +180,7 @@ class Instances:
         outcome: Result | Conflict | None = None
         try:
             placement, outcome = await self._written(arrived, origin, caller)
-            for _ in range(_ATTEMPTS):
+            for _ in range(ATTEMPTS):
                 if outcome is not None:
                     break
                 placement = await self.in_thread(partial(self._decide, placement))
@@ -244,19 +242,8 @@ class Instances:
         if content is None:
             arrived.sync(it)
         owed = self._owes and origin in (Origin.CALLER, Origin.IMPORTED)
-        new = rows.NewInstance(
-            described=it.described,
-            transfer_syntax_uid=it.meta.transfer_syntax_uid,
-            path=paths.object_path(it.described.key.sop_instance_uid, it.digest),
-            size_bytes=it.size_bytes,
-            data_set_offset=it.meta.data_set_offset,
-            pixel_offset=it.pixel_offset,
-            pixel_length=it.pixel_length,
-            digest=it.digest,
-            origin=origin,
-            state=DebtState.OWED if owed else DebtState.NONE,
-            arrived_at=self._clock.wall().timestamp(),
-        )
+        state = DebtState.OWED if owed else DebtState.NONE
+        new = new_instance(it, origin, state, self._clock.wall().timestamp())
         entry = None
         if content is not None:
             entry = Entry(content, facts_of(it, new, content, caller, self._recovery.boot))

@@ -19,6 +19,15 @@ _STUDY_LEVELS: Final = (Level.PATIENT, Level.STUDY)
 _OF_PARTS: Final = frozenset((0x00080061, 0x00080062, 0x00201206, 0x00201208))
 
 
+def may_have_missed(query: Query, before: Window, index: Index) -> bool:
+    """Return whether `query`, which has just matched nothing here, could match on the primary.
+
+    `before`: the window when the search began. By that of now as well: a comparison that ended meanwhile
+    widens it over what the search did not see, and what went for space meanwhile shortens it.
+    """
+    return any(could_match_outside(query, window, index) for window in (before, index.window))
+
+
 def could_match_outside(query: Query, window: Window, index: Index) -> bool:
     """Return whether `query`, which matched nothing here, could match on the primary."""
     if window.complete:

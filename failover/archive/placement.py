@@ -7,19 +7,41 @@ import sqlite3
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
+from typing import Final
 
 from failover.archive import lost, paths, rejection, rows
+from failover.archive.arrival import Examined
 from failover.archive.journal import Entry
 from failover.archive.writer import Transaction
 from failover.durable import place, storage_error, sync_file
 from failover.errors import Conflict
 from failover.model import DebtState, Origin
 
+# How often to decide again when the same UID is stored by others at the same moment.
+ATTEMPTS: Final = 5
+
 
 class Result(StrEnum):
     KEPT = "kept"
     KNOWN = "known"
     REPLACED = "replaced"
+
+
+def new_instance(it: Examined, origin: Origin, state: DebtState, arrived_at: float) -> rows.NewInstance:
+    """Return the row of an object that arrived at `arrived_at`, a time on the wall."""
+    return rows.NewInstance(
+        described=it.described,
+        transfer_syntax_uid=it.meta.transfer_syntax_uid,
+        path=paths.object_path(it.described.key.sop_instance_uid, it.digest),
+        size_bytes=it.size_bytes,
+        data_set_offset=it.meta.data_set_offset,
+        pixel_offset=it.pixel_offset,
+        pixel_length=it.pixel_length,
+        digest=it.digest,
+        origin=origin,
+        state=state,
+        arrived_at=arrived_at,
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ from failover.archive import lost, paths, rejection
 from failover.archive.arrival import Arrived, Examined, examine
 from failover.archive.index import Index
 from failover.archive.journal import Facts, Record
-from failover.archive.placement import Placement
+from failover.archive.placement import ATTEMPTS, Placement, new_instance
 from failover.archive.rows import NewInstance
 from failover.archive.writer import Transaction
 from failover.durable import make_folder, write_file
@@ -30,7 +30,6 @@ _log = structlog.get_logger(__name__)
 
 # Another one at each start of the machine; within one, the system has what a killed process has written.
 _BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
-_ATTEMPTS: Final = 5
 
 
 def this_boot() -> str:
@@ -120,22 +119,10 @@ class Recovery:
         facts = record.facts
         temporary = self._data_dir / paths.INCOMING / f"journal-{record.number}.part"
         write_file(temporary, content)
-        new = NewInstance(
-            described=it.described,
-            transfer_syntax_uid=it.meta.transfer_syntax_uid,
-            path=paths.object_path(it.described.key.sop_instance_uid, it.digest),
-            size_bytes=it.size_bytes,
-            data_set_offset=it.meta.data_set_offset,
-            pixel_offset=it.pixel_offset,
-            pixel_length=it.pixel_length,
-            digest=it.digest,
-            origin=Origin(facts["origin"]),
-            state=DebtState(facts["state"]),
-            arrived_at=facts["arrived_at"],
-        )
+        new = new_instance(it, Origin(facts["origin"]), DebtState(facts["state"]), facts["arrived_at"])
         try:
             placement = Placement(self._data_dir, temporary, new, facts["caller"])
-            for _ in range(_ATTEMPTS):
+            for _ in range(ATTEMPTS):
                 if self._index.make_good(placement.place) is not None:
                     return True
                 placement = self._decide(placement)

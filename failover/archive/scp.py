@@ -21,7 +21,7 @@ from failover.archive.decoders import Decoders
 from failover.archive.expected import ExpectedMoves
 from failover.archive.index import Held, Index
 from failover.archive.instances import Instances
-from failover.archive.outside import could_match_outside
+from failover.archive.outside import may_have_missed
 from failover.archive.queries import Level
 from failover.clock import Clock
 from failover.config.schema import ArchiveDicom, DicomCallers, MoveDestination
@@ -257,15 +257,15 @@ class Scp:
             return await self._say(association, message, Status.CANNOT_UNDERSTAND, str(error))
         except KeyUnreadable as error:
             return await self._say(association, message, Status.IDENTIFIER_DOES_NOT_MATCH, str(error))
+        window = self._index.window
         matches = await self._index.search(query)
         # PS3.4 C.4.1.1.4: 0xFF01 where a key had no part in the matching.
         pending = _PENDING_WITH_KEYS_UNSUPPORTED if query.unsupported else Status.PENDING
-        window = self._index.window
         if not matches:
             if (
                 self._fails_outside_window
                 and association.request.user.implementation_version == RELAY_VERSION
-                and could_match_outside(query, window, self._index)
+                and may_have_missed(query, window, self._index)
             ):
                 return await self._say(association, message, Status.UNABLE_TO_PROCESS, window.sentence())
             return await self._say(association, message, Status.SUCCESS)

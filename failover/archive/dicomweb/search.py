@@ -26,7 +26,7 @@ from failover.archive.dicomweb.asking import (
     unavailable,
     warning,
 )
-from failover.archive.outside import could_match_outside
+from failover.archive.outside import may_have_missed
 from failover.archive.queries import (
     BASE_URL_MARK,
     SOP_CLASSES_IN_STUDY,
@@ -119,7 +119,7 @@ async def search(request: web.Request, level: Level) -> web.Response:
     headers = {"Warning": warning(window, *notes), "Vary": "Accept", "Cache-Control": "no-cache"}
     if not matches:
         is_guarded = room.fails_outside_window and is_via_router(request) and asked.query.offset == 0
-        if is_guarded and could_match_outside(query, window, room.index):
+        if is_guarded and may_have_missed(query, window, room.index):
             return unavailable("no match here, and the archive does not hold all that was asked for", window)
         return web.Response(status=204, headers=headers)
     body = _json(matches, base_url(request), _needs_levels_above(asked, path_keys)).encode()

@@ -10,7 +10,7 @@ from prometheus_client import CollectorRegistry
 
 from failover.archive.damaged import AGAIN_AFTER_S, Damaged
 from failover.archive.index import Window
-from failover.archive.outside import could_match_outside
+from failover.archive.outside import could_match_outside, may_have_missed
 from failover.archive.queries import Level, Query, make_query
 from failover.dicom.query_keys import AnyOf
 from failover.metrics import ArchiveMetrics
@@ -58,3 +58,16 @@ async def test_what_was_damaged_could_match_until_it_is_here_again(room: Room) -
     assert not could(x00080020="20251216-")
     await room.store(an_object(1), Origin.REPLICATED)
     assert [could(**keys) for keys in days] == [False] * 3
+
+
+@pytest.mark.parametrize(("before", "now", "could"), [
+    (date(2026, 11, 1), date(2026, 11, 1), False),
+    (None, date(2026, 11, 1), True),  # a comparison ended while it searched
+    (date(2026, 11, 1), date(2026, 11, 25), True),  # something went for space while it searched
+])  # fmt: skip
+async def test_a_search_goes_by_the_window_before_and_after_it(
+    room: Room, before: date | None, now: date, could: bool
+) -> None:
+    await room.index.set_window(now, {})
+    query = Query(Level.STUDY, {0x00080020: TODAY})
+    assert may_have_missed(query, Window(before, {}), room.index) is could
