@@ -81,19 +81,13 @@ class Worker:
         self._in_hand.add(job.study_instance_uid)
         try:
             await self._fetch_while_allowed(job)
-        except Exception as error:
-            self._metrics.failures.labels("fetch").inc()
-            times = self._put_off(job)
-            # What nobody foresaw (a full disk below SQLite, a bug) leaves its trace; the loop goes on.
-            trace = None if isinstance(error, FailoverError) else error
-            _log.warning("a study could not be fetched", error=str(error), times=times, exc_info=trace)
         finally:
             self._in_hand.discard(job.study_instance_uid)
             self._let_go.fire()
 
     async def _fetch_while_allowed(self, job: Job) -> None:
         """Fetch; in the middle of an instance let go of a primary that must not be touched any more."""
-        fetching = spawn(self._fetch(job), name="fetch a study")
+        fetching = spawn(self._fetch_or_put_off(job), name="fetch a study")
         while not fetching.done():
             if not self._orders.allowed.touch:
                 _log.info("the fetch of a study ends half way: the primary must be left alone")
@@ -104,7 +98,18 @@ class Worker:
             ended = spawn(self._orders.changed.wait(), name="the router's word changes")
             await asyncio.wait((fetching, ended), return_when=asyncio.FIRST_COMPLETED)
             await cancel_and_wait(ended)
-        await fetching
+
+    async def _fetch_or_put_off(self, job: Job) -> None:
+        try:
+            await self._fetch(job)
+        except Exception as error:
+            if isinstance(error, FailoverError) and not self._orders.allowed.touch:
+                return  # it ended because we let go: that speaks against neither the study nor the primary
+            self._metrics.failures.labels("fetch").inc()
+            times = self._put_off(job)
+            # What nobody foresaw (a full disk below SQLite, a bug) leaves its trace; the loop goes on.
+            trace = None if isinstance(error, FailoverError) else error
+            _log.warning("a study could not be fetched", error=str(error), times=times, exc_info=trace)
 
     def _next_job(self) -> Job | None:
         if not self._orders.allowed.work:
