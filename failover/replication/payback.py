@@ -37,6 +37,7 @@ class _Waiting:
     times: int
     due_s: float
     said: str
+    answered: bool = True
 
 
 class Payback:
@@ -88,7 +89,7 @@ class Payback:
         sent = [e for e in due if e.sop_instance_uid not in answers or answers[e.sop_instance_uid].accepted]
         await self._archive.mark((entry.sop_instance_uid for entry in sent), DebtState.SENT)
         for entry in sent:
-            self._ask_from_now(entry, "accepted" if entry.sop_instance_uid in answers else "no answer")
+            self._ask_from_now(entry, answered=entry.sop_instance_uid in answers)
             self._sent_by[entry.sop_instance_uid] = way.name
         accepted = [entry for entry in sent if entry.sop_instance_uid in answers]
         self._metrics.sent.labels(via).inc(len(accepted))
@@ -148,12 +149,18 @@ class Payback:
         self._metrics.proven.inc(len(shown))
         again = [e for e in objects if e.sop_instance_uid not in shown and self._asked_in_vain(e)]
         if again:
-            _log.warning("objects that the primary took are not shown by it: sent again", objects=len(again))
+            _log.warning(
+                "objects that were sent are not shown by the primary: sent again", objects=len(again)
+            )
             await self._archive.mark((entry.sop_instance_uid for entry in again), DebtState.OWED)
             for entry in again:
-                self._questions.pop(entry.sop_instance_uid, None)
+                asked = self._questions.pop(entry.sop_instance_uid, None)
+                sent_by = self._sent_by.pop(entry.sop_instance_uid, way.name)
+                if asked is not None and not asked.answered:
+                    self._put_off(entry, "no answer")  # counted when its association died
+                    continue
                 self._put_off(entry, "accepted, but not shown")
-                self.health(self._sent_by.pop(entry.sop_instance_uid, way.name)).failed()
+                self.health(sent_by).failed()
                 self._metrics.failures.labels("prove").inc()
         return len(shown)
 
@@ -206,16 +213,17 @@ class Payback:
             times, self._clock.monotonic() + again_after_s(times), said
         )
 
-    def _ask_from_now(self, entry: OwedObject, said: str) -> None:
-        wait_s = next_question_s(0) or 0.0
-        self._questions[entry.sop_instance_uid] = _Waiting(0, self._clock.monotonic() + wait_s, said)
+    def _ask_from_now(self, entry: OwedObject, *, answered: bool) -> None:
+        due_s = self._clock.monotonic() + (next_question_s(0, answered=answered) or 0.0)
+        said = "accepted" if answered else "no answer"
+        self._questions[entry.sop_instance_uid] = _Waiting(0, due_s, said, answered)
 
     def _asked_in_vain(self, entry: OwedObject) -> bool:
         """Count the question; True when there is none left and the object is to be sent again."""
         known = self._questions.setdefault(entry.sop_instance_uid, _Waiting(0, 0.0, "accepted"))
         known.times += 1
-        known.said = "accepted, not shown yet"
-        wait_s = next_question_s(known.times)
+        known.said = "accepted, not shown yet" if known.answered else "no answer, not shown yet"
+        wait_s = next_question_s(known.times, answered=known.answered)
         if wait_s is None:
             return True
         known.due_s = self._clock.monotonic() + wait_s

@@ -12,6 +12,8 @@ from typing import Final
 # Seconds between a send and its first question, and between one question and the next. A PACS files an object
 # within seconds; one that needs longer is not sent it a second time for that.
 ASK_AFTER_S: Final = (0.0, 0.5, 1.0, 2.0, 5.0, 15.0, 45.0, 120.0)
+# What got no answer was mostly never sent: an association that dies leaves the rest of its batch so.
+ASK_UNANSWERED_AFTER_S: Final = ASK_AFTER_S[:4]
 REFUSED_AFTER: Final = 3
 # Objects in a row that failed: from then on one is sent at a time, every PROBE_EVERY_S, until one is proven.
 FAILING_AFTER: Final = 3
@@ -20,9 +22,13 @@ PROBE_EVERY_S: Final = 10.0
 _AGAIN_AFTER_S: Final = (2.0, 5.0, 15.0, 30.0, 60.0)
 
 
-def next_question_s(asked: int) -> float | None:
-    """Return how long to wait before question number `asked` + 1; None: send the object again."""
-    return ASK_AFTER_S[asked] if asked < len(ASK_AFTER_S) else None
+def next_question_s(asked: int, *, answered: bool = True) -> float | None:
+    """Return how long to wait before question number `asked` + 1; None: send the object again.
+
+    `answered`: whether the primary said that it took the object.
+    """
+    after_s = ASK_AFTER_S if answered else ASK_UNANSWERED_AFTER_S
+    return after_s[asked] if asked < len(after_s) else None
 
 
 def again_after_s(failures: int) -> float:

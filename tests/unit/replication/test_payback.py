@@ -130,6 +130,22 @@ async def test_what_was_not_answered_is_asked_for_before_it_is_sent_again(stage:
     assert len(stage.way.sent) == 1
 
 
+async def test_what_was_neither_answered_nor_shown_is_soon_sent_again(stage: Stage) -> None:
+    """The association died before it came to this object: the way back must not wait three minutes for it."""
+    stage.way.answer, stage.way.shows = None, False
+    stage.archive.put(stage.objects[0], "owed")
+    await stage.turn()
+    assert stage.state() == "sent"
+    stage.way.answer, stage.way.shows = Stored(True), True
+    stage.way.has.clear()
+    for _ in range(20):
+        await stage.clock.advance(0.5)
+        await stage.turn()
+    assert stage.state() == "proven"
+    assert len(stage.way.sent) == 2
+    assert stage.payback.health("web").failed_total == 1
+
+
 async def test_three_permanent_refusals_while_others_were_taken(stage: Stage) -> None:
     bad = stage.objects[0].SOPInstanceUID
     stage.way.refuses[bad] = 0xC000
