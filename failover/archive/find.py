@@ -12,7 +12,8 @@ from typing import Any, Final
 
 from failover.archive.attributes import SPECIFIC_CHARACTER_SET, key_text
 from failover.archive.header import scan
-from failover.archive.queries import SOP_CLASSES_IN_STUDY, Level, Match, Query, any_vr, make_query
+from failover.archive.matches import Match
+from failover.archive.queries import SOP_CLASSES_IN_STUDY, Level, Query, any_vr, make_query
 from failover.dicom.identifier import element
 from failover.dicom.query_keys import KeyUnreadable
 from failover.dicom.syntaxes import IMPLICIT_LITTLE

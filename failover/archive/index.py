@@ -22,9 +22,11 @@ from typing import Any, Final, TypeVar
 from failover.archive import summaries, tables
 from failover.archive.journal import Entry, Journal
 from failover.archive.kept_facts import keep_fact, read_fact
+from failover.archive.matches import Match, dump
 from failover.archive.paths import INDEX, OBJECTS
-from failover.archive.queries import Level, Match, Query, Sql, dump, is_left_over, to_sql
+from failover.archive.queries import Level, Query
 from failover.archive.rows import words_of
+from failover.archive.statements import Sql, is_left_over, to_sql
 from failover.archive.writer import Transaction, Writer
 from failover.durable import make_folder, sync_file, sync_folder
 from failover.errors import DiskFull, StateUnreadable, StorageError

@@ -14,7 +14,7 @@ from typing import Any
 
 from failover.archive import summaries
 from failover.archive.attributes import Attributes, Described
-from failover.archive.queries import BASE_URL_MARK, as_text, dump
+from failover.archive.matches import BASE_URL_MARK, as_text, dump
 from failover.archive.writer import Counted, Transaction
 from failover.dicom.fuzzy_names import name_words
 from failover.dicom.query_keys import comparable_value, normal_name

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from failover.archive.attributes import Attributes
-from failover.archive.queries import BASE_URL_MARK, dump
+from failover.archive.matches import BASE_URL_MARK, dump
 from failover.archive.writer import Transaction
 
 # Series and studies remembered; beyond it all are forgotten, and read again as they come.

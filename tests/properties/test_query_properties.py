@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from failover.archive import rows, summaries, tables
 from failover.archive.attributes import Described
-from failover.archive.queries import Level, is_left_over, make_query, to_sql
+from failover.archive.queries import Level, make_query
+from failover.archive.statements import is_left_over, to_sql
 from failover.archive.writer import Transaction
 from failover.dicom.json_model import person_name
 from failover.dicom.query_keys import (

@@ -18,8 +18,8 @@ from failover.archive.dicomweb.asking import ROOM, Room, accepted, base_url, is_
 from failover.archive.dicomweb.from_disk import Streamed
 from failover.archive.extents import Extent, frame_count, native_frames
 from failover.archive.index import Held
+from failover.archive.matches import escape
 from failover.archive.metadata import URL_MARK
-from failover.archive.queries import escape
 from failover.dicom.syntaxes import EXPLICIT_LITTLE
 from failover.http.media_types import best
 from failover.http.multipart import MultipartWriter

@@ -26,14 +26,12 @@ from failover.archive.dicomweb.asking import (
     unavailable,
     warning,
 )
+from failover.archive.matches import BASE_URL_MARK, Match, escape
 from failover.archive.outside import may_have_missed
 from failover.archive.queries import (
-    BASE_URL_MARK,
     SOP_CLASSES_IN_STUDY,
     Level,
-    Match,
     Query,
-    escape,
     level_of,
     make_query,
     vr_of,

@@ -15,7 +15,8 @@ from failover.archive.index import Index
 from failover.archive.instances import Instances, Stored
 from failover.archive.janitor import Janitor
 from failover.archive.ledger import Ledger
-from failover.archive.queries import Level, Match, make_query
+from failover.archive.matches import Match
+from failover.archive.queries import Level, make_query
 from failover.archive.retention import Policy
 from failover.archive.troubles import Troubles
 from failover.clock import ManualClock

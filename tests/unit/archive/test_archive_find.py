@@ -9,7 +9,8 @@ from pydicom import Dataset
 from pydicom.filereader import read_dataset
 
 from failover.archive import find
-from failover.archive.queries import Level, Match, dump
+from failover.archive.matches import Match, dump
+from failover.archive.queries import Level
 from failover.dicom.data_sets import encoded
 from failover.dicom.query_keys import AnyOf, KeyUnreadable
 from failover.dicom.syntaxes import EXPLICIT_LITTLE, IMPLICIT_LITTLE

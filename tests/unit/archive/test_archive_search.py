@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 
 import pytest
 
-from failover.archive import compressor, find, lost, queries
-from failover.archive.queries import Level, make_query, to_sql
+from failover.archive import compressor, find, lost, statements
+from failover.archive.queries import Level, make_query
+from failover.archive.statements import to_sql
 from failover.dicom.query_keys import KeyUnreadable
 from failover.model import Origin
 from tests.unit.archive.conftest import Room
@@ -39,7 +41,7 @@ async def stocked(room: Room) -> Room:
     return room
 
 
-def studies(matches: list[object]) -> list[int]:
+def studies(matches: Sequence[object]) -> list[int]:
     return [int(m.study_instance_uid.rsplit(".", 1)[1]) for m in matches]  # type: ignore[attr-defined]
 
 
@@ -199,7 +201,7 @@ async def test_a_name_that_many_begin_with_is_looked_for_in_the_order_of_the_ans
     query = make_query(Level.STUDY, {0x00100010: "mül*"}, limit=3)
     few = studies(await stocked.index.search(query))
     assert "studies_by_name_1" in plan()
-    monkeypatch.setattr(queries, "_FEW_NAMES", 0)
+    monkeypatch.setattr(statements, "_FEW_NAMES", 0)
     assert "studies_by_name_1" not in plan()
     assert studies(await stocked.index.search(query)) == few != []
 
@@ -212,7 +214,7 @@ async def test_a_day_that_many_studies_have_is_read_in_a_thread(
     query = make_query(Level.STUDY, {0x00080020: day})
     few = await stocked.index.search(query)
     assert not stocked.index._sql(query).scans
-    monkeypatch.setattr(queries, "_FEW_OF_A_DAY", 0)
+    monkeypatch.setattr(statements, "_FEW_OF_A_DAY", 0)
     assert stocked.index._sql(query).scans
     assert await stocked.index.search(query) == few != []
 
