@@ -112,9 +112,9 @@ class Made:
     def __init__(self, most: int = 4096) -> None:
         self._most = most
         self._known = 0
-        self._answers: dict[object, dict[str, bytes]] = {}
+        self._answers: dict[object, dict[bytes, bytes]] = {}
 
-    def of(self, shape: object) -> dict[str, bytes]:
+    def of(self, shape: object) -> dict[bytes, bytes]:
         """Return the answers to what has this shape, by the JSON of their matches; to be added to."""
         return self._answers.setdefault(shape, {})
 
@@ -144,10 +144,10 @@ class Answers:
         # The answer to a study alone is kept: of those to lower levels there are too many, and each is asked
         # for once, when a study is opened. Nor one to a caller who asks for hundreds of attributes.
         self._made = made if level is Level.STUDY and len(identifier.vrs) <= _MOST_KEPT_KEYS else None
-        self._known: dict[str, bytes] = {}
+        self._known: dict[bytes, bytes] = {}
         if self._made is not None:
             self._known = self._made.of((ae_title, self._implicit, *identifier.vrs.items()))
-        self._above: tuple[tuple[str, ...], dict[str, Any]] = ((), {})
+        self._above: tuple[tuple[bytes, ...], dict[str, Any]] = ((), {})
         self._asked = identifier.vrs
         self._level = level
         self._ae_title = ae_title

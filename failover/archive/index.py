@@ -16,10 +16,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import date, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from failover.archive import summaries, tables
+from failover.archive.held_text import HeldText
 from failover.archive.journal import Entry, Journal
 from failover.archive.kept_facts import keep_fact, read_fact
 from failover.archive.matches import Match, dump
@@ -139,7 +141,8 @@ class Index:
         sync_folder(data_dir)  # the name of the write-ahead log
         self._unrecovered: str | None = None
         self.journal = Journal(data_dir, self._sync_log)
-        self._writer = Writer(connection, self.journal, summaries.finish, self.keep_journaled, self._sync_log)
+        self.held_text = HeldText(lambda: _open(self._path))
+        self._writer = Writer(connection, self.journal, self._finish, self.keep_journaled, self._sync_log)
         self._window = self._read_window()
 
     def close(self) -> None:
@@ -150,6 +153,7 @@ class Index:
         """
         self._scans.shutdown(wait=True)
         self._writer.close()
+        self.held_text.close()
         self._closed = True
         self._local = threading.local()
 
@@ -163,9 +167,16 @@ class Index:
         sql = self._sql(query)
         if not sql.scans:
             return list(self._run(query, sql))
-        return await asyncio.get_running_loop().run_in_executor(
-            self._scans, lambda: list(self._run(query, sql))
-        )
+        return await asyncio.get_running_loop().run_in_executor(self._scans, self.search_now, query)
+
+    async def templates(self, query: Query) -> list[bytes]:
+        """Return the finished JSON of the matches of `query` (`Match.template`), in the order of `search`."""
+        sql = self._sql(query)
+        if sql.scans or sql.residual or query.level is not Level.STUDY or query.with_sop_classes:
+            return [match.template for match in await self.search(query)]
+        cursor = self._reader().cursor()
+        cursor.row_factory = None
+        return [row[3] for row in cursor.execute(sql.text, sql.parameters).fetchall()]
 
     def search_now(self, query: Query) -> list[Match]:
         """Return the matches of `query`, here and now, whatever it costs."""
@@ -173,14 +184,26 @@ class Index:
 
     def matches(self, query: Query) -> Iterator[Match]:
         """Yield the matches of `query` one by one."""
-        return self._run(query, self._sql(query))
+        return self._run(query, self._sql(query, may_read_all=True))
 
-    def _sql(self, query: Query) -> Sql:
+    def _sql(self, query: Query, *, may_read_all: bool = False) -> Sql:
         sql = to_sql(query)
-        if sql.if_many is None:
-            return sql
-        are_many = self._reader().execute(*sql.if_many).fetchone() is not None
-        return to_sql(query, many=True) if are_many else sql
+        if sql.if_many is not None and self._reader().execute(*sql.if_many).fetchone() is not None:
+            sql = to_sql(query, many=True)
+        if sql.scans and sql.holding:
+            among = self.held_text.candidates(sql.holding, may_read_all=may_read_all)
+            if among is not None:
+                return to_sql(query, among=among)
+        return sql
+
+    def _finish(self, transaction: Transaction) -> None:
+        """Before the commit of each transaction, after its jobs."""
+        summaries.finish(transaction)
+        ids = tuple(transaction.described)
+        if ids:
+            self.held_text.changing(ids)
+            for then in (transaction.after, transaction.undo):
+                then.append(partial(self.held_text.changed, ids))
 
     def _run(self, query: Query, sql: Sql) -> Iterator[Match]:
         cursor = self._reader().cursor()
@@ -459,7 +482,7 @@ def _patient(row: tuple[Any, ...]) -> Match:
         "00201202": {"vr": "IS", "Value": [row[7]]},
         "00201204": {"vr": "IS", "Value": [row[8]]},
     }
-    return Match(Level.PATIENT, None, None, None, dump(patient))
+    return Match(Level.PATIENT, None, None, None, dump(patient).encode())
 
 
 def _study(row: tuple[Any, ...]) -> Match:
@@ -468,7 +491,7 @@ def _study(row: tuple[Any, ...]) -> Match:
 
 def _study_in_order(row: tuple[Any, ...]) -> Match:
     """What SQL has added stands at the end: PS3.18 F.2.2 has attributes in the order of their tags."""
-    return Match(Level.STUDY, row[0], None, None, dump(json.loads(row[3])))
+    return Match(Level.STUDY, row[0], None, None, dump(json.loads(row[3])).encode())
 
 
 def _series(row: tuple[Any, ...]) -> Match:

@@ -12,30 +12,30 @@ from typing import Any, Final, NamedTuple
 from failover.archive.queries import Level
 
 BASE_URL_MARK: Final = "\uffff"  # no character (Unicode 23.7); `attributes` lets none of a sender's in
+_MARK: Final = BASE_URL_MARK.encode()
 
 
 class Match(NamedTuple):
     """One answer. UIDs below the level asked for are None.
 
-    `template` is the finished DICOM JSON of its level with BASE_URL_MARK where the base URL goes; `above` are
-    those of the levels above it, nearest first.
+    `template` is the finished DICOM JSON of its level, in UTF-8, with BASE_URL_MARK where the base URL goes;
+    `above` are those of the levels above it, nearest first.
     """
 
     level: Level
     study_instance_uid: str | None
     series_instance_uid: str | None
     sop_instance_uid: str | None
-    template: str
-    above: tuple[str, ...] = ()
+    template: bytes
+    above: tuple[bytes, ...] = ()
 
-    def json(self, base_url: str, *, with_levels_above: bool = False) -> str:
-        """Return the DICOM JSON object of this match as text; `base_url` has no slash at its end."""
-        text = self.whole_template() if with_levels_above else self.template
-        return text.replace(BASE_URL_MARK, escape(base_url))
+    def json(self, base_url: str, *, with_levels_above: bool = False) -> bytes:
+        """Return the DICOM JSON object of this match; `base_url` has no slash at its end."""
+        return finished(self.whole_template() if with_levels_above else self.template, base_url)
 
-    def whole_template(self) -> str:
+    def whole_template(self) -> bytes:
         """Return the template with the attributes of the levels above."""
-        return dump(self.attributes()) if self.above else self.template
+        return dump(self.attributes()).encode() if self.above else self.template
 
     def attributes(self) -> dict[str, dict[str, Any]]:
         """Return the attributes of all levels, the lower one's where two have the same."""
@@ -46,6 +46,11 @@ class Match(NamedTuple):
         for text in (*reversed(self.above), self.template):
             merged.update(json.loads(text))
         return merged
+
+
+def finished(templates: bytes, base_url: str) -> bytes:
+    """Return one template, or several, with the base URL where its mark stands."""
+    return templates.replace(_MARK, escape(base_url).encode())
 
 
 def as_text(value: Any) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import Final
+from typing import Any, Final
 
 from pydicom.datadict import dictionary_VR
 
@@ -62,6 +62,7 @@ class Query:
     offset: int = 0
     exact: Mapping[int, str] = field(default_factory=dict)  # by text as written, e.g. the patient of a C-MOVE
     with_sop_classes: bool = False  # SOP Classes in Study is asked for: it costs a look at each instance
+    made: dict[bool, Any] = field(default_factory=dict, init=False, compare=False, repr=False)  # `statements`
 
 
 def make_query(

@@ -131,6 +131,7 @@ def _study(transaction: Transaction, new: NewInstance) -> summaries.Study:
             ),
         )
         assert cursor.lastrowid is not None
+        transaction.described.add(cursor.lastrowid)
         return summaries.new_study(
             transaction,
             cursor.lastrowid,
@@ -146,6 +147,7 @@ def _study(transaction: Transaction, new: NewInstance) -> summaries.Study:
             " from_primary = max(from_primary, ?) WHERE id = ?",
             (*columns.values(), dump(merged), int(new.from_primary), study.id),
         )
+        transaction.described.add(study.id)
         study.change(merged, from_primary=study.from_primary or new.from_primary)
     return study
 

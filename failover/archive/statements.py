@@ -8,6 +8,7 @@ parameters.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -50,9 +51,12 @@ _SELECT: Final[Mapping[Level, str]] = {
         "SELECT NULL, NULL, NULL, t.attributes, NULL, NULL, count(*), sum(t.series), sum(t.instances),"
         " max(t.last_arrival)"
     ),
-    Level.STUDY: "SELECT t.uid, NULL, NULL, t.json",
-    Level.SERIES: "SELECT t.uid, s.uid, NULL, s.json, t.json",
-    Level.IMAGE: "SELECT t.uid, s.uid, i.uid, i.json, s.json, t.json",
+    # As bytes: they go out as they are, and their mark would make wide text of each.
+    Level.STUDY: "SELECT t.uid, NULL, NULL, CAST(t.json AS BLOB)",
+    Level.SERIES: "SELECT t.uid, s.uid, NULL, CAST(s.json AS BLOB), CAST(t.json AS BLOB)",
+    Level.IMAGE: (
+        "SELECT t.uid, s.uid, i.uid, CAST(i.json AS BLOB), CAST(s.json AS BLOB), CAST(t.json AS BLOB)"
+    ),
 }
 _FROM: Final[Mapping[Level, str]] = {
     Level.PATIENT: "FROM studies t",
@@ -67,9 +71,9 @@ _ATTRIBUTES: Final[Mapping[Level | None, str]] = {
 }  # fmt: skip
 # The studies with SOP Classes in Study.
 _SELECT_SOP_CLASSES: Final = (
-    "SELECT t.uid, NULL, NULL, json_set(t.json, '$.00080062', json_object('vr', 'UI', 'Value',"
+    "SELECT t.uid, NULL, NULL, CAST(json_set(t.json, '$.00080062', json_object('vr', 'UI', 'Value',"
     " (SELECT json_group_array(sop_class) FROM (SELECT DISTINCT c.sop_class FROM instances c"
-    " WHERE c.study = t.id AND c.hidden = 0 ORDER BY c.sop_class))))"
+    " WHERE c.study = t.id AND c.hidden = 0 ORDER BY c.sop_class)))) AS BLOB)"
 )
 _ORDER: Final[Mapping[Level, str]] = {
     Level.PATIENT: (
@@ -108,17 +112,30 @@ class Sql:
     # Finds a row where more than a few have the day, or begin with the name, that is asked for: then `many`
     # is the better way.
     if_many: tuple[str, tuple[str | int, ...]] | None = None
+    # Of a study that matches one of these columns holds the text beside it: a way to few of all rows.
+    holding: Sequence[tuple[str, str]] = ()
 
 
-def to_sql(query: Query, *, many: bool = False) -> Sql:
+def to_sql(query: Query, *, many: bool = False, among: Sequence[int] | None = None) -> Sql:
     """Return `query` as SQL. Limit and offset are in it only where nothing is left to decide.
 
-    `many`: the name that is asked for begins as those of many do, or many are of the day.
+    `many`: the name that is asked for begins as those of many do, or many are of the day. `among`: the rows
+    of the studies among which all matches are.
     """
+    if among is not None:
+        return _made(query, many=many, among=among)
+    known: Sql | None = query.made.get(many)
+    if known is None:
+        known = query.made[many] = _made(query, many=many, among=None)
+    return known
+
+
+def _made(query: Query, *, many: bool, among: Sequence[int] | None) -> Sql:
     conditions = [_SHOWN[query.level]]
     parameters: list[str | int] = []
     residual: dict[int, Wanted] = {}
     pinned, if_many, day = False, None, None
+    holding: Sequence[tuple[str, str]] = ()
     for tag, wanted in query.keys.items():
         if tag == _PATIENT_NAME and isinstance(wanted, Name) and _pins(tag, wanted):
             if_many = _if_many(wanted)
@@ -126,6 +143,7 @@ def to_sql(query: Query, *, many: bool = False) -> Sql:
                 # `+`: not by the name's own index, which would have all of them sorted.
                 conditions.append(_name_condition(wanted, parameters, "+t."))
                 continue
+        holding = holding or _holding(tag, wanted)
         condition = _condition(tag, wanted, parameters)
         if condition is None:
             residual[tag] = wanted
@@ -142,6 +160,10 @@ def to_sql(query: Query, *, many: bool = False) -> Sql:
     if day is not None and not pinned:
         if_many = if_many or (_IF_MANY_OF_A_DAY, (day, _FEW_OF_A_DAY))
         pinned = not many
+    if among is not None:
+        conditions.append("t.id IN (SELECT value FROM json_each(?))")
+        parameters.append(json.dumps(among))
+        pinned = True
     with_sop_classes = query.with_sop_classes and query.level is Level.STUDY
     select = _SELECT_SOP_CLASSES if with_sop_classes else _SELECT[query.level]
     # SQL gives the values of what is left to decide: their rows are many, and parsed by it they cost less.
@@ -154,7 +176,7 @@ def to_sql(query: Query, *, many: bool = False) -> Sql:
         text += " LIMIT ? OFFSET ?"
         parameters += [-1 if query.limit is None else query.limit, query.offset]
     scans = with_sop_classes or not (pinned or (plain and query.offset < 10_000))
-    return Sql(text, tuple(parameters), residual, scans, if_many)
+    return Sql(text, tuple(parameters), residual, scans, if_many, holding)
 
 
 def is_left_over(held: Sequence[str | None], residual: Mapping[int, Wanted]) -> bool:
@@ -168,6 +190,39 @@ def is_left_over(held: Sequence[str | None], residual: Mapping[int, Wanted]) -> 
 
 # Exact or prefixed matching on these finds its few rows by an index.
 _INDEXED: Final = frozenset({0x00100010, 0x00100020, 0x0020000D, 0x00080050, 0x0020000E, 0x00080018})
+
+
+# Columns of studies whose text is looked through in memory where the beginning is not known.
+HELD_COLUMNS: Final = ("name_1", "name_2", "name_3", "name_words", "patient_id", "accession", "description")
+
+
+def _holding(tag: int, wanted: Wanted) -> Sequence[tuple[str, str]]:
+    """Return `Sql.holding` for one key; nothing where it does not say what text a match holds."""
+    if isinstance(wanted, Fuzzy):
+        words = wanted.patterns() if tag == _PATIENT_NAME else []
+        longest = max(words, key=lambda spellings: min(map(len, spellings)), default=[])
+        return _each_holds(("name_words",), [Wild(pattern) for pattern in longest])
+    if isinstance(wanted, Name):
+        if len(wanted.groups) == 1:
+            return _each_holds(HELD_COLUMNS[:3], [wanted.groups[0]]) if tag == _PATIENT_NAME else ()
+        groups = enumerate(wanted.groups if tag == _PATIENT_NAME else ())
+        return next((held for n, one in groups if (held := _each_holds((HELD_COLUMNS[n],), [one]))), ())
+    column = _COLUMNS.get(tag, "").removeprefix("t.")
+    return _each_holds((column,), [wanted]) if column in HELD_COLUMNS else ()
+
+
+def _each_holds(columns: Sequence[str], wanted: Sequence[Wanted]) -> Sequence[tuple[str, str]]:
+    """Return what stands in one of `columns` where one of `wanted` matches; none where one says nothing."""
+    found: list[tuple[str, str]] = []
+    for one in wanted:
+        for pattern in one.patterns if isinstance(one, AnyWild) else (one,):
+            texts: Sequence[str] = pattern.values if isinstance(pattern, AnyOf) else ()
+            if isinstance(pattern, Wild):
+                texts = [max(re.split(r"[*?]+", pattern.pattern), key=len)]
+            if not texts or not all(texts):
+                return ()
+            found += [(column, text) for column in columns for text in texts]
+    return found
 
 
 def _pins(tag: int, wanted: Wanted) -> bool:

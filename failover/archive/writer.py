@@ -49,6 +49,7 @@ class Transaction:
     connection: sqlite3.Connection
     folders: set[Path] = field(default_factory=set)  # synced before the commit
     counted: list[Counted] = field(default_factory=list)  # written before the commit
+    described: set[int] = field(default_factory=set)  # studies whose own columns are new or other ones
     touched_studies: set[int] = field(default_factory=set)  # to be read anew: something went, or was hidden
     touched_series: set[int] = field(default_factory=set)
     # What `summaries` knows of rows that it has read or written; emptied when anything is rolled back.

@@ -69,6 +69,9 @@ def test_sql_finds_exactly_what_the_plain_reading_finds(
         for row in connection.execute(sql.text, sql.parameters):
             if is_left_over(row[4:], sql.residual):
                 found.add(row[0])
+        for uid in found if sql.holding else ():
+            held_row = connection.execute("SELECT * FROM studies WHERE uid = ?", (uid,)).fetchone()
+            assert any(piece in held_row[column] for column, piece in sql.holding)
         wanted = parse_key(vr, key)
         expected = set()
         for number, (held_name, held_id) in enumerate(values, 1):

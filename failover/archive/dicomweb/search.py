@@ -26,7 +26,8 @@ from failover.archive.dicomweb.asking import (
     unavailable,
     warning,
 )
-from failover.archive.matches import BASE_URL_MARK, Match, escape
+from failover.archive.index import Index
+from failover.archive.matches import finished
 from failover.archive.outside import may_have_missed
 from failover.archive.queries import (
     SOP_CLASSES_IN_STUDY,
@@ -108,19 +109,16 @@ async def search(request: web.Request, level: Level) -> web.Response:
         return web.Response(status=204, headers={"Warning": warning(window)})
     with_sop_classes = asked.includes_all or SOP_CLASSES_IN_STUDY in asked.includes
     query = replace(asked.query, limit=wanted + 1, with_sop_classes=with_sop_classes)
-    if level is Level.IMAGE and wanted > 1000:
-        matches = await asyncio.get_running_loop().run_in_executor(None, room.index.search_now, query)
-    else:
-        matches = await room.index.search(query)
-    notes = _notes(asked, more=len(matches) > wanted and asked.query.limit != wanted)
-    del matches[wanted:]
+    templates = await _templates(room.index, query, _needs_levels_above(asked, path_keys))
+    notes = _notes(asked, more=len(templates) > wanted and asked.query.limit != wanted)
+    del templates[wanted:]
     headers = {"Warning": warning(window, *notes), "Vary": "Accept", "Cache-Control": "no-cache"}
-    if not matches:
+    if not templates:
         is_guarded = room.fails_outside_window and is_via_router(request) and asked.query.offset == 0
         if is_guarded and may_have_missed(query, window, room.index):
             return unavailable("no match here, and the archive does not hold all that was asked for", window)
         return web.Response(status=204, headers=headers)
-    body = _json(matches, base_url(request), _needs_levels_above(asked, path_keys)).encode()
+    body = finished(b"[%b]" % b",".join(templates), base_url(request))
     etag = hashlib.blake2b(body, digest_size=16).hexdigest()
     headers["ETag"] = f'W/"{etag}"'
     if is_unchanged(request, etag):
@@ -128,9 +126,14 @@ async def search(request: web.Request, level: Level) -> web.Response:
     return web.Response(body=body, headers=headers | {"Content-Type": media_type})
 
 
-def _json(matches: list[Match], base: str, with_levels_above: bool) -> str:
-    texts = (m.whole_template() if with_levels_above else m.template for m in matches)
-    return f"[{','.join(texts)}]".replace(BASE_URL_MARK, escape(base))
+async def _templates(index: Index, query: Query, with_levels_above: bool) -> list[bytes]:
+    if query.level is Level.STUDY:
+        return await index.templates(query)
+    if query.level is Level.IMAGE and (query.limit or 0) > 1000:
+        matches = await asyncio.get_running_loop().run_in_executor(None, index.search_now, query)
+    else:
+        matches = await index.search(query)
+    return [match.whole_template() if with_levels_above else match.template for match in matches]
 
 
 def _needs_levels_above(asked: Asked, path_keys: Mapping[int, str]) -> bool:

@@ -112,7 +112,7 @@ def test_an_answer_holds_what_was_asked_for_in_utf_8(syntax: str) -> None:
         RequestAttributesSequence=[],
     )
     answers = find.Answers(asked, Level.STUDY, "MINIPACS", syntax)
-    raw = answers.of(Match(Level.STUDY, "1.2.3", None, None, dump(held)))
+    raw = answers.of(Match(Level.STUDY, "1.2.3", None, None, dump(held).encode()))
     found = read_dataset(BytesIO(raw), syntax == IMPLICIT_LITTLE, True)
     assert found.SpecificCharacterSet == "ISO_IR 192"
     found.decode()
@@ -131,7 +131,7 @@ def test_an_answer_holds_what_was_asked_for_in_utf_8(syntax: str) -> None:
 def test_an_answer_that_was_made_before_is_that_of_the_same_question_to_the_same_study() -> None:
     def answers(asked: find.Identifier, ae_title: str, patient: str, syntax: str) -> bytes:
         held = {"00100020": {"vr": "LO", "Value": [patient]}, "0020000D": {"vr": "UI", "Value": ["1.2"]}}
-        match = Match(Level.STUDY, "1.2", None, None, dump(held))
+        match = Match(Level.STUDY, "1.2", None, None, dump(held).encode())
         fresh = find.Answers(asked, Level.STUDY, ae_title, syntax).of(match)
         [known] = find.Answers(asked, Level.STUDY, ae_title, syntax, made).of_all([match])
         assert known == fresh
@@ -156,17 +156,21 @@ def test_answers_that_were_made_are_forgotten_beyond_their_number() -> None:
     asked = identifier(QueryRetrieveLevel="STUDY")
     shape = ("MINIPACS", False, *asked.vrs.items())
     for number in range(10):
-        match = Match(Level.STUDY, str(number), None, None, dump({"0020000D": {"vr": "UI", "Value": ["1"]}}))
+        match = Match(
+            Level.STUDY, str(number), None, None, dump({"0020000D": {"vr": "UI", "Value": ["1"]}}).encode()
+        )
         find.Answers(asked, Level.STUDY, "MINIPACS", EXPLICIT_LITTLE, made).of_all([match])
         find.Answers(asked, Level.IMAGE, "MINIPACS", EXPLICIT_LITTLE, made).of_all([match])
         assert len(made.of(shape)) <= 3
 
 
 def test_answers_of_lower_levels_have_those_of_the_levels_above() -> None:
-    study = [dump({"00100020": {"vr": "LO", "Value": [patient]}}) for patient in ("P1", "P2")]
+    study = [dump({"00100020": {"vr": "LO", "Value": [patient]}}).encode() for patient in ("P1", "P2")]
     asked = identifier(QueryRetrieveLevel="SERIES", PatientID="", Modality="")
     answers = find.Answers(asked, Level.SERIES, "MINIPACS", EXPLICIT_LITTLE)
-    own = dump({"00080060": {"vr": "CS", "Value": ["CT"]}, "0020000E": {"vr": "UI", "Value": ["1.3"]}})
+    own = dump(
+        {"00080060": {"vr": "CS", "Value": ["CT"]}, "0020000E": {"vr": "UI", "Value": ["1.3"]}}
+    ).encode()
     found = [
         read_dataset(BytesIO(raw), False, True).PatientID
         for raw in answers.of_all([Match(Level.SERIES, "1", "1.3", None, own, (one,)) for one in study * 2])

@@ -54,7 +54,7 @@ async def test_a_study_that_is_rejected_as_a_whole_is_listed_with_the_note_alone
     await room.store(a_note([BAD, (uid(1), uid(1, 1), uid(1, 1, 2), CT)]), Origin.REPLICATED)
     assert await shown(room) == {NOTE}
     (study,) = await room.find()
-    assert '"00201208":{"vr":"IS","Value":[1]}' in study.template.replace(" ", "")
+    assert '"00201208":{"vr":"IS","Value":[1]}' in study.template.decode().replace(" ", "")
     assert [match.series_instance_uid for match in await room.find(Level.SERIES)] == [f"{uid(1)}.77"]
 
 

@@ -1,0 +1,100 @@
+"""Searches for what stands in the midst of a text: by candidates from memory, and none is missing."""
+
+from __future__ import annotations
+
+import pytest
+
+from failover.archive import held_text
+from failover.archive.queries import Level, Query, make_query
+from failover.model import Origin
+from tests.unit.archive.conftest import Room
+from tests.unit.archive.objects import an_object, uid
+
+NAME, PATIENT_ID, DESCRIPTION = 0x00100010, 0x00100020, 0x00081030
+
+
+@pytest.fixture
+async def stocked(room: Room) -> Room:
+    for study, name in enumerate(("Müller^Jürgen", "Miller^Anna", "Yamada^Tarou=山田^太郎=やまだ^たろう"), 1):
+        await room.store(an_object(study, PatientName=name, StudyDescription=f"Thorax {study}"))
+    return room
+
+
+async def found(room: Room, query: Query) -> set[str | None]:
+    return {match.study_instance_uid for match in await room.index.search(query)}
+
+
+def key(tag: int, text: str, level: Level = Level.STUDY, *, fuzzy: bool = False) -> Query:
+    return make_query(level, {tag: text}, fuzzy=fuzzy)
+
+
+@pytest.mark.parametrize("level", [Level.STUDY, Level.SERIES, Level.IMAGE])
+@pytest.mark.parametrize(
+    ("tag", "text", "fuzzy", "studies"),
+    [
+        (NAME, "*ller*", False, {1, 2}),
+        (NAME, "*ÜRG*", False, {1}),
+        (NAME, "*山^太*", False, set()),
+        (NAME, "*田^*", False, {3}),
+        (NAME, "*=*田*", False, {3}),
+        (NAME, "*ll?r^*n*", False, {1, 2}),
+        (NAME, "mueller", True, {1}),
+        (NAME, "ann mill", True, {2}),
+        (PATIENT_ID, "*2\\*3", False, {2, 3}),
+        (DESCRIPTION, "*rax 1*", False, {1}),
+    ],
+)
+async def test_what_is_found_in_memory_is_what_every_row_would_give(
+    stocked: Room, level: Level, tag: int, text: str, fuzzy: bool, studies: set[int]
+) -> None:
+    query = key(tag, text, level, fuzzy=fuzzy)
+    assert stocked.index._sql(query).scans  # nothing is read into memory yet
+    expected = {uid(study) for study in studies}
+    assert await found(stocked, query) == expected
+    assert not stocked.index._sql(query).scans
+    assert await found(stocked, query) == expected
+
+
+async def test_what_came_or_was_corrected_since_is_found_at_once(stocked: Room) -> None:
+    assert await found(stocked, key(NAME, "*ller*")) == {uid(1), uid(2)}
+    await stocked.store(an_object(4, PatientName="Waller^Eve"))
+    await stocked.store(an_object(2, PatientName="Corrected^Anna", PatientID="P2"), Origin.REPLICATED)
+    assert await found(stocked, key(NAME, "*ller*")) == {uid(1), uid(4)}
+    assert await found(stocked, key(NAME, "*rrect*")) == {uid(2)}
+
+
+async def test_of_many_changes_all_is_read_anew(stocked: Room, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(held_text, "_MOST_CHANGED", 2)
+    await found(stocked, key(NAME, "*ller*"))
+    for study in range(4, 9):
+        await stocked.store(an_object(study, PatientName="Waller^Eve"))
+    assert stocked.index._sql(key(NAME, "*ller*")).scans  # not in the event loop
+    assert len(await found(stocked, key(NAME, "*ller*"))) == 7
+
+
+async def test_of_too_many_candidates_the_rows_are_read_in_order(
+    stocked: Room, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(held_text, "MOST_CANDIDATES", 1)
+    assert await found(stocked, key(NAME, "*ller*")) == {uid(1), uid(2)}
+    assert stocked.index._sql(key(NAME, "*ller*")).scans
+
+
+async def test_what_a_transaction_changes_is_a_candidate_before_and_after_its_commit(stocked: Room) -> None:
+    asked, texts = (("name_1", "ller"),), stocked.index.held_text
+    before = texts.candidates(asked, may_read_all=True) or []
+    assert len(before) == 2
+    texts.changing({77})
+    texts.changing({77})
+    assert texts.candidates(asked, may_read_all=False) == [*before, 77]
+    texts.changed({77})
+    assert texts.candidates(asked, may_read_all=False) == [*before, 77]
+    texts.changed({77})
+    assert texts.candidates(asked, may_read_all=False) == before
+
+
+async def test_what_is_read_by_another_is_not_waited_for_in_the_event_loop(stocked: Room) -> None:
+    texts = stocked.index.held_text
+    assert texts.candidates((("name_1", "ller"),), may_read_all=True)
+    with texts._reading:
+        assert texts.candidates((("name_1", "ller"),), may_read_all=False) is None
