@@ -36,6 +36,11 @@ same, and a modality has to hear it.
 Every other status is passed on as it came. What moved and is answered no better by the other one ends with the primary's
 own answer. While the primary is not `down`, a failure of the backup, and its empty search or retrieve, does not count.
 
+**What was promised at the opening.** The other one gets only the contexts, transfer syntaxes, roles and extended
+negotiation that the caller was given. Where it does not take a context, or has not the matching of dates with times, of
+names that sound alike, or by time zone that a search was promised (PS3.4 C.5.1.1), that one operation ends with 0x0122
+(C-STORE: 0xA700) and the association goes on; while the primary is not `down`, it waits for the primary instead.
+
 **When a status of the object is no longer believed.** Objects of {CALLERS} calling AE titles got such a status within {WITHIN_S:.0f} s, and
 none was accepted meanwhile: then it is the archive that takes nothing. From then on these statuses move like 0xA700,
 for as long as that holds. One modality that sends bad objects, however many, never proves that.

@@ -99,7 +99,7 @@ class ListenDicom(Block):
     max_per_ae_title: Whole = Field(50, ge=1, description="of these, by one calling AE title")
     reserve: Whole = Field(10, ge=0, description="places kept for AE titles named in access.dicom")
     artim: Duration = Field(
-        10.0, gt=0, le=30, description="PS3.8 9.1.5: how long the A-ASSOCIATE-RQ may take"
+        10.0, gt=0, le=10, description="PS3.8 9.1.5: how long the A-ASSOCIATE-RQ may take"
     )
     idle_timeout: Duration = Field(
         600.0, gt=0, description="an association without a byte for so long is released"

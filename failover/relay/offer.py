@@ -2,11 +2,12 @@
 
 It leaves out what we cannot promise: the asynchronous operations window is not passed on (one operation at
 a time, PS3.7 D.3.3.3). Everything else of the A-ASSOCIATE-RQ goes through unchanged but the called AE title.
+What the caller was promised holds at the other upstream too, or the operation ends with a status there.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
@@ -64,7 +65,32 @@ def later_proposal(rq: AssociateRq, agreed: AssociateAc) -> Proposal:
     promised = {role.sop_class for role in agreed.user.roles}
     roles = tuple(role for role in rq.user.roles if role.sop_class in promised)
     user = rq.user
-    return Proposal(rq.calling_bytes, contexts, roles, user.extended, user.common_extended, user.identity)
+    told = {item.sop_class: item for item in agreed.user.extended}
+    # What the first upstream did not grant nobody expects: another one must not match by it.
+    extended = tuple(
+        told[item.sop_class] if item.sop_class.startswith(_QUERY_PREFIXES) else item
+        for item in user.extended
+        if item.sop_class in told
+    )
+    return Proposal(rq.calling_bytes, contexts, roles, extended, user.common_extended, user.identity)
+
+
+# PS3.4 C.5.1.1: bytes 2 to 4 for a search are combined date-time matching, fuzzy matching of person names and
+# adjustment to the time zone. Without them it matches otherwise, and nobody sees it. Byte 1 is not among
+# them: who does not know relational queries answers one with a failure.
+_MATCHING: Final = slice(1, 4)
+
+
+def keeps_promise(
+    promised: Sequence[ExtendedNegotiation], granted: Sequence[ExtendedNegotiation], abstract_syntax: str
+) -> bool:
+    """Whether who `granted` this matches as the caller was `promised`, for an operation on this SOP class."""
+    if not abstract_syntax.startswith(_QUERY_PREFIXES):
+        return True
+    given = next((item.content for item in granted if item.sop_class == abstract_syntax), b"")
+    asked = next((item.content for item in promised if item.sop_class == abstract_syntax), b"")
+    here = given[_MATCHING].ljust(len(asked), b"\0")
+    return all(not wanted or got for wanted, got in zip(asked[_MATCHING], here, strict=False))
 
 
 def caller_answer(answer: AssociateAc, companion: object) -> Acceptance:

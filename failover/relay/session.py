@@ -31,7 +31,7 @@ from failover.relay.copies import Copies
 from failover.relay.flight import Answer, CallerLeft, Flight, LegLost, not_taken
 from failover.relay.legs import Leg, Legs
 from failover.relay.object_statuses import ObjectStatuses
-from failover.relay.offer import Proposal
+from failover.relay.offer import Proposal, keeps_promise
 from failover.relay.operations import operation
 from failover.routing.board import RouteBoard
 from failover.routing.selection import Choice, Kind
@@ -167,13 +167,22 @@ class Session:
                 self.leg = leg
                 leg.association.listen(self.nudge)
             self._raise_if_caller_left()
-            if flight.context_id not in leg.association.contexts:
+            if not self._takes(leg, flight):
                 _log.info("the upstream does not take this context", upstream=str(upstream))
                 flight.refused[upstream] = Answer(not_taken(flight))
+                # While the primary may still answer, nothing that the backup cannot do counts (DESIGN 4.1).
+                flight.hollow = flight.hollow or (choice.provisional and upstream is UpstreamName.BACKUP)
                 continue
             self._kind = kind
             return leg, choice
         return None
+
+    def _takes(self, leg: Leg, flight: Flight) -> bool:
+        """Whether `leg` has the operation's presentation context, with what was promised for it."""
+        context = leg.association.contexts.get(flight.context_id)
+        return context is not None and keeps_promise(
+            self.caller.answer.user.extended, leg.association.answer.user.extended, context.abstract_syntax
+        )
 
     def _waits_out(self, upstream: UpstreamName, flight: Flight) -> bool:
         """Whether the other one is asked first: this one has just let our patience run out, and what is asked

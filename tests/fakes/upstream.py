@@ -67,9 +67,11 @@ class FakeUpstream:
         self.requests: list[AssociateRq] = []
         self.faults: Mapping[str, deque[Fault]] = defaultdict(deque)
         self.rejection: Rejection | None = None
+        self.turned_away: list[AssociateRq] = []
         self.silent_opening = False  # no answer to an A-ASSOCIATE-RQ
         self.max_pdu_bytes = 65536
         self.syntaxes: dict[str, Sequence[str]] = {}  # of an abstract syntax; default both little endian
+        self.grants_extended = True  # what is asked for by extended negotiation (PS3.7 D.3.3.5), else nothing
         self.responses_to_events: list[int] = []
         self.cancelled = 0
         self.delivered = 0  # instances of C-GETs that the requestor took
@@ -93,7 +95,7 @@ class FakeUpstream:
                 max_per_ae_title=1000,
                 max_pdu_bytes=self.max_pdu_bytes,
             ),
-            lambda rq, _host: self.rejection,
+            self._admit,
             self._accept,
             self._serve,
             SystemClock(),
@@ -108,6 +110,12 @@ class FakeUpstream:
             acceptor, self._acceptor = self._acceptor, None
             await acceptor.stop(0)
 
+    def _admit(self, rq: AssociateRq, _host: str) -> Rejection | None:
+        if self.rejection is not None:
+            self.turned_away.append(rq)
+            self.changed.fire()
+        return self.rejection
+
     async def _accept(self, rq: AssociateRq) -> Acceptance:
         self.requests.append(rq)
         self.changed.fire()
@@ -116,7 +124,8 @@ class FakeUpstream:
         contexts = choose_contexts(rq, lambda uid: self.syntaxes.get(uid, (EXPLICIT_LITTLE, IMPLICIT_LITTLE)))
         roles = accept_roles(rq, [context.abstract_syntax for context in rq.contexts])
         response_ = b"ticket" if rq.user.identity and rq.user.identity.response_requested else None
-        return Acceptance(contexts, roles=roles, extended=rq.user.extended, identity_response=response_)
+        extended = rq.user.extended if self.grants_extended else ()
+        return Acceptance(contexts, roles=roles, extended=extended, identity_response=response_)
 
     async def _serve(self, association: Association) -> None:
         while (message := await association.receive()) is not None:

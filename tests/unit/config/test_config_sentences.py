@@ -47,7 +47,7 @@ def problems(text: str, *, archive_alone: bool = False) -> list[str]:
             "listen: {web: {trusted_proxies: 10.0.0.1}}",
             "listen.web.trusted_proxies: must be a list such as [a, b], is 10.0.0.1",
         ),
-        ("listen: {dicom: {artim: 40s}}", "listen.dicom.artim: must be at most 30s, is 40s"),
+        ("listen: {dicom: {artim: 40s}}", "listen.dicom.artim: must be at most 10s, is 40s"),
         ("listen: {dicom: {artim: 0s}}", "listen.dicom.artim: must be more than 0s, is 0s"),
         (
             "listen: {dicom: {ae_title: A_TITLE_FAR_TOO_LONG}}",
