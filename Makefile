@@ -29,8 +29,9 @@ run: $(VENV)/.run ## a whole tour on loopback: stand-in primary, router, archive
 
 tools:
 	@tests/get_tools.sh
+	@tests/get_dcmjs.sh
 
-test: $(VENV)/.dev tools ## every test; gets Debian's Orthanc, DCMTK and Prometheus when they are missing
+test: $(VENV)/.dev tools ## every test; gets Debian's Orthanc, DCMTK and Prometheus, and dcmjs-dimse from npm, when they are missing
 	@PATH="$(CURDIR)/$(BIN):$$(tests/get_tools.sh --path):$$PATH" $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup
 
 compile: $(VENV)/.dev ## compile what each web request passes, beside the sources (a C compiler, Python's headers)

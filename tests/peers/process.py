@@ -87,9 +87,9 @@ def find_program(name: str) -> Path:
     return found
 
 
-def missing(what: str) -> NoReturn:
+def missing(what: str, how: str = "tests/get_tools.sh gets it from Debian") -> NoReturn:
     """Skip: `what` is not installed. With CI=true nothing may be skipped, so fail."""
-    sentence = f"{what} is not installed: tests/get_tools.sh gets it from Debian"
+    sentence = f"{what} is not installed: {how}"
     if os.environ.get("CI", "").lower() in ("1", "true"):
         pytest.fail(sentence)
     pytest.skip(sentence)
