@@ -351,6 +351,41 @@ async def test_websocket_is_closed_when_its_upstream_is_down(stage: Stage) -> No
     assert await caller.ended() == b"\x88\x02\x03\xf4"
 
 
+@pytest.mark.parametrize("dies", [True, False])
+async def test_an_event_stream_ends_when_its_upstream_does_so_that_the_page_reconnects(
+    stage: Stage, dies: bool
+) -> None:
+    """Given a page with an EventSource at the primary: it hears each event at once, and then the end."""
+    ends = asyncio.Event()
+
+    async def tell(_: Received, talk: Talk) -> None:
+        await talk.send(
+            b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
+        )
+        await talk.send(b"d\r\ndata: first\n\n\r\n")
+        await ends.wait()
+        talk.die()
+
+    stage.primary.script = tell
+    caller = await stage.caller()
+    await caller.send(b"GET /events HTTP/1.1\r\nHost: a\r\nAccept: text/event-stream\r\n\r\n")
+    assert (await caller.head()).header("Content-Type") == "text/event-stream"
+    assert b"data: first\n\n" in await caller.reader.readuntil(b"\n\n")
+    if dies:
+        ends.set()
+    else:
+        stage.phase(Phase.ON_BACKUP, primary=Verdict.DOWN)
+    async with asyncio.timeout(20):
+        try:
+            rest = await caller.reader.read()
+        except ConnectionError:  # a reset: an end that nobody takes for whole
+            rest = b""
+    assert b"0\r\n\r\n" not in rest
+    assert stage.proxy.in_flight(PRIMARY) == 0
+    assert stage.backup.requests == []
+    ends.set()
+
+
 async def test_h2c_is_ignored_and_never_passed_on(stage: Stage) -> None:
     answered = await stage.ask(
         "/x",

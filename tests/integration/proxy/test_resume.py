@@ -5,9 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator
+from io import BytesIO
 from pathlib import Path
 
 import pytest
+from pydicom import dcmread
+from pydicom.data import get_testdata_file
+from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from failover.http.multipart import MultipartParser, MultipartWriter, PartBegan, PartBytes
 from failover.model import Phase, Verdict
@@ -78,6 +82,56 @@ async def test_the_other_upstream_gives_the_parts_that_are_missing(stage: Stage)
     assert parts_of(answered.body, FIRST.boundary) == PARTS
     assert stage.counted("failover_http_resumed_total", upstream="backup") == 1
     assert len(stage.backup.requests) == 1
+
+
+def instances(syntax: str) -> dict[str, bytes]:
+    """Return 40 CT instances as Part 10 files in this transfer syntax, by SOP instance UID."""
+    found = {}
+    instance = dcmread(get_testdata_file("CT_small.dcm"))
+    instance.file_meta.TransferSyntaxUID = UID(syntax)
+    for number in range(40):
+        uid = instance.SOPInstanceUID = instance.file_meta.MediaStorageSOPInstanceUID = f"1.2.3.{number}"
+        raw = BytesIO()
+        instance.save_as(raw, implicit_vr=syntax == ImplicitVRLittleEndian, little_endian=True)
+        found[uid] = raw.getvalue()
+    return found
+
+
+def in_dicom_parts(writer: MultipartWriter, parts: dict[str, bytes]) -> bytes:
+    """As archives send them: nothing but its content tells which instance a part is."""
+    head = writer.part_head({"Content-Type": "application/dicom"})
+    return b"".join(head + content for content in parts.values()) + writer.end()
+
+
+async def test_instances_are_known_by_their_uid_and_the_rest_may_come_in_another_syntax(stage: Stage) -> None:
+    """Given a caller that takes any transfer syntax, and archives that keep different ones."""
+    ours, others = instances(ExplicitVRLittleEndian), instances(ImplicitVRLittleEndian)
+    assert all(ours[uid] != others[uid] for uid in ours)
+    kinds = [f"Content-Type: {writer.content_type('application/dicom')}" for writer in (FIRST, SECOND)]
+    whole = answer(in_dicom_parts(FIRST, ours), "200 OK", kinds[0])
+    stage.primary.script = dies_after(whole, len(whole) * 2 // 3)
+    backwards = dict(reversed(others.items()))
+    stage.backup.script = always(answer(in_dicom_parts(SECOND, backwards), "200 OK", kinds[1]))
+    accept = 'Accept: multipart/related; type="application/dicom"; transfer-syntax=*'
+    answered = await stage.ask(STUDY, accept)
+    assert answered.whole
+    assert [asked.header("accept") for asked in stage.backup.requests] == [accept.partition(": ")[2]]
+    got = dicom_parts(answered.body, FIRST.boundary)
+    assert sorted(dcmread(BytesIO(part)).SOPInstanceUID for part in got) == sorted(ours)
+    assert {part in ours.values() for part in got} == {True, False}
+    assert all(part in ours.values() or part in others.values() for part in got)
+
+
+def dicom_parts(body: bytes, boundary: str) -> list[bytes]:
+    parser = MultipartParser(boundary)
+    found: list[bytes] = []
+    for event in parser.receive_data(body):
+        if isinstance(event, PartBegan):
+            found.append(b"")
+        elif isinstance(event, PartBytes):
+            found[-1] += event.content
+    parser.receive_end()
+    return found
 
 
 async def test_an_answer_that_lives_is_the_same_to_the_byte(stage: Stage) -> None:

@@ -21,7 +21,9 @@ from failover.replication.archive_side import ArchiveSide, OwedObject
 from failover.replication.inventory import Inventory
 from failover.replication.payback import Payback
 from failover.replication.proof import ASK_AFTER_S
+from failover.replication.reconcile import Need
 from tests.fakes.processes import FakeArchive
+from tests.unit.replication.test_inventory import record, study
 
 
 @dataclass
@@ -67,6 +69,7 @@ class Stage:
     way: FakeWay
     clock: ManualClock
     objects: list[FileDataset]
+    inventory: Inventory
 
     async def turn(self) -> None:
         await self.payback.prove(self.way)  # type: ignore[arg-type]
@@ -86,7 +89,7 @@ async def stage(tmp_path: Path) -> AsyncIterator[Stage]:
     payback = Payback(ArchiveSide(archive.socket), inventory, ReplicatorMetrics(CollectorRegistry()), clock)
     samples = sample_studies(date(2026, 3, 1))
     objects = [next(samples) for _ in range(4)]
-    yield Stage(archive, payback, FakeWay(), clock, objects)
+    yield Stage(archive, payback, FakeWay(), clock, objects, inventory)
     inventory.close()
     await archive.stop()
 
@@ -192,6 +195,21 @@ async def test_renewing_a_proof_changes_no_state(stage: Stage) -> None:
     assert not await stage.payback.renew(stage.way, (await side.unproven(10))[0])  # type: ignore[arg-type]
     assert (await side.unproven(10))[0] == []
     assert stage.state() == "none"
+
+
+async def test_what_makes_a_study_of_the_primary_whole_is_sent_first(stage: Stage) -> None:
+    """Given a study that the archive alone has, and one that a suspicion split: the latter is paid first."""
+    alone = stage.objects[0]
+    split = next(
+        instance
+        for instance in sample_studies(date(2026, 3, 1))
+        if instance.StudyInstanceUID != alone.StudyInstanceUID
+    )
+    for instance in (alone, split):
+        stage.archive.put(instance, "owed")
+    record(stage.inventory, study(split.StudyInstanceUID), 1, 0, Need.NOTHING)
+    assert await stage.payback.send(stage.way, limit=1) == 1  # type: ignore[arg-type]
+    assert stage.way.sent == [split.SOPInstanceUID]
 
 
 async def test_what_is_being_restored_holds_up_nothing_that_is_ready(stage: Stage) -> None:
