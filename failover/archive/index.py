@@ -14,21 +14,22 @@ import sqlite3
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import date, timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-from failover.archive import summaries, tables
+from failover.archive import summaries
 from failover.archive.held_text import HeldText
+from failover.archive.index_file import open_file, prepare, what_to_do
 from failover.archive.journal import Entry, Journal
 from failover.archive.kept_facts import keep_fact, read_fact
 from failover.archive.matches import Match, dump
-from failover.archive.paths import INDEX, OBJECTS
+from failover.archive.paths import INDEX
 from failover.archive.queries import Level, Query
-from failover.archive.rows import words_of
 from failover.archive.statements import Sql, is_left_over, to_sql
+from failover.archive.window import Window
 from failover.archive.writer import Transaction, Writer
 from failover.durable import make_folder, sync_file, sync_folder
 from failover.errors import DiskFull, StateUnreadable, StorageError
@@ -38,8 +39,6 @@ _T = TypeVar("_T")
 
 # Searches that may look at every row run here, so that the event loop never waits for them.
 _SCAN_THREADS: Final = 2
-# A writer that is not ours (a backup tool) may hold the file this long.
-_BUSY_TIMEOUT_S: Final = 10.0
 
 _FROM_ALL_LEVELS: Final = (
     " FROM instances i JOIN series s ON s.id = i.series JOIN studies t ON t.id = i.study WHERE"
@@ -86,28 +85,6 @@ class Held:
         return found
 
 
-@dataclass(frozen=True, slots=True)
-class Window:
-    """What the last comparison with the primary covered.
-
-    `first_day` is the last day, going back from today, of which every study of the primary was here; None: no
-    day is covered. `short`: studies of which the primary had more instances than we, with its count.
-    `complete`: there is no primary, so all that exists is here and no search can miss anything.
-    """
-
-    first_day: date | None = None
-    short: Mapping[str, int] = field(default_factory=dict)
-    complete: bool = False
-
-    def sentence(self) -> str:
-        """Return what a caller is told, in one line."""
-        if self.complete:
-            return "all studies of this archive"
-        if self.first_day is None:
-            return "no day is covered completely by this archive"
-        return f"studies from {self.first_day.isoformat()} to today"
-
-
 class Index:
     """All of the archive's questions. Make one per process; `close` it last."""
 
@@ -127,9 +104,9 @@ class Index:
         self._scans = ThreadPoolExecutor(_SCAN_THREADS, thread_name_prefix="archive-search")
         self._refuses_writes: str | None = None
         try:
-            connection = _open(self._path)
+            connection = open_file(self._path)
             try:
-                _prepare(connection, data_dir)
+                prepare(connection, data_dir)
             except BaseException:
                 connection.close()  # it may have begun: who tries again must not wait for it
                 raise
@@ -431,7 +408,7 @@ class Index:
             raise sqlite3.ProgrammingError("the index is closed")
         connection: sqlite3.Connection | None = getattr(self._local, "connection", None)
         if connection is None:
-            connection = _open(self._path)
+            connection = open_file(self._path)
             connection.execute("PRAGMA query_only = ON")
             self._local.connection = connection
         return connection
@@ -508,61 +485,3 @@ _MATCHES: Final[Mapping[Level, Callable[[tuple[Any, ...]], Match]]] = {
     Level.SERIES: _series,
     Level.IMAGE: _image,
 }
-
-
-def _open(path: Path) -> sqlite3.Connection:
-    connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=_BUSY_TIMEOUT_S)
-    connection.row_factory = sqlite3.Row
-    # FULL: each commit is synced, so that an acknowledged store survives a power cut, not our death alone.
-    for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON", "cache_size = -16000"):
-        connection.execute(f"PRAGMA {pragma}")
-    return connection
-
-
-def _prepare(connection: sqlite3.Connection, data_dir: Path) -> None:
-    version = connection.execute("PRAGMA user_version").fetchone()[0]
-    if version == 0:
-        if _holds_objects(data_dir / OBJECTS):
-            # The janitor removes files without a row: what only this archive has would be gone for good.
-            raise StateUnreadable(
-                f"{data_dir} holds objects but {INDEX} is new or gone: {what_to_do(data_dir)}"
-            )
-        _run(connection, tables.TABLES, tables.VERSION)
-    connection.create_function("name_words_of", 1, lambda attributes: words_of(json.loads(attributes)))
-    while version in tables.UPGRADES:
-        _run(connection, tables.UPGRADES[version], version + 1)
-        version += 1
-    if version not in (0, tables.VERSION):
-        raise StateUnreadable(
-            f"{INDEX} has version {version}, this program reads {tables.VERSION}: update the program"
-        )
-
-
-def what_to_do(data_dir: Path) -> str:
-    """Return how a lost or damaged index is replaced."""
-    return (
-        f"stop the archive, move {INDEX}* and the folder {OBJECTS} out of {data_dir}, put a backup of {INDEX}"
-        " there if there is one, start, and `failover import` that folder: what the primary has is not owed"
-    )
-
-
-def _holds_objects(folder: Path) -> bool:
-    return any(path.is_file() for path in folder.rglob("*")) if folder.is_dir() else False
-
-
-def _run(connection: sqlite3.Connection, script: str, version: int) -> None:
-    """Run all of it or nothing; the file has this version then."""
-    connection.execute("BEGIN IMMEDIATE")
-    for statement in _statements(script):
-        connection.execute(statement)
-    connection.execute(f"PRAGMA user_version = {version}")
-    connection.execute("COMMIT")
-
-
-def _statements(script: str) -> Iterator[str]:
-    statement = ""
-    for line in script.splitlines():
-        statement += line.split("--", 1)[0] + "\n"
-        if sqlite3.complete_statement(statement):
-            yield statement
-            statement = ""

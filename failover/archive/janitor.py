@@ -18,7 +18,8 @@ import structlog
 
 from failover.archive import lost, paths, rows
 from failover.archive.clock_guard import ClockGuard
-from failover.archive.index import Index, Window, what_to_do
+from failover.archive.index import Index
+from failover.archive.index_file import what_to_do
 from failover.archive.opening import is_damage, is_unread, look_through
 from failover.archive.replacing import doom, is_doomed
 from failover.archive.reserve import Reserve
@@ -31,6 +32,7 @@ from failover.archive.retention import (
     space_wanted,
 )
 from failover.archive.troubles import Trouble, Troubles
+from failover.archive.window import Window
 from failover.archive.writer import Transaction
 from failover.clock import Clock
 from failover.errors import DiskFull, StorageError

@@ -8,8 +8,9 @@ from __future__ import annotations
 from datetime import date
 from typing import Final
 
-from failover.archive.index import Index, Window
+from failover.archive.index import Index
 from failover.archive.queries import Level, Query
+from failover.archive.window import Window
 from failover.dicom.query_keys import AnyOf, Range, matches
 
 _STUDY_DATE: Final = 0x00080020

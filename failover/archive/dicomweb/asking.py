@@ -17,9 +17,10 @@ from failover.archive.decoders import Decoders
 from failover.archive.dicomweb.accept import read_accept
 from failover.archive.expected import ExpectedMoves
 from failover.archive.extents import FrameTables
-from failover.archive.index import Index, Window
+from failover.archive.index import Index
 from failover.archive.instances import Instances
 from failover.archive.kept_metadata import KeptMetadata
+from failover.archive.window import Window
 from failover.clock import Clock
 from failover.http.media_types import Acceptable
 from failover.model import parse_uid

@@ -16,10 +16,11 @@ from prometheus_client import CollectorRegistry
 
 from failover.aio import spawn
 from failover.archive import recovery, settling
-from failover.archive.index import Held, Index, Window
+from failover.archive.index import Held, Index
 from failover.archive.instances import Instances
 from failover.archive.journal import NAMES, Entry, Journal, Record
 from failover.archive.paths import INDEX
+from failover.archive.window import Window
 from failover.clock import ManualClock
 from failover.errors import Conflict, DiskFull, StateUnreadable, StorageError
 from failover.metrics import ArchiveMetrics

@@ -9,9 +9,9 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from failover.archive.damaged import AGAIN_AFTER_S, Damaged
-from failover.archive.index import Window
 from failover.archive.outside import could_match_outside, may_have_missed
 from failover.archive.queries import Level, Query, make_query
+from failover.archive.window import Window
 from failover.dicom.query_keys import AnyOf
 from failover.metrics import ArchiveMetrics
 from failover.model import Origin
