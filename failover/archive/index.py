@@ -12,9 +12,9 @@ import contextlib
 import json
 import sqlite3
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, timedelta
 from functools import partial
 from pathlib import Path
@@ -28,6 +28,7 @@ from failover.archive.kept_facts import keep_fact, read_fact
 from failover.archive.matches import Match, dump
 from failover.archive.paths import INDEX
 from failover.archive.queries import Level, Query
+from failover.archive.rejection import NOTES_THAT_NAME
 from failover.archive.statements import Sql, is_left_over, to_sql
 from failover.archive.window import Window
 from failover.archive.writer import Transaction, Writer
@@ -47,6 +48,12 @@ _SELECT_ROW: Final = f"SELECT i.*, t.uid AS study_uid, s.uid AS series_uid{_FROM
 _SELECT_HELD: Final = (
     "SELECT t.uid, s.uid, i.uid, i.sop_class, i.transfer_syntax, i.path, i.bytes, i.data_set_offset,"
     f" i.pixel_offset, i.pixel_length, i.digest, i.origin, i.state, i.json{_FROM_ALL_LEVELS}"
+)
+# Hidden, though the primary has it and no rejection note names it: janitor or scrubber found no whole file.
+_SELECT_SET_ASIDE: Final = (
+    "SELECT DISTINCT t.uid, t.date FROM instances i INDEXED BY instances_hidden"
+    " JOIN studies t ON t.id = i.study WHERE i.hidden = 1 AND i.state IN ('none', 'sent', 'proven')"
+    f" AND NOT EXISTS ({NOTES_THAT_NAME.format(uid='i.uid', study_uid='t.uid')})"
 )
 # A call of an Enum costs as much as the rest of a row.
 _ORIGINS: Final = {origin.value: origin for origin in Origin}
@@ -118,9 +125,9 @@ class Index:
         sync_folder(data_dir)  # the name of the write-ahead log
         self._unrecovered: str | None = None
         self.journal = Journal(data_dir, self._sync_log)
-        self.held_text = HeldText(lambda: _open(self._path))
+        self.held_text = HeldText(lambda: open_file(self._path))
         self._writer = Writer(connection, self.journal, self._finish, self.keep_journaled, self._sync_log)
-        self._window = self._read_window()
+        self._window = self._kept_window = self.read_window(self._reader())
 
     def close(self) -> None:
         """Finish what is queued for writing, then close. Reads raise afterwards.
@@ -267,14 +274,16 @@ class Index:
         )
         return [dict(row) for row in found]
 
-    def set_aside(self) -> dict[str, str]:
-        """Return the studies, with their dates, of which something was damaged here that the primary has."""
-        found = self._reader().execute(
-            "SELECT t.uid, t.date FROM quarantine q JOIN instances i ON i.uid = q.uid"
-            " JOIN studies t ON t.id = i.study"
-            " WHERE q.reason = 'damaged' AND i.hidden = 1 AND i.state IN ('none', 'sent', 'proven')"
-            " AND NOT EXISTS (SELECT 1 FROM rejected r WHERE r.uid = i.uid)"
-        )
+    def set_aside(self, studies: Collection[str] | None = None) -> dict[str, str]:
+        """Return the studies, with their dates, of which something that the primary has is damaged or gone
+        here; of these `studies` alone, where they are given."""
+        condition, parameters = "", []
+        if studies is not None:
+            condition = (
+                " AND i.study IN (SELECT id FROM studies WHERE uid IN (SELECT value FROM json_each(?)))"
+            )
+            parameters.append(json.dumps(list(studies)))
+        found = self._reader().execute(f"{_SELECT_SET_ASIDE}{condition}", parameters)
         return {row["uid"]: row["date"] for row in found}
 
     def file(self, path: str) -> Path:
@@ -299,33 +308,54 @@ class Index:
 
     async def set_window(self, first_day: date | None, short: Mapping[str, int]) -> None:
         """Keep what a comparison has covered; durable on return."""
-        until = self.evicted_until()
-        if until is not None and first_day is not None:
-            # Something may have gone for space after the replicator had looked.
-            first_day = max(first_day, date.fromisoformat(until) + timedelta(days=1))
-        await self.write(lambda transaction: self.keep_window(transaction, Window(first_day, dict(short))))
+        window = Window(first_day, dict(short))
+        await self.write(lambda transaction: self.keep_compared(transaction, window))
 
-    def keep_window(self, transaction: Transaction, window: Window) -> None:
-        """Write the window down within a transaction; it holds once that is durable."""
+    def keep_compared(self, transaction: Transaction, window: Window) -> None:
+        """Write down what a comparison has covered, less what went for space after it had looked."""
+        until = _evicted_until(transaction.connection)
+        if until is not None and window.first_day is not None:
+            day_after = date.fromisoformat(until) + timedelta(days=1)
+            window = replace(window, first_day=max(window.first_day, day_after))
+        self._keep_window(transaction, window)
+
+    def end_window(self, transaction: Transaction, study_date: str) -> None:
+        """What went for space is not fetched again, nor what is older, and ends the window (DESIGN 4.2)."""
+        try:
+            after = date.fromisoformat(study_date) + timedelta(days=1)
+        except ValueError:
+            return
+        connection = transaction.connection
+        if study_date > (_evicted_until(connection) or ""):
+            keep_fact(connection, "evicted_until", study_date)
+        window = self.read_window(connection)  # an earlier job of this transaction may have kept another
+        if window.first_day is not None and after > window.first_day:
+            self._keep_window(transaction, replace(window, first_day=after))
+
+    def _keep_window(self, transaction: Transaction, window: Window) -> None:
+        """Write it down within a transaction. What it covers more than before holds once that is durable.
+
+        What it covers less, at once: no search may see that something has gone and not that the window has.
+        """
         first_day = window.first_day and window.first_day.isoformat()
-        value = {"from": first_day, "short": dict(window.short)}
-        keep_fact(transaction.connection, "window", value)
+        keep_fact(transaction.connection, "window", {"from": first_day, "short": dict(window.short)})
+        if not self._has_primary:
+            return
+        before, kept_before = self._window, self._kept_window
+        self._window, self._kept_window = before.meet(window), window
 
         def holds() -> None:
-            if self._has_primary:
-                self._window = window
+            self._window = self._kept_window
+
+        def comes_to_nothing() -> None:
+            self._window, self._kept_window = before, kept_before
 
         transaction.after.append(holds)
+        transaction.undo.append(comes_to_nothing)
 
     def evicted_until(self) -> str | None:
         """Return the youngest study date of which something went for space: what is older goes as well."""
-        until = read_fact(self._reader(), "evicted_until")
-        return None if until is None else str(until)
-
-    @staticmethod
-    def keep_evicted_until(transaction: Transaction, study_date: str) -> None:
-        """Write that date down within a transaction."""
-        keep_fact(transaction.connection, "evicted_until", study_date)
+        return _evicted_until(self._reader())
 
     # -- writing ------------------------------------------------------------------------------------
 
@@ -442,14 +472,20 @@ class Index:
             pixels, length, digest, _ORIGINS[origin], _STATES[state], text,
         )  # fmt: skip
 
-    def _read_window(self) -> Window:
+    def read_window(self, connection: sqlite3.Connection) -> Window:
+        """Return the window as `connection` sees it."""
         if not self._has_primary:
             return Window(complete=True)
-        kept = read_fact(self._reader(), "window")
+        kept = read_fact(connection, "window")
         if kept is None:
             return Window()
         first_day = date.fromisoformat(kept["from"]) if kept["from"] else None
         return Window(first_day, dict(kept["short"]))
+
+
+def _evicted_until(connection: sqlite3.Connection) -> str | None:
+    until = read_fact(connection, "evicted_until")
+    return None if until is None else str(until)
 
 
 def _patient(row: tuple[Any, ...]) -> Match:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sqlite3
-from datetime import date, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final
 
@@ -32,7 +32,6 @@ from failover.archive.retention import (
     space_wanted,
 )
 from failover.archive.troubles import Trouble, Troubles
-from failover.archive.window import Window
 from failover.archive.writer import Transaction
 from failover.clock import Clock
 from failover.errors import DiskFull, StorageError
@@ -249,7 +248,7 @@ class Janitor:
         if going:
             ended = max((c.study_date for c, cause in going if cause is Cause.SPACE), default=None)
             if ended is not None:
-                self._end_window(transaction, ended)
+                self._index.end_window(transaction, ended)
             transaction.after.append(lambda: self._metrics.evicted.inc(len(going)))
             _log.info("evicted", objects=len(going), for_space=bool(wanted))
         return len(going)
@@ -286,18 +285,6 @@ class Janitor:
             transaction.connection.execute(
                 "INSERT OR REPLACE INTO evicted VALUES (?, ?)", (row["study_uid"], now)
             )
-
-    def _end_window(self, transaction: Transaction, study_date: str) -> None:
-        """What went for space is not fetched again, nor what is older, and ends the window (DESIGN 4.2)."""
-        window = self._index.window
-        try:
-            after = date.fromisoformat(study_date) + timedelta(days=1)
-        except ValueError:
-            return
-        if study_date > (self._index.evicted_until() or ""):
-            self._index.keep_evicted_until(transaction, study_date)
-        if window.first_day is not None and after > window.first_day:
-            self._index.keep_window(transaction, Window(after, window.short))
 
     def _cutoff(self, now: float) -> float:
         """What came before this moment is old; nothing is while the clock is not believed."""

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from datetime import date
 from typing import Final
 
@@ -26,21 +27,19 @@ def may_have_missed(query: Query, before: Window, index: Index) -> bool:
     `before`: the window when the search began. By that of now as well: a comparison that ended meanwhile
     widens it over what the search did not see, and what went for space meanwhile shortens it.
     """
-    return any(could_match_outside(query, window, index) for window in (before, index.window))
+    return could_match_outside(query, before.meet(index.window), index)
 
 
 def could_match_outside(query: Query, window: Window, index: Index) -> bool:
     """Return whether `query`, which matched nothing here, could match on the primary."""
     if window.complete:
         return False
-    study, damaged = query.keys.get(_STUDY_UID), index.set_aside()
-    if isinstance(study, AnyOf) and all(
-        uid not in damaged and _is_whole(uid, window, index) for uid in study.values
-    ):
+    study = query.keys.get(_STUDY_UID)
+    if isinstance(study, AnyOf) and _are_whole(study.values, window, index):
         return False
     if window.first_day is None or not _is_within(query, window.first_day):
         return True
-    if any(_has_day(query, day) for day in damaged.values()):
+    if any(_has_day(query, day) for day in index.set_aside().values()):
         return True
     # A day that is covered may have a study of which we hold a part: what lies in it is not all here.
     return bool(window.short) and (query.level not in _STUDY_LEVELS or not _OF_PARTS.isdisjoint(query.keys))
@@ -58,5 +57,7 @@ def _has_day(query: Query, day: str) -> bool:
     return wanted is None or matches(wanted, "DA", [day])
 
 
-def _is_whole(study_instance_uid: str, window: Window, index: Index) -> bool:
-    return study_instance_uid not in window.short and index.study_json(study_instance_uid) is not None
+def _are_whole(studies: Collection[str], window: Window, index: Index) -> bool:
+    if any(uid in window.short or index.study_json(uid) is None for uid in studies):
+        return False
+    return not index.set_aside(studies)

@@ -25,6 +25,12 @@ CODES: Final = frozenset({"113001", "113037", "113038", "113039"})
 # A note of a thousand objects has 100 KB; it is read in the thread that writes the index.
 LARGEST_BYTES: Final = 4 * 2**20
 _TITLE: Final = "ConceptNameCodeSequence"
+# Notes that stand and name an object in its study, as SQL.
+NOTES_THAT_NAME: Final = (
+    "SELECT 1 FROM rejected r LEFT JOIN instances n ON n.uid = r.note"
+    " WHERE r.uid = {uid} AND r.study_uid = {study_uid} AND coalesce(n.hidden, 0) = 0"
+)
+_IS_REJECTED: Final = NOTES_THAT_NAME.format(uid="?", study_uid="?")
 _EVIDENCE: Final = "CurrentRequestedProcedureEvidenceSequence"
 
 
@@ -77,12 +83,7 @@ def note_changed(transaction: Transaction, note: str) -> None:
 
 def is_rejected(connection: sqlite3.Connection, uid: str, study_uid: str) -> bool:
     """Whether a note that stands names this object in this study."""
-    found = connection.execute(
-        "SELECT 1 FROM rejected r LEFT JOIN instances n ON n.uid = r.note"
-        " WHERE r.uid = ? AND r.study_uid = ? AND coalesce(n.hidden, 0) = 0",
-        (uid, study_uid),
-    )
-    return found.fetchone() is not None
+    return connection.execute(_IS_REJECTED, (uid, study_uid)).fetchone() is not None
 
 
 def show_or_hide(transaction: Transaction, uid: str) -> None:

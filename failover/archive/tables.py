@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Final
 
-VERSION: Final = 7
+VERSION: Final = 8
 
 TABLES: Final = """
 CREATE TABLE studies (
@@ -89,7 +89,7 @@ CREATE INDEX instances_to_compress ON instances(id)
   WHERE compression IS NULL AND state IN ('none', 'proven') AND proven_at IS NOT NULL;
 CREATE INDEX instances_owed_compressed ON instances(arrived_at)
   WHERE state = 'owed' AND compression = 'done';
-CREATE INDEX instances_owed_hidden ON instances(id) WHERE state = 'owed' AND hidden = 1;
+CREATE INDEX instances_hidden ON instances(state, study) WHERE hidden = 1;
 
 CREATE TABLE history (                  -- what a correction by the primary replaced; never served
   id INTEGER PRIMARY KEY,
@@ -197,5 +197,9 @@ CREATE INDEX studies_by_date ON studies(date DESC, time DESC, id DESC,
 CREATE INDEX instances_owed_compressed ON instances(arrived_at)
   WHERE state = 'owed' AND compression = 'done';
 CREATE INDEX instances_owed_hidden ON instances(id) WHERE state = 'owed' AND hidden = 1;
+""",
+    7: """
+DROP INDEX instances_owed_hidden;
+CREATE INDEX instances_hidden ON instances(state, study) WHERE hidden = 1;
 """,
 }

@@ -20,6 +20,13 @@ class Window:
     short: Mapping[str, int] = field(default_factory=dict)
     complete: bool = False
 
+    def meet(self, other: Window) -> Window:
+        """Return what both cover."""
+        if self.complete or other.complete:
+            return other if self.complete else self
+        days = [day for day in (self.first_day, other.first_day) if day is not None]
+        return Window(max(days) if len(days) == 2 else None, {**self.short, **other.short})
+
     def sentence(self) -> str:
         """Return what a caller is told, in one line."""
         if self.complete:

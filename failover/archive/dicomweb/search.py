@@ -112,6 +112,7 @@ async def search(request: web.Request, level: Level) -> web.Response:
     templates = await _templates(room.index, query, _needs_levels_above(asked, path_keys))
     notes = _notes(asked, more=len(templates) > wanted and asked.query.limit != wanted)
     del templates[wanted:]
+    window = window.meet(room.index.window)  # what went meanwhile the search may not have seen
     headers = {"Warning": warning(window, *notes), "Vary": "Accept", "Cache-Control": "no-cache"}
     if not templates:
         is_guarded = room.fails_outside_window and is_via_router(request) and asked.query.offset == 0

@@ -212,7 +212,7 @@ async def test_an_index_of_the_version_before_is_upgraded_with_its_debt(make_roo
     with closing(sqlite3.connect(room.data_dir / "index.sqlite")) as connection:
         connection.executescript(
             "DROP TABLE rejected; DROP INDEX instances_paid_off; DROP INDEX instances_owed_compressed;"
-            " DROP INDEX instances_owed_hidden; DROP INDEX studies_by_date;"
+            " DROP INDEX instances_hidden; DROP INDEX studies_by_date;"
             " CREATE INDEX studies_by_date ON studies(date DESC, time DESC, id DESC);"
             " ALTER TABLE studies DROP COLUMN name_words;"
             " DROP INDEX instances_to_compress; ALTER TABLE instances DROP COLUMN compression;"
@@ -229,6 +229,25 @@ async def test_an_index_of_the_version_before_is_upgraded_with_its_debt(make_roo
     assert len(upgraded.ledger.entries([DebtState.PROVEN])) == 1
 
 
+async def test_what_was_hidden_before_an_upgrade_is_found_after_it(make_room: MakeRoom) -> None:
+    room = make_room()
+    for study, origin in ((1, Origin.CALLER), (2, Origin.REPLICATED)):
+        await room.store(an_object(study), origin)
+    for path in room.files():
+        path.unlink()
+        room.janitor.compare_folder(path.parent.name)
+    room.close()
+    with closing(sqlite3.connect(room.data_dir / "index.sqlite")) as connection:
+        connection.executescript(
+            "DROP INDEX instances_hidden; PRAGMA user_version = 7;"
+            " CREATE INDEX instances_owed_hidden ON instances(id) WHERE state = 'owed' AND hidden = 1;"
+        )
+    upgraded = make_room()
+    assert list(upgraded.index.set_aside()) == [uid(2)]
+    upgraded.janitor.refuse_lost()
+    assert upgraded.ledger.numbers().lost == 1
+
+
 async def test_an_index_that_has_no_room_to_be_upgraded_is_not_called_unreadable(
     make_room: MakeRoom, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -237,7 +256,7 @@ async def test_an_index_that_has_no_room_to_be_upgraded_is_not_called_unreadable
     room.close()
     with closing(sqlite3.connect(room.data_dir / "index.sqlite")) as connection:
         connection.executescript(
-            "DROP INDEX instances_owed_compressed; DROP INDEX instances_owed_hidden;"
+            "DROP INDEX instances_owed_compressed; DROP INDEX instances_hidden;"
             " DROP INDEX studies_by_date; ALTER TABLE studies DROP COLUMN name_words; VACUUM;"
             " CREATE INDEX studies_by_date ON studies(date DESC, time DESC, id DESC);"
             " PRAGMA user_version = 6;"

@@ -259,7 +259,7 @@ async def test_instance_and_acquisition_number_are_two_keys(room: Room) -> None:
 async def test_what_is_looked_for_among_all_objects_has_an_index_of_its_own(room: Room) -> None:
     for statement, index in (
         (compressor._OWED_AGAIN, "instances_owed_compressed"),
-        (lost._MAY_BE_LOST, "instances_owed_hidden"),
+        (lost._MAY_BE_LOST, "instances_hidden"),
     ):
         steps = room.index.reader().execute(f"EXPLAIN QUERY PLAN {statement}")
         assert index in " ".join(step["detail"] for step in steps)
