@@ -24,7 +24,7 @@ from pydicom.dataset import Dataset
 from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from failover.clients.checkpoint import keep_answers
-from failover.clients.stored import Stored
+from failover.clients.stored import NOT_SENT, Stored
 from failover.errors import (
     TlsUnusable,
     UpstreamBroke,
@@ -160,8 +160,8 @@ class DimseBulk:
     async def store(self, objects: Sequence[Outgoing]) -> dict[str, Stored]:
         """C-STORE `objects` in one association; return what the peer said, by SOP instance UID.
 
-        What is missing in the answer was not answered: its fate is unknown. Raises UpstreamError only when
-        nothing was sent.
+        What is missing in the answer was not answered: its fate is unknown. What was never sent is answered
+        by `NOT_SENT`. Raises UpstreamError only when nothing was.
         """
         return await self._in_thread(lambda: self._store(objects))
 
@@ -248,14 +248,18 @@ class DimseBulk:
         answered: dict[str, Stored] = {}
         try:
             with self._association(contexts) as association:
-                for item in objects:
+                for number, item in enumerate(objects):
                     try:
                         answered[item.sop_instance_uid] = self._one_store(association, item)
-                    except UpstreamError:
-                        break  # the association is gone; what was not answered is not in the result
+                    except UpstreamUnreachable:
+                        if not number:
+                            raise
+                        return answered | dict.fromkeys(_uids(objects[number:]), NOT_SENT)
+                    except UpstreamError:  # the association is gone, and this one may be there
+                        return answered | dict.fromkeys(_uids(objects[number + 1 :]), NOT_SENT)
         except NoContext:
             # It takes none of these classes: each object is refused, as it is among others that it takes.
-            return {item.sop_instance_uid: _NO_CONTEXT for item in objects}
+            return dict.fromkeys(_uids(objects), _NO_CONTEXT)
         return answered
 
     def _one_store(self, association: Association, item: Outgoing) -> Stored:
@@ -266,8 +270,10 @@ class DimseBulk:
             return _NO_CONTEXT
         try:
             answer = association.send_c_store(source)
-        except ValueError as error:
+        except (ValueError, AttributeError, FileNotFoundError) as error:  # it reads the file before it sends
             return Stored(False, None, f"C-STORE: {type(error).__name__}")
+        except RuntimeError as error:  # it looks before it sends
+            raise UpstreamUnreachable("C-STORE: the association has ended") from error
         status = _status(association, answer, "C-STORE")
         if status == _SUCCESS or status in _WARNINGS:
             return Stored(True)
@@ -362,6 +368,10 @@ def _store_contexts(objects: Sequence[Outgoing]) -> list[PresentationContext]:
     if len(contexts) > _MAX_CONTEXTS:
         raise ValueError(f"{len(contexts)} presentation contexts do not fit into one association")
     return contexts
+
+
+def _uids(objects: Sequence[Outgoing]) -> list[str]:
+    return [item.sop_instance_uid for item in objects]
 
 
 def _uncompressed(item: Outgoing) -> Dataset | None:

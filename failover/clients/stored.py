@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 
 @dataclass(frozen=True, slots=True)
@@ -12,3 +13,8 @@ class Stored:
     accepted: bool
     failure_reason: int | None = None  # PS3.4 B.2.3 and PS3.18 I.2.2: the same codes
     sentence: str = ""
+    sent: bool = True
+
+
+# What came behind one whose connection died: the upstream cannot have it.
+NOT_SENT: Final = Stored(False, sentence="not sent: the connection ended before", sent=False)

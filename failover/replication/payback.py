@@ -85,7 +85,8 @@ class Payback:
                 self._put_off(entry, "no answer")
             raise
         via = "stow" if way.name == "web" else "store"
-        # What was sent and not answered may be there: it is asked for like one that was accepted.
+        # What was sent and not answered may be there: it is asked for like one that was accepted. What never
+        # was stays owed, and due.
         sent = [e for e in due if e.sop_instance_uid not in answers or answers[e.sop_instance_uid].accepted]
         await self._archive.mark((entry.sop_instance_uid for entry in sent), DebtState.SENT)
         for entry in sent:
@@ -95,9 +96,12 @@ class Payback:
         self._metrics.sent.labels(via).inc(len(accepted))
         for _ in accepted:
             health.accepted()
-        if len(accepted) < len(sent):
+        if len(accepted) < len(sent) or not all(answer.sent for answer in answers.values()):
             health.failed()
-        refused = [(e, a) for e in due if (a := answers.get(e.sop_instance_uid)) and not a.accepted]
+        answered = [
+            (entry, answers[entry.sop_instance_uid]) for entry in due if entry.sop_instance_uid in answers
+        ]
+        refused = [(entry, answer) for entry, answer in answered if answer.sent and not answer.accepted]
         await self._archive.tried(entry.sop_instance_uid for entry, _ in refused)
         for entry, answer in refused:
             await self._refused(entry, answer, health)

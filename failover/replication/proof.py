@@ -12,7 +12,7 @@ from typing import Final
 # Seconds between a send and its first question, and between one question and the next. A PACS files an object
 # within seconds; one that needs longer is not sent it a second time for that.
 ASK_AFTER_S: Final = (0.0, 0.5, 1.0, 2.0, 5.0, 15.0, 45.0, 120.0)
-# What got no answer was mostly never sent: an association that dies leaves the rest of its batch so.
+# What got no answer was cut off on its way, if not all of it had arrived by then.
 ASK_UNANSWERED_AFTER_S: Final = ASK_AFTER_S[:4]
 REFUSED_AFTER: Final = 3
 # Objects in a row that failed: from then on one is sent at a time, every PROBE_EVERY_S, until one is proven.

@@ -63,7 +63,10 @@ class Way(Protocol):
         """End what is being brought at this moment, where leaving `bring` does not end it."""
 
     async def send(self, objects: Sequence[OwedObject]) -> dict[str, Stored]:
-        """Send `objects`; return what was said of each. Missing in the answer: its fate is unknown."""
+        """Send `objects`; return what was said of each, of what was never sent `NOT_SENT`.
+
+        Missing in the answer: its fate is unknown. Raises UpstreamError only when nothing was sent.
+        """
 
     async def shown(self, objects: Sequence[OwedObject]) -> set[str]:
         """Return which of `objects`, all of one study, it shows under that study and their patient ID."""

@@ -11,9 +11,9 @@ from typing import Any
 import structlog
 
 from failover.clients.dicomweb import DicomwebClient
-from failover.clients.stored import Stored
+from failover.clients.stored import NOT_SENT, Stored
 from failover.dicom.json_model import first
-from failover.errors import UpstreamError, UpstreamRefused
+from failover.errors import UpstreamError, UpstreamRefused, UpstreamUnreachable
 from failover.model import InstanceKey, Uid
 from failover.replication.archive_side import OwedObject
 from failover.replication.reconcile import PatientFacts, StudyOnPrimary, dicom_day
@@ -81,15 +81,16 @@ class WebWay:
 
     async def send(self, objects: Sequence[OwedObject]) -> dict[str, Stored]:
         answers: dict[str, Stored] = {}
-        for item in objects:
+        for number, item in enumerate(objects):
             try:
                 answers[item.sop_instance_uid] = await self._client.store(item.path, item.sop_instance_uid)
             except UpstreamRefused as error:
                 answers[item.sop_instance_uid] = Stored(False, None, str(error))
-            except UpstreamError:
+            except UpstreamError as error:
                 if not answers:
                     raise
-                break
+                behind = number if isinstance(error, UpstreamUnreachable) else number + 1
+                return answers | {one.sop_instance_uid: NOT_SENT for one in objects[behind:]}
         return answers
 
     async def shown(self, objects: Sequence[OwedObject]) -> set[str]:

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Iterator
 from datetime import date
 from pathlib import Path
+from typing import Any
 
 import pydicom
 import pytest
@@ -14,6 +15,7 @@ from pydicom.dataset import FileDataset
 from failover.app.samples import part10, sample_studies
 from failover.clients.dicomweb import DicomwebClient
 from failover.clients.dimse_bulk import DimseBulk, NoContext, Outgoing, identifier
+from failover.clients.stored import NOT_SENT, Stored
 from failover.errors import (
     UpstreamBroke,
     UpstreamError,
@@ -231,6 +233,36 @@ async def test_objects_of_a_class_that_nobody_takes_there_are_refused_each(
     finally:
         await client.close()
         server.shutdown()
+
+
+@pytest.mark.parametrize("answers_first", [True, False])
+async def test_what_comes_behind_an_association_that_died_was_not_sent(
+    samples: list[FileDataset], tmp_path: Path, answers_first: bool
+) -> None:
+    """The peer aborts at the second object: that one may be there, the third cannot be."""
+    from pynetdicom import AE, build_context, evt
+
+    entity, stored = AE("ABORTS"), list[str]()
+    chosen = samples[:3]
+    entity.supported_contexts = [build_context(i.SOPClassUID, i.file_meta.TransferSyntaxUID) for i in chosen]
+
+    def keep(event: Any) -> int:
+        stored.append(event.request.AffectedSOPInstanceUID)
+        if len(stored) == 2 or not answers_first:
+            event.assoc.abort()
+        return 0
+
+    port = free_port()
+    server = entity.start_server(("127.0.0.1", port), block=False, evt_handlers=[(evt.EVT_C_STORE, keep)])
+    client = DimseBulk(DicomPeer(Address("127.0.0.1", port), AeTitle("ABORTS")), ME)
+    try:
+        answers = await client.store([outgoing(instance, tmp_path) for instance in chosen])
+    finally:
+        await client.close()
+        server.shutdown()
+    uids = [instance.SOPInstanceUID for instance in chosen]
+    at = len(stored) - 1
+    assert [answers.get(uid) for uid in uids] == [Stored(True)] * at + [None] + [NOT_SENT] * (2 - at)
 
 
 async def test_a_server_that_falls_silent_inside_an_instance_is_not_a_full_disk(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from prometheus_client import CollectorRegistry
 from pydicom.dataset import FileDataset
 
 from failover.app.samples import sample_studies
-from failover.clients.stored import Stored
+from failover.clients.stored import NOT_SENT, Stored
 from failover.clock import ManualClock
 from failover.errors import UpstreamUnreachable
 from failover.metrics import ReplicatorMetrics
@@ -38,13 +38,21 @@ class FakeWay:
     answer: Stored | None = field(default_factory=lambda: Stored(True))
     refuses: dict[str, int] = field(default_factory=dict)
     reachable: bool = True
+    dies_at: int | None = None  # of the objects of a batch; this one is there, and not answered
 
     async def send(self, objects: Sequence[OwedObject]) -> dict[str, Stored]:
         if not self.reachable:
             raise UpstreamUnreachable("nobody there")
         answers = {}
-        for item in objects:
+        for number, item in enumerate(objects):
             uid = item.sop_instance_uid
+            if self.dies_at is not None and number >= self.dies_at:
+                if number == self.dies_at:
+                    self.sent.append(uid)
+                    self.has.add(uid)
+                else:
+                    answers[uid] = NOT_SENT
+                continue
             self.sent.append(uid)
             if uid in self.refuses:
                 answers[uid] = Stored(False, self.refuses[uid], "refused")
@@ -147,6 +155,23 @@ async def test_what_was_neither_answered_nor_shown_is_soon_sent_again(stage: Sta
     assert stage.state() == "proven"
     assert len(stage.way.sent) == 2
     assert stage.payback.health("web").failed_total == 1
+
+
+async def test_what_was_never_sent_is_owed_and_goes_at_once(stage: Stage) -> None:
+    """The association died at the second of four objects: what came behind it is asked of nobody."""
+    for instance in stage.objects:
+        stage.archive.put(instance, "owed")
+    stage.way.dies_at = 1
+    assert await stage.payback.send(stage.way) == 1  # type: ignore[arg-type]
+    assert stage.archive.states() == {"sent": 2, "owed": 2}
+    assert stage.payback.health("web").failed_total == 1
+    behind = [instance.SOPInstanceUID for instance in stage.objects[2:]]
+    assert stage.payback.progress(behind) == {}, "they are due now"
+    stage.way.dies_at = None
+    assert await stage.payback.send(stage.way) == 2  # type: ignore[arg-type]
+    assert stage.way.sent[-2:] == behind
+    await stage.payback.prove(stage.way)  # type: ignore[arg-type]
+    assert stage.archive.states() == {"proven": 4}
 
 
 async def test_three_permanent_refusals_while_others_were_taken(stage: Stage) -> None:
