@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -160,20 +160,28 @@ class Commitments:
             if error is not None:
                 raise error
 
-    def unproven(self, limit: int) -> list[str]:
-        """Return objects that are waited for, owe nothing and have no proof young enough.
+    def unproven(self, limit: int, after: Sequence[int] = (0, 0)) -> tuple[list[str], Sequence[int] | None]:
+        """Return objects that are waited for, owe nothing and have no proof young enough, oldest first.
 
-        The replicator asks the primary for them. Blocks.
+        The replicator asks the primary for them; `after` is where the last call told to go on. Blocks.
         """
         if not self._by_primary:
-            return []
-        found = self._index.reader().execute(
-            "SELECT DISTINCT i.uid FROM commitments c, json_each(c.objects) asked"
-            " JOIN instances i ON i.uid = json_extract(asked.value, '$[1]')"
-            " WHERE i.state IN ('none', 'proven') AND coalesce(i.proven_at, 0) < ? LIMIT ?",
-            (self._proven_since(), limit),
+            return [], None
+        found = (
+            self._index.reader()
+            .execute(
+                "SELECT c.id AS request, asked.key + 1 AS number, i.uid"
+                " FROM commitments c CROSS JOIN json_each(c.objects) asked"
+                " JOIN instances i ON i.uid = json_extract(asked.value, '$[1]')"
+                " WHERE c.id >= ?1 AND (c.id, asked.key + 1) > (?1, ?2)"
+                " AND i.state IN ('none', 'proven') AND coalesce(i.proven_at, 0) < ?3"
+                " ORDER BY c.id, asked.key LIMIT ?4",
+                (*after, self._proven_since(), limit),
+            )
+            .fetchall()
         )
-        return [row["uid"] for row in found]
+        place = (found[-1]["request"], found[-1]["number"]) if found else None
+        return list(dict.fromkeys(row["uid"] for row in found)), place
 
     # -- inside -------------------------------------------------------------------------------------
 

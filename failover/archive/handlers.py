@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from datetime import date, datetime
 from pathlib import Path
@@ -30,6 +30,9 @@ from failover.control import Handler, Json
 from failover.errors import ControlError
 from failover.metrics import ArchiveMetrics
 from failover.model import DebtState, Origin
+
+# SOP instance UIDs, and where the next page begins; None: there is none.
+_Page = tuple[list[str], Sequence[Any] | None]
 
 
 class Handlers:
@@ -73,6 +76,7 @@ class Handlers:
             "studies.recent": self.studies_recent,
             "window.set": self.window_set,
             "retention.unproven": self.retention_unproven,
+            "commitment.unproven": self.commitment_unproven,
             "retention.clock_right": self.retention_clock_right,
             "retention.plan": self.retention_plan,
             "retention.protect": self.retention_protect,
@@ -152,17 +156,19 @@ class Handlers:
         return {}
 
     async def retention_unproven(self, question: Json) -> Json:
-        """Objects that want a proof: the replicator asks the primary for them.
+        """What would go by retention, were it proven: the replicator asks the primary for it."""
+        return await self._unproven(self._janitor.unproven, question)
 
-        What would go by retention, were it proven; and, on the first page, what a commitment waits for.
-        """
+    async def commitment_unproven(self, question: Json) -> Json:
+        """What a modality waits for, and would be told of, were it proven anew: asked for likewise."""
+        return await self._unproven(self._commitments.unproven, question)
+
+    async def _unproven(self, page: Callable[..., _Page], question: Json) -> Json:
         limit = int(question.get("limit", 100))
-        after = tuple(question["after"]) if question.get("after") else None
+        after = (tuple(question["after"]),) if question.get("after") else ()
 
         def look() -> Json:
-            uids, place = self._janitor.unproven(limit, after)
-            if after is None:
-                uids += self._commitments.unproven(limit)
+            uids, place = page(limit, *after)
             return {"objects": self._ledger.described(uids), "next": place and list(place)}
 
         return await asyncio.to_thread(look)

@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from failover.control import Json, ask
 from failover.model import DebtState
 from failover.replication.reconcile import PatientFacts, StudyInArchive
 
+WantedBy = Literal["commitment", "retention"]
 # Studies per question: the answer has about 200 bytes for each.
 _AT_ONCE: Final = 500
 
@@ -150,10 +151,11 @@ class ArchiveSide:
         return [_owed(entry) for entry in answer["objects"]]
 
     async def unproven(
-        self, limit: int, after: list[Any] | None = None
+        self, wanted_by: WantedBy, limit: int, after: list[Any] | None = None
     ) -> tuple[list[OwedObject], list[Any] | None]:
-        """Return objects that would be evicted, were they proven, and where to go on; they owe nothing."""
-        answer = await self._ask("retention.unproven", {"limit": limit, "after": after})
+        """Return objects that owe nothing and want a proof, and where to go on: they would be evicted, or
+        reported to the modality that waits for them, were they proven."""
+        answer = await self._ask(f"{wanted_by}.unproven", {"limit": limit, "after": after})
         return [_owed(entry) for entry in answer["objects"]], answer["next"]
 
     async def mark(

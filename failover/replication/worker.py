@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, Final
 
 import structlog
@@ -17,7 +18,7 @@ from failover.clock import Clock
 from failover.control import Json
 from failover.errors import FailoverError, UpstreamError
 from failover.metrics import ReplicatorMetrics
-from failover.replication.archive_side import ArchiveSide
+from failover.replication.archive_side import ArchiveSide, WantedBy
 from failover.replication.fetch import Fetcher
 from failover.replication.inventory import Inventory, Job
 from failover.replication.lookout import Lookout
@@ -37,6 +38,7 @@ _IDLE_S: Final = 1.0
 # Objects that only wait for a young proof to be evicted: so many, so often.
 _RENEW_AT_ONCE: Final = 500
 _RENEW_EVERY_S: Final = 60.0
+_WANTED_BY: Final[tuple[WantedBy, ...]] = ("commitment", "retention")
 _RENEW_PAGES: Final = 20
 
 
@@ -62,7 +64,7 @@ class Worker:
         self._in_hand: set[str] = set()
         self._waits: dict[str, tuple[int, float]] = {}
         self._probed_at_s: dict[str, float] = {}
-        self._renewed: list[Any] | None = None  # how far the walk through what wants a proof has come
+        self._renewed: dict[WantedBy, list[Any] | None] = {}  # how far each walk has come
         self._let_go = Signal()  # a study is in hand no more
         self._paying = asyncio.Lock()  # held while something may be on its way to the primary
 
@@ -199,26 +201,30 @@ class Worker:
             await self._payback.prove(way)
 
     async def renew(self) -> None:
-        """Ask the primary again for what would be evicted by age: that wants a proof younger than a day."""
+        """Ask the primary again for what a modality waits for, or what would be evicted: that wants a proof
+        younger than a day."""
         while True:
             await self._orders.changed.wait_until(
                 lambda: self._orders.way is not None, timeout_s=_RENEW_EVERY_S
             )
-            await turn("renew", self._renew, self._metrics, self._clock)
+            for wanted_by in _WANTED_BY:
+                await turn("renew", partial(self._renew, wanted_by), self._metrics, self._clock)
             await self._clock.sleep(_RENEW_EVERY_S)
 
-    async def _renew(self) -> None:
+    async def _renew(self, wanted_by: WantedBy) -> None:
         for _ in range(_RENEW_PAGES):
             way = self._orders.way
             if way is None:
                 return
-            objects, place = await self._archive.unproven(_RENEW_AT_ONCE, self._renewed)
+            after = self._renewed.get(wanted_by)
+            objects, place = await self._archive.unproven(wanted_by, _RENEW_AT_ONCE, after)
+            # A page that fails is asked for again in the next round: it must not keep all others waiting.
+            self._renewed[wanted_by] = place
             missed = await self._payback.renew(way, objects) if objects else {}
             for study, uids in missed.items():
                 # Under another patient it is not gone; what is gone needs no proof any more.
                 listed = {i.key.sop_instance_uid for i in await way.instances(study)}
                 await self._recheck.report(study, [uid for uid in uids if uid not in listed])
-            self._renewed = place
             if place is None:
                 return
 

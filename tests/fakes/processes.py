@@ -56,6 +56,7 @@ class FakeArchive:
             "studies.recent": self._recent,
             "window.set": self._window,
             "retention.unproven": self._unproven,
+            "commitment.unproven": self._nothing_unproven,
         }
         self._server = ControlServer(self.socket, handlers)
 
@@ -165,6 +166,9 @@ class FakeArchive:
             "objects": [_entry(held) for held in page],
             "next": [page[-1].instance.SOPInstanceUID] if page else None,
         }
+
+    async def _nothing_unproven(self, params: Json) -> Json:
+        return {"objects": [], "next": None}
 
     async def _window(self, params: Json) -> Json:
         self.window = params

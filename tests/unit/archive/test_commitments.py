@@ -29,8 +29,10 @@ def kept(room: Room, *modalities: str) -> Commitments:
     return Commitments(room.index, destinations, metrics, room.clock, by_primary=True, wait_s=WAIT_S)
 
 
-async def ask(work: Commitments, caller: str, number: int) -> None:
-    await work.take(Request(uid(99, number), ((CT, uid(number, 1, 1)),)), caller, "ARCHIVE")
+async def ask(work: Commitments, caller: str, number: int, *more: int) -> None:
+    """Ask for the one object of each of these studies."""
+    objects = tuple((CT, uid(study, 1, 1)) for study in (number, *more))
+    await work.take(Request(uid(99, number), objects), caller, "ARCHIVE")
 
 
 async def test_a_modality_that_does_not_answer_holds_up_no_other_and_is_tried_once(
@@ -122,6 +124,25 @@ async def test_what_was_damaged_once_and_is_whole_again_is_committed(
     assert (not told.failed) is committed
 
 
+async def test_what_gets_no_proof_does_not_stand_in_the_way_of_what_others_wait_for(room: Room) -> None:
+    for study in range(1, 6):
+        await room.store(an_object(study), Origin.COPIED)
+    work = kept(room, "CT1")
+    await ask(work, "CT1", 1, 2, 3)
+    await ask(work, "CT1", 3, 4, 5)
+    seen, place = work.unproven(2)
+    assert seen == [uid(1, 1, 1), uid(2, 1, 1)]
+    assert place is not None
+    more, place = work.unproven(2, place)
+    assert more == [uid(3, 1, 1)], "asked for twice, named once"
+    assert place is not None
+    await room.ledger.mark([uid(4, 1, 1)], DebtState.PROVEN)
+    last, place = work.unproven(2, place)
+    assert last == [uid(5, 1, 1)]
+    assert place is not None
+    assert work.unproven(2, place) == ([], None)
+
+
 @pytest.mark.parametrize("origin", [Origin.REPLICATED, Origin.COPIED])
 async def test_an_old_proof_is_renewed_before_it_counts(
     room: Room, monkeypatch: pytest.MonkeyPatch, origin: Origin
@@ -136,13 +157,13 @@ async def test_an_old_proof_is_renewed_before_it_counts(
         return 0
 
     monkeypatch.setattr(commitments, "_report", report)
-    assert work.unproven(10) == []
+    assert work.unproven(10) == ([], None)
     await ask(work, "CT1", 1)
     await work.turn()
     assert not reports
-    assert work.unproven(10) == [uid(1, 1, 1)]
+    assert work.unproven(10)[0] == [uid(1, 1, 1)]
     await room.ledger.mark([uid(1, 1, 1)], DebtState.PROVEN)
-    assert work.unproven(10) == []
+    assert work.unproven(10) == ([], None)
     await room.clock.advance(5)
     await work.turn()
     [told] = reports

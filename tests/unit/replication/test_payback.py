@@ -217,8 +217,8 @@ async def test_renewing_a_proof_changes_no_state(stage: Stage) -> None:
     stage.archive.to_be_evicted.append(instance.SOPInstanceUID)
     stage.way.has.add(instance.SOPInstanceUID)
     side = ArchiveSide(stage.archive.socket)
-    assert not await stage.payback.renew(stage.way, (await side.unproven(10))[0])  # type: ignore[arg-type]
-    assert (await side.unproven(10))[0] == []
+    assert not await stage.payback.renew(stage.way, (await side.unproven("retention", 10))[0])  # type: ignore[arg-type]
+    assert (await side.unproven("retention", 10))[0] == []
     assert stage.state() == "none"
 
 
