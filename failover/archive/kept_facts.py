@@ -6,8 +6,6 @@ import json
 import sqlite3
 from typing import Any
 
-IDENTITY = "identity"  # made with the index: another one has none of what this one held
-
 
 def read_fact(connection: sqlite3.Connection, name: str) -> Any:
     """Return what was kept under `name`, None when nothing was."""

@@ -145,7 +145,6 @@ CREATE TABLE totals (                   -- one row: what the archive holds
 INSERT INTO totals VALUES (1, 0, 0, 0);
 
 CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;  -- JSON: the last comparison
-INSERT INTO facts VALUES ('identity', json_quote(lower(hex(randomblob(16)))));
 """
 
 # From each older version to the next one.

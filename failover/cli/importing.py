@@ -46,7 +46,7 @@ def import_files(
         leave(Exit.USAGE, *(f"{path}: there is no such file or folder" for path in missing))
     sender, state_dir = _sender(config)
     found = find(paths)
-    progress_kept = Progress(state_dir, paths, sender.index())
+    progress_kept = Progress(state_dir, paths, sender.holds)
     # Of the file as it is now: one that changes while it is sent was not taken as it then is.
     keys = {source: source.key for source in found.sources}
     files = [source for source in found.sources if not progress_kept.is_taken(keys[source])]
@@ -67,12 +67,14 @@ def import_files(
         with Bar(*columns, console=console, disable=not sys.stderr.isatty()) as progress:
             bar = progress.add_task("", total=len(files))
             for batch in batches(files):
-                results = list(zip(batch, sender.send(batch), strict=True))
+                sent = sender.send(batch)
+                results = list(zip(batch, sent.results, strict=True))
                 for source, (outcome, why) in results:
                     tally[outcome] += 1
                     if outcome is not Outcome.KEPT:
                         failed.append(f"{source.name}: {why}")
-                progress_kept.taken(keys[source] for source, (one, _) in results if one is Outcome.KEPT)
+                kept = (keys[source] for source, (outcome, _) in results if outcome is Outcome.KEPT)
+                progress_kept.taken(kept, sent.kept)
                 progress.advance(bar, len(batch))
     except ArchiveUnreachable as error:
         done = sum(tally.values())

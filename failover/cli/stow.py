@@ -10,6 +10,7 @@ import json
 import secrets
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, suppress
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final
 
@@ -20,8 +21,8 @@ BATCH_FILES: Final = 25
 BATCH_BYTES: Final = 64 * 2**20
 # Tells the archive that the debt of this object comes from an import.
 ORIGIN_HEADER: Final = "X-Failover-Origin"
-_STATE: Final = "/.failover/api/state"
 _REFERENCED: Final = "00081199"  # Referenced SOP Sequence
+_REFERENCED_UID: Final = "00081155"  # Referenced SOP Instance UID
 _FAILED: Final = "00081198"  # Failed SOP Sequence
 # Longer than the archive needs to sync a batch on a slow disk.
 _TIMEOUT_S: Final = 120.0
@@ -38,6 +39,14 @@ class Outcome(StrEnum):
 
 
 Result = tuple[Outcome, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """What became of each file of a batch, and the SOP instance UIDs of what was kept, in no order."""
+
+    results: list[Result]
+    kept: list[str]
 
 
 def batches(files: Sequence[Source]) -> Iterator[list[Source]]:
@@ -60,39 +69,46 @@ class StowSender:
 
     def __init__(self, host: str, port: int, dicomweb_path: str) -> None:
         self._where = f"{host}:{port}"
-        self._path = f"{dicomweb_path.rstrip('/')}/studies"
+        self._dicomweb = dicomweb_path.rstrip("/")
         self._connection = http.client.HTTPConnection(host, port, timeout=_TIMEOUT_S)
 
     def close(self) -> None:
         self._connection.close()
 
-    def index(self) -> str:
-        """Return the identity of the archive's index; empty: it did not say."""
+    def holds(self, sop_instance_uids: Sequence[str]) -> bool:
+        """Return whether the archive shows all of these; False also when it does not answer."""
+        wanted = set(sop_instance_uids)
+        uids = ",".join(sorted(wanted))
         try:
-            self._connection.request("GET", _STATE)
-            answer = json.loads(self._connection.getresponse().read())
-            return str(answer["index"])
-        except (OSError, http.client.HTTPException, ValueError, KeyError, TypeError):
+            self._connection.request(
+                "GET",
+                f"{self._dicomweb}/instances?SOPInstanceUID={uids}&limit={len(wanted)}",
+                headers={"Accept": "application/dicom+json"},
+            )
+            return len(json.loads(self._connection.getresponse().read())) == len(wanted)
+        except (OSError, http.client.HTTPException, ValueError, TypeError):
             self._connection.close()
-            return ""
+            return False
 
-    def send(self, batch: Sequence[Source]) -> list[Result]:
+    def send(self, batch: Sequence[Source]) -> Sent:
         """Return what became of each file. Raises ArchiveUnreachable when no archive answers."""
         if len(batch) > 1:
             with suppress(SourceUnreadable):
                 status, answer = self._post(batch)
                 if status == 200 and len(_items(answer, _REFERENCED)) == len(batch):
-                    return [(Outcome.KEPT, "")] * len(batch)
+                    return Sent([(Outcome.KEPT, "")] * len(batch), _kept(answer))
         # The answer names SOP instance UIDs, not files: one by one tells which file it was. What is already
         # kept is known to the archive, and known again costs little.
-        return [self._send_one(file) for file in batch]
+        kept: list[str] = []
+        return Sent([self._send_one(file, kept) for file in batch], kept)
 
-    def _send_one(self, file: Source) -> Result:
+    def _send_one(self, file: Source, kept: list[str]) -> Result:
         try:
             status, answer = self._post([file])
         except SourceUnreadable as error:
             return Outcome.REFUSED, str(error)
         if status in (200, 202) and _items(answer, _REFERENCED):
+            kept += _kept(answer)
             return Outcome.KEPT, ""
         reasons = [_failure_words(item) for item in _items(answer, _FAILED)]
         return Outcome.REFUSED, reasons[0] if reasons else f"the archive answered {status}"
@@ -122,7 +138,7 @@ class StowSender:
             length = sum(len(head) + size + 2 for size in sizes) + len(tail)
             self._connection.request(
                 "POST",
-                self._path,
+                f"{self._dicomweb}/studies",
                 body=_body(opened, sizes, head, tail),
                 headers={
                     "Content-Type": f'multipart/related; type="application/dicom"; boundary={boundary}',
@@ -163,6 +179,11 @@ def _items(answer: dict[str, Any], tag: str) -> list[dict[str, Any]]:
     element = answer.get(tag)
     items = element.get("Value") if isinstance(element, dict) else None
     return [item for item in items if isinstance(item, dict)] if isinstance(items, list) else []
+
+
+def _kept(answer: dict[str, Any]) -> list[str]:
+    found = [item.get(_REFERENCED_UID, {}).get("Value") or [] for item in _items(answer, _REFERENCED)]
+    return [str(uid) for values in found for uid in values]
 
 
 def _failure_words(item: dict[str, Any]) -> str:

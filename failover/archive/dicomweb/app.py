@@ -22,7 +22,6 @@ from failover.archive.expected import ExpectedMoves
 from failover.archive.extents import FrameTables
 from failover.archive.index import Index
 from failover.archive.instances import Instances
-from failover.archive.kept_facts import IDENTITY, read_fact
 from failover.archive.kept_metadata import KeptMetadata
 from failover.archive.ledger import Ledger
 from failover.archive.paths import INDEX
@@ -177,7 +176,6 @@ def _add_viewer(app: web.Application, index: Index, ledger: Ledger, configuratio
                 },
                 "owed": numbers.lag_objects,
                 "held": index.numbers(),
-                "index": read_fact(index.reader(), IDENTITY),
             },
             headers={"Cache-Control": "no-store"},
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import email
 import email.policy
+import hashlib
 import json
 import os
 import threading
@@ -11,6 +12,7 @@ import zipfile
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
 
 import pydicom
 import pytest
@@ -35,7 +37,6 @@ class Archive(ThreadingHTTPServer):
         self.kept: list[bytes] = []
         self.requests: list[tuple[str, str | None]] = []
         self.dies_after: int | None = None
-        self.index = "one"
         self.handle_error = _say_nothing  # type: ignore[method-assign]
         threading.Thread(target=self.serve_forever, daemon=True).start()
 
@@ -45,8 +46,9 @@ class _Stow(BaseHTTPRequestHandler):
     server: Archive
 
     def do_GET(self) -> None:
-        assert self.path == "/.failover/api/state"
-        content = json.dumps({"index": self.server.index}).encode()
+        asked = parse_qs(urlsplit(self.path).query)["SOPInstanceUID"][0].split(",")
+        here = {_uid(one) for one in self.server.kept}
+        content = json.dumps([{} for uid in asked if uid in here]).encode()
         self.send_response(200)
         self.send_header("Content-Length", str(len(content)))
         self.end_headers()
@@ -65,7 +67,7 @@ class _Stow(BaseHTTPRequestHandler):
         self.server.kept += good
         failed = [{"00081197": {"vr": "US", "Value": [0xC000]}}] * (len(parts) - len(good))
         answer = {
-            "00081199": {"vr": "SQ", "Value": [{}] * len(good)},
+            "00081199": {"vr": "SQ", "Value": [{"00081155": {"Value": [_uid(part)]}} for part in good]},
             "00081198": {"vr": "SQ", "Value": failed},
         }
         content = json.dumps(answer).encode()
@@ -76,6 +78,10 @@ class _Stow(BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class names it
         """Say nothing."""
+
+
+def _uid(content: bytes) -> str:
+    return f"1.2.{int.from_bytes(hashlib.sha256(content).digest()[:8])}"
 
 
 def _say_nothing(*_: object) -> None:
@@ -192,16 +198,26 @@ def test_an_import_that_was_broken_off_goes_on(failover: Failover, archive: Arch
     assert failover("import", "cd").stdout == "30 kept\n"
 
 
-def test_a_new_index_gets_all_again(failover: Failover, archive: Archive, tmp_path: Path) -> None:
-    """Given an import that was broken off, when the index is a new one, then nothing counts as kept."""
-    for n in range(30):
+def test_what_the_archive_holds_no_more_is_sent_again(
+    failover: Failover, archive: Archive, tmp_path: Path
+) -> None:
+    """Given an import that was broken off, when a backup of the index from its middle is put back, what came
+    after that backup goes again; and all of it when the index is new."""
+    for n in range(60):
         part10(tmp_path / f"cd/{n:02}.dcm", bytes([n]) * 3000)
-    archive.dies_after = 1
-    assert failover("import", "cd").exit_code == 3
-    archive.dies_after, archive.index = 2, "another"
-    assert "25 of 30 files were sent before" in failover("import", "cd").stderr
+    archive.dies_after = 2
+    assert "50 of 60 files were sent before" in failover("import", "cd").stderr
+    del archive.kept[25:]
+    archive.dies_after = 3
+    assert "25 of 35 files were sent before" in failover("import", "cd").stderr
     archive.dies_after = None
-    assert failover("import", "cd").stdout == "5 kept, 25 kept by the import before\n"
+    assert failover("import", "cd", "--json").stdout.startswith('{\n  "kept": 10,\n  "kept_before": 50,')
+    assert len(set(archive.kept)) == len(archive.kept) == 60
+    archive.dies_after = len(archive.requests) + 2
+    assert failover("import", "cd").exit_code == 3
+    archive.kept.clear()
+    archive.dies_after = None
+    assert failover("import", "cd").stdout == "60 kept\n"
 
 
 def test_zip_archives_are_sent_without_being_unpacked(
