@@ -335,7 +335,8 @@ class ArchiveMetrics:
         )
         self.trouble = Gauge(
             "failover_archive_trouble",
-            "1 while a person is wanted: no_room, index_damaged, clock_doubted, objects_damaged",
+            "1 while a person is wanted: no_room, index_damaged, index_not_written, clock_doubted,"
+            " objects_damaged",
             ("trouble",),
             registry=r,
         )

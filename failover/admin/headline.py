@@ -31,6 +31,7 @@ _REPAIR_PRIMARY: Final = (
 _TROUBLES: Final = {
     "no_room": "the archive's disk is full: it takes no stores",
     "index_damaged": "the archive's index is damaged: it takes no stores",
+    "index_not_written": "the archive's disk failed: it takes no stores",
     "clock_doubted": "the archive's clock leapt ahead: nothing is evicted by age",
     "objects_damaged": "objects of the archive were damaged on its disk",
     "state_not_written": "the router cannot write its state: a restart would forget it",

@@ -20,6 +20,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
+import structlog
+
 from failover.archive import summaries
 from failover.archive.held_text import HeldText
 from failover.archive.index_file import open_file, prepare, what_to_do
@@ -36,6 +38,7 @@ from failover.durable import make_folder, sync_file, sync_folder
 from failover.errors import DiskFull, StateUnreadable, StorageError
 from failover.model import DebtState, InstanceKey, Origin
 
+_log = structlog.get_logger(__name__)
 _T = TypeVar("_T")
 
 # Searches that may look at every row run here, so that the event loop never waits for them.
@@ -124,9 +127,12 @@ class Index:
             raise StateUnreadable(f"{self._path} cannot be read: {error}; {what_to_do(data_dir)}") from error
         sync_folder(data_dir)  # the name of the write-ahead log
         self._unrecovered: str | None = None
+        self._not_synced: str | None = None
         self.journal = Journal(data_dir, self._sync_log)
         self.held_text = HeldText(lambda: open_file(self._path))
-        self._writer = Writer(connection, self.journal, self._finish, self.keep_journaled, self._sync_log)
+        self._writer = Writer(
+            connection, self.journal, self._finish, self.keep_journaled, self._sync_log, self._end_writing
+        )
         self._window = self._kept_window = self.read_window(self._reader())
 
     def close(self) -> None:
@@ -365,9 +371,14 @@ class Index:
 
     def check_writable(self) -> None:
         """Raise StorageError when nothing may be written any more."""
-        why = self._refuses_writes or self._unrecovered
+        why = self._refuses_writes or self.stopped_by
         if why is not None:
             raise StorageError(why)
+
+    @property
+    def stopped_by(self) -> str | None:
+        """What the disk has done, so that nothing is written at present; None: it is written."""
+        return self._not_synced or self._unrecovered
 
     async def write(self, work: Callable[[Transaction], _T]) -> _T:
         """Run `work` in the writer thread; return its result when that is durable.
@@ -424,8 +435,21 @@ class Index:
     def _sync_log(self) -> None:
         """Make durable what was committed without a sync. Raises OSError."""
         # What is no longer in the write-ahead log, SQLite has synced into the index itself.
-        with contextlib.suppress(FileNotFoundError):
-            sync_file(self._path.with_name(f"{INDEX}-wal"))
+        try:
+            with contextlib.suppress(FileNotFoundError):
+                sync_file(self._path.with_name(f"{INDEX}-wal"))
+        except OSError:
+            self._end_writing()
+            raise
+
+    def _end_writing(self) -> None:
+        """The log could not be synced: the system has dropped a part of it, and says next time that all is
+        well. What is written behind a hole is lost with it, so nothing is; a start makes good what the
+        journal has."""
+        self._not_synced = "the disk did not take the index's log: nothing is written before a restart"
+        self.journal.leave()
+        self._writer.end(StorageError(self._not_synced))
+        _log.error("the index is written no more: its log could not be synced")
 
     # -- inside -------------------------------------------------------------------------------------
 

@@ -103,6 +103,7 @@ class Janitor:
 
         On a disk that is full what can be removed without writing is; the rest waits for the turns.
         """
+        self.look_at_index()
         self.look_for_room()
         left = 0
         for path in (self._data_dir / paths.INCOMING).iterdir():
@@ -174,8 +175,15 @@ class Janitor:
         )
         self._troubles.tell(Trouble.NO_ROOM, what if full else None)
 
+    def look_at_index(self) -> None:
+        """Tell when the disk has ended the writing of the index."""
+        why = self._index.stopped_by
+        what = f"{why}; stores are refused; look at the disk, then restart the archive"
+        self._troubles.tell(Trouble.INDEX_NOT_WRITTEN, what if why else None)
+
     def turn(self) -> None:
         """One turn: numbers, folders, history, retention. Blocks; for a thread."""
+        self.look_at_index()
         self.look_for_room()
         self.count()
         for _ in range(_FOLDERS_A_TURN):

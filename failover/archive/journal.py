@@ -187,6 +187,10 @@ class Journal:
                 entry.number = None
         self._appended = []
 
+    def leave(self) -> None:
+        """Keep what stands here for the next start, and add nothing: the index may have lost its rows."""
+        self._left = True
+
     def close(self) -> None:
         """Settle all, so that the next start has nothing to make good."""
         if self._closed:
@@ -278,7 +282,7 @@ class Journal:
             self._sync_index()
         except OSError as error:
             # The next sync may say that all is well, though the system has dropped what it could not write.
-            self._left = True
+            self.leave()
             _log.error("the index was not synced: the journal stays for the next start", error=error.strerror)
 
 

@@ -23,7 +23,7 @@ from failover.archive.placement import ATTEMPTS, Placement, new_instance
 from failover.archive.rows import NewInstance
 from failover.archive.writer import Transaction
 from failover.durable import make_folder, write_file
-from failover.errors import StorageError
+from failover.errors import DiskFull, StorageError
 from failover.model import DebtState, Origin
 
 _log = structlog.get_logger(__name__)
@@ -72,7 +72,9 @@ class Recovery:
         try:
             self._recover()
         except (StorageError, OSError, sqlite3.Error) as error:
-            self._index.refuse_until_recovered("what was stored last could not be made good")
+            self._index.refuse_until_recovered(
+                "the disk does not let us make good what was stored last: it is tried again"
+            )
             _log.error(
                 "what was stored last could not be made good: stores are refused, it is tried again",
                 error=str(error),
@@ -104,7 +106,8 @@ class Recovery:
         """Store the object of a record anew, as it was. False: it was never acknowledged, and is left out."""
         try:
             return self._add(record)
-        except (StorageError, OSError):
+        except DiskFull:
+            # Of a disk that fails otherwise nothing is sure: it may have lost the row of what was told.
             if not self._is_of_this_boot(record):
                 raise
             # Its row was not committed before the kill, so that nobody was told that it is here.

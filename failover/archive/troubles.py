@@ -20,6 +20,7 @@ class Trouble(StrEnum):
 
     NO_ROOM = "no_room"  # stores are refused
     INDEX_DAMAGED = "index_damaged"  # stores are refused, and reads may fail
+    INDEX_NOT_WRITTEN = "index_not_written"  # stores are refused: the disk failed; reads go on
     CLOCK_DOUBTED = "clock_doubted"  # nothing is evicted by age
     OBJECTS_DAMAGED = "objects_damaged"  # in quarantine, and not yet here again
 

@@ -79,14 +79,18 @@ class Writer:
         finish: Callable[[Transaction], None],
         journaled: Callable[[Transaction, int], None],
         sync_index: Callable[[], None],
+        not_synced: Callable[[], None],
     ) -> None:
         """`journaled` writes down up to which number the journal is in the index, within a transaction;
-        `sync_index` makes durable what was committed without a sync."""
+        `sync_index` makes durable what was committed without a sync. `not_synced` is told when SQLite could
+        not sync a commit."""
         self._connection = connection
         self._journal = journal
         self._finish = finish
         self._journaled = journaled
         self._sync_index = sync_index
+        self._not_synced = not_synced
+        self._ended_by: StorageError | None = None
         self._syncs_commits = True
         self._written_number = 0
         self._remembered: dict[tuple[Any, ...], Any] = {}
@@ -108,6 +112,10 @@ class Writer:
                 raise StorageError("the archive is closing")
             self._jobs.put(_Job(work, future, entry))
         return future
+
+    def end(self, error: StorageError) -> None:
+        """Do nothing more: who waits, or comes, gets `error`."""
+        self._ended_by = error
 
     def close(self) -> None:
         """Do what is queued, end the thread, and leave all in the one file. Returns when that is done.
@@ -147,6 +155,10 @@ class Writer:
                 self._do(wanted)
 
     def _do(self, group: list[_Job]) -> None:
+        if self._ended_by is not None:
+            for job in group:
+                job.future.set_exception(self._ended_by)
+            return
         entries = [job.entry for job in group if job.entry is not None]
         journaled = bool(entries) and self._journal.append(entries)
         results = self._written(group, entries if journaled else [])
@@ -191,6 +203,8 @@ class Writer:
         except (sqlite3.Error, OSError) as error:
             # It may be on disk all the same: nothing is undone, the janitor removes files without a row.
             self._rollback()
+            if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_IOERR_FSYNC:
+                self._not_synced()
             return self._failed(group, error)
         _run_all(transaction.after)
         return results

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
+import sqlite3
 import threading
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from datetime import date
 from pathlib import Path
+from typing import Any
 
 import pytest
 from prometheus_client import CollectorRegistry
@@ -152,6 +154,10 @@ def _full(path: Path, content: bytes) -> None:
     raise DiskFull("no room")
 
 
+def _fails(*arguments: object) -> None:
+    raise OSError(5, "Input/output error")
+
+
 async def test_nothing_is_stored_and_no_debt_told_before_all_is_made_good(
     room: Room, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reboot: Callable[[], None]
 ) -> None:
@@ -179,6 +185,80 @@ async def test_nothing_is_stored_and_no_debt_told_before_all_is_made_good(
     assert opened.index.window.first_day == date(2025, 12, 1)
     await opened.instances.store(part10(data_set(2, 1, 1)), Origin.CALLER)
     opened.close()
+
+
+async def test_a_disk_that_fails_at_a_start_of_the_same_boot_loses_nothing_that_was_told(
+    room: Room, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Given an index that has lost its last rows to the disk, when that fails again at the next start, then
+    nothing is stored, and the object is there when the disk is well."""
+    before = _as_after_a_cut(room, tmp_path / "before")
+    await room.store(part10(data_set(1, 1, 1)))
+    killed = _as_after_a_cut(room, tmp_path / "killed", before)
+    with monkeypatch.context() as patched:
+        patched.setattr(recovery, "write_file", _fails)
+        opened = _Opened(killed)
+    assert opened.index.stopped_by is not None
+    with pytest.raises(StorageError, match="the disk does not let us"):
+        await opened.instances.store(part10(data_set(2, 1, 1)), Origin.CALLER)
+    again = spawn(opened.instances.recover(), name="a scene")
+    while not again.done():
+        await opened.clock.advance(10)
+    held = opened.held(1, 1, 1)
+    assert held is not None
+    assert held.state is DebtState.OWED
+    assert opened.index.stopped_by is None
+    opened.close()
+
+
+@pytest.mark.parametrize("by", ["ours", "sqlite's"])
+async def test_behind_a_log_that_was_not_synced_once_nothing_is_written_and_nothing_told(
+    room: Room, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, by: str
+) -> None:
+    """A second sync says that all is well, though a part of the log was dropped, with all behind it."""
+    before = _as_after_a_cut(room, tmp_path / "before")
+    await room.store(part10(data_set(1, 1, 1)))
+    with monkeypatch.context() as patched:
+        if by == "ours":
+            patched.setattr("failover.archive.index.sync_file", _fails)
+            # It is known, hence not in the journal: the log is synced for it.
+            failing: Awaitable[object] = room.store(part10(data_set(1, 1, 1)))
+        else:
+            connection = _NotSynced(room.index._writer._connection)
+            patched.setattr(room.index._writer, "_connection", connection)
+            failing = room.index.write(lambda _: None)
+        with pytest.raises(StorageError):
+            await failing
+    with pytest.raises(StorageError, match="before a restart"):
+        await room.store(part10(data_set(2, 1, 1)))
+    with pytest.raises(StorageError, match="before a restart"):
+        room.janitor.turn()
+    assert "restart the archive" in room.troubles.sentences()["index_not_written"]
+    assert room.index.instance(uid(1, 1, 1)) is not None, "reads go on"
+    room.close()
+    opened = _Opened(_as_after_a_cut(room, tmp_path / "restarted", before))
+    held = opened.held(1, 1, 1)
+    assert held is not None, "the journal has kept it"
+    assert held.state is DebtState.OWED
+    await opened.instances.store(part10(data_set(2, 1, 1)), Origin.CALLER)
+    opened.close()
+
+
+class _NotSynced:
+    """A connection whose commits the disk does not take."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+
+    def execute(self, statement: str, *parameters: Any) -> Any:
+        if statement == "COMMIT":
+            error = sqlite3.OperationalError("disk I/O error")
+            error.sqlite_errorcode = sqlite3.SQLITE_IOERR_FSYNC
+            raise error
+        return self._connection.execute(statement, *parameters)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._connection, name)
 
 
 async def test_a_kill_on_a_full_disk_leaves_out_what_was_not_acknowledged(
@@ -413,10 +493,6 @@ def test_rows_that_were_not_synced_once_are_never_believed_to_be(tmp_path: Path)
     assert 8 <= sum(taken) <= 16, "each half has room for eight"
     journal.close()
     assert [record.number for record in _found(tmp_path)] == list(range(1, sum(taken) + 1))
-
-
-def _fails(*arguments: object) -> None:
-    raise OSError(5, "Input/output error")
 
 
 def void(_: object) -> None:
