@@ -15,7 +15,7 @@ from pathlib import Path
 from threading import Lock
 from typing import Any, Final
 
-from failover.archive.index import Held
+from failover.archive.held import Held
 from failover.dicom.syntaxes import EXPLICIT_LITTLE, IMPLICIT_LITTLE
 
 Extent = tuple[int, int]  # offset from the start of the file, length

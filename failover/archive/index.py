@@ -14,8 +14,7 @@ import sqlite3
 import threading
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
-from datetime import date, timedelta
+from datetime import date
 from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -23,11 +22,14 @@ from typing import Any, Final, TypeVar
 import structlog
 
 from failover.archive import summaries
+from failover.archive.held import SELECT_HELD, SELECT_ROW, Held, as_held
 from failover.archive.held_text import HeldText
 from failover.archive.index_file import open_file, prepare, what_to_do
 from failover.archive.journal import Entry, Journal
 from failover.archive.kept_facts import keep_fact, read_fact
-from failover.archive.matches import Match, dump
+from failover.archive.kept_window import KeptWindow, evicted_until
+from failover.archive.match_rows import match_of
+from failover.archive.matches import Match
 from failover.archive.paths import INDEX
 from failover.archive.queries import Level, Query
 from failover.archive.rejection import NOTES_THAT_NAME
@@ -36,7 +38,6 @@ from failover.archive.window import Window
 from failover.archive.writer import Transaction, Writer
 from failover.durable import make_folder, sync_file, sync_folder
 from failover.errors import DiskFull, StateUnreadable, StorageError
-from failover.model import DebtState, InstanceKey, Origin
 
 _log = structlog.get_logger(__name__)
 _T = TypeVar("_T")
@@ -44,55 +45,12 @@ _T = TypeVar("_T")
 # Searches that may look at every row run here, so that the event loop never waits for them.
 _SCAN_THREADS: Final = 2
 
-_FROM_ALL_LEVELS: Final = (
-    " FROM instances i JOIN series s ON s.id = i.series JOIN studies t ON t.id = i.study WHERE"
-)
-_SELECT_ROW: Final = f"SELECT i.*, t.uid AS study_uid, s.uid AS series_uid{_FROM_ALL_LEVELS}"
-_SELECT_HELD: Final = (
-    "SELECT t.uid, s.uid, i.uid, i.sop_class, i.transfer_syntax, i.path, i.bytes, i.data_set_offset,"
-    f" i.pixel_offset, i.pixel_length, i.digest, i.origin, i.state, i.json{_FROM_ALL_LEVELS}"
-)
 # Hidden, though the primary has it and no rejection note names it: janitor or scrubber found no whole file.
 _SELECT_SET_ASIDE: Final = (
     "SELECT DISTINCT t.uid, t.date FROM instances i INDEXED BY instances_hidden"
     " JOIN studies t ON t.id = i.study WHERE i.hidden = 1 AND i.state IN ('none', 'sent', 'proven')"
     f" AND NOT EXISTS ({NOTES_THAT_NAME.format(uid='i.uid', study_uid='t.uid')})"
 )
-# A call of an Enum costs as much as the rest of a row.
-_ORIGINS: Final = {origin.value: origin for origin in Origin}
-_STATES: Final = {state.value: state for state in DebtState}
-
-
-@dataclass(frozen=True, slots=True)
-class Held:
-    """One instance as the archive holds it. Offsets are from the start of the file.
-
-    `pixel_offset` is where the value of Pixel Data begins: its bytes when `pixel_length` is known, the item
-    tag of the basic offset table when it is None (encapsulated). None: no pixel data, or a deflated data set.
-    `json` is the finished DICOM JSON of the instance level, with the base-URL mark (see `Match.template`).
-    """
-
-    key: InstanceKey
-    sop_class_uid: str
-    transfer_syntax_uid: str
-    file: str  # where it lies; `path` as a path
-    size_bytes: int
-    data_set_offset: int
-    pixel_offset: int | None
-    pixel_length: int | None
-    digest: bytes
-    origin: Origin
-    state: DebtState
-    json: str
-
-    @property
-    def path(self) -> Path:
-        return Path(self.file)
-
-    def attributes(self) -> dict[str, dict[str, Any]]:
-        """Return the DICOM JSON of the instance level: rows, columns, number of frames, instance number …"""
-        found: dict[str, dict[str, Any]] = json.loads(self.json)
-        return found
 
 
 class Index:
@@ -108,7 +66,6 @@ class Index:
         self._path = data_dir / INDEX
         self._data_dir = data_dir
         self._folder = str(data_dir)
-        self._has_primary = has_primary
         self._local = threading.local()
         self._closed = False
         self._scans = ThreadPoolExecutor(_SCAN_THREADS, thread_name_prefix="archive-search")
@@ -133,7 +90,7 @@ class Index:
         self._writer = Writer(
             connection, self.journal, self._finish, self.keep_journaled, self._sync_log, self._end_writing
         )
-        self._window = self._kept_window = self.read_window(self._reader())
+        self.covered = KeptWindow(self._reader(), has_primary=has_primary)
 
     def close(self) -> None:
         """Finish what is queued for writing, then close. Reads raise afterwards.
@@ -198,9 +155,7 @@ class Index:
     def _run(self, query: Query, sql: Sql) -> Iterator[Match]:
         cursor = self._reader().cursor()
         cursor.row_factory = None  # plain tuples: a search may have thousands
-        make = _MATCHES[query.level]
-        if query.with_sop_classes and query.level is Level.STUDY:
-            make = _study_in_order
+        make = match_of(query.level, with_sop_classes=query.with_sop_classes)
         rows = cursor.execute(sql.text, sql.parameters)
         if not sql.residual:
             yield from map(make, rows)
@@ -264,7 +219,7 @@ class Index:
         found: sqlite3.Row | None = (
             self._reader()
             .execute(
-                f"{_SELECT_ROW} i.uid = ?",
+                f"{SELECT_ROW} i.uid = ?",
                 (sop_instance_uid,),
             )
             .fetchone()
@@ -310,58 +265,16 @@ class Index:
     @property
     def window(self) -> Window:
         """What the last comparison with the primary covered; nothing, before the journal is made good."""
-        return self._window if self.recovered else Window()
+        return self.covered.believed if self.recovered else Window()
 
     async def set_window(self, first_day: date | None, short: Mapping[str, int]) -> None:
         """Keep what a comparison has covered; durable on return."""
         window = Window(first_day, dict(short))
-        await self.write(lambda transaction: self.keep_compared(transaction, window))
-
-    def keep_compared(self, transaction: Transaction, window: Window) -> None:
-        """Write down what a comparison has covered, less what went for space after it had looked."""
-        until = _evicted_until(transaction.connection)
-        if until is not None and window.first_day is not None:
-            day_after = date.fromisoformat(until) + timedelta(days=1)
-            window = replace(window, first_day=max(window.first_day, day_after))
-        self._keep_window(transaction, window)
-
-    def end_window(self, transaction: Transaction, study_date: str) -> None:
-        """What went for space is not fetched again, nor what is older, and ends the window (DESIGN 4.2)."""
-        try:
-            after = date.fromisoformat(study_date) + timedelta(days=1)
-        except ValueError:
-            return
-        connection = transaction.connection
-        if study_date > (_evicted_until(connection) or ""):
-            keep_fact(connection, "evicted_until", study_date)
-        window = self.read_window(connection)  # an earlier job of this transaction may have kept another
-        if window.first_day is not None and after > window.first_day:
-            self._keep_window(transaction, replace(window, first_day=after))
-
-    def _keep_window(self, transaction: Transaction, window: Window) -> None:
-        """Write it down within a transaction. What it covers more than before holds once that is durable.
-
-        What it covers less, at once: no search may see that something has gone and not that the window has.
-        """
-        first_day = window.first_day and window.first_day.isoformat()
-        keep_fact(transaction.connection, "window", {"from": first_day, "short": dict(window.short)})
-        if not self._has_primary:
-            return
-        before, kept_before = self._window, self._kept_window
-        self._window, self._kept_window = before.meet(window), window
-
-        def holds() -> None:
-            self._window = self._kept_window
-
-        def comes_to_nothing() -> None:
-            self._window, self._kept_window = before, kept_before
-
-        transaction.after.append(holds)
-        transaction.undo.append(comes_to_nothing)
+        await self.write(lambda transaction: self.covered.compared(transaction, window))
 
     def evicted_until(self) -> str | None:
         """Return the youngest study date of which something went for space: what is older goes as well."""
-        return _evicted_until(self._reader())
+        return evicted_until(self._reader())
 
     # -- writing ------------------------------------------------------------------------------------
 
@@ -471,77 +384,17 @@ class Index:
         cursor = self._reader().cursor()
         cursor.row_factory = None  # plain tuples, as in `_run`
         found = cursor.execute(
-            f"{_SELECT_HELD} {condition} AND i.hidden = 0 ORDER BY s.number, s.id, i.number, i.id", parameters
+            f"{SELECT_HELD} {condition} AND i.hidden = 0 ORDER BY s.number, s.id, i.number, i.id", parameters
         )
-        return map(self._as_held, found)
+        return map(partial(as_held, self._folder), found)
 
     def held(self, row: sqlite3.Row) -> Held:
         """Return the row of an instance (see `row`) as what callers get."""
-        return self._as_held(
+        return as_held(
+            self._folder,
             (
                 row["study_uid"], row["series_uid"], row["uid"], row["sop_class"], row["transfer_syntax"],
                 row["path"], row["bytes"], row["data_set_offset"], row["pixel_offset"], row["pixel_length"],
                 row["digest"], row["origin"], row["state"], row["json"],
             )
         )  # fmt: skip
-
-    def _as_held(self, row: tuple[Any, ...]) -> Held:
-        """Return a row of `_SELECT_HELD` as what callers get."""
-        (
-            study, series, instance, sop_class, syntax, path, size, data_set, pixels, length, digest, origin,
-            state, text,
-        ) = row  # fmt: skip
-        return Held(
-            InstanceKey(study, series, instance), sop_class, syntax, f"{self._folder}/{path}", size, data_set,
-            pixels, length, digest, _ORIGINS[origin], _STATES[state], text,
-        )  # fmt: skip
-
-    def read_window(self, connection: sqlite3.Connection) -> Window:
-        """Return the window as `connection` sees it."""
-        if not self._has_primary:
-            return Window(complete=True)
-        kept = read_fact(connection, "window")
-        if kept is None:
-            return Window()
-        first_day = date.fromisoformat(kept["from"]) if kept["from"] else None
-        return Window(first_day, dict(kept["short"]))
-
-
-def _evicted_until(connection: sqlite3.Connection) -> str | None:
-    until = read_fact(connection, "evicted_until")
-    return None if until is None else str(until)
-
-
-def _patient(row: tuple[Any, ...]) -> Match:
-    patient = {tag: value for tag, value in json.loads(row[3]).items() if tag.startswith("0010")} | {
-        "00080005": {"vr": "CS", "Value": ["ISO_IR 192"]},
-        "00201200": {"vr": "IS", "Value": [row[6]]},
-        "00201202": {"vr": "IS", "Value": [row[7]]},
-        "00201204": {"vr": "IS", "Value": [row[8]]},
-    }
-    return Match(Level.PATIENT, None, None, None, dump(patient).encode())
-
-
-def _study(row: tuple[Any, ...]) -> Match:
-    return Match(Level.STUDY, row[0], None, None, row[3])
-
-
-def _study_in_order(row: tuple[Any, ...]) -> Match:
-    """What SQL has added stands at the end: PS3.18 F.2.2 has attributes in the order of their tags."""
-    return Match(Level.STUDY, row[0], None, None, dump(json.loads(row[3])).encode())
-
-
-def _series(row: tuple[Any, ...]) -> Match:
-    return Match(Level.SERIES, row[0], row[1], None, row[3], row[4:])
-
-
-def _image(row: tuple[Any, ...]) -> Match:
-    return Match(Level.IMAGE, row[0], row[1], row[2], row[3], row[4:])
-
-
-_MATCHES: Final[Mapping[Level, Callable[[tuple[Any, ...]], Match]]] = {
-    Level.PATIENT: _patient,
-    Level.STUDY: _study,
-    Level.SERIES: _series,
-    Level.IMAGE: _image,
-}

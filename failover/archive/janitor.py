@@ -256,7 +256,7 @@ class Janitor:
         if going:
             ended = max((c.study_date for c, cause in going if cause is Cause.SPACE), default=None)
             if ended is not None:
-                self._index.end_window(transaction, ended)
+                self._index.covered.ended(transaction, ended)
             transaction.after.append(lambda: self._metrics.evicted.inc(len(going)))
             _log.info("evicted", objects=len(going), for_space=bool(wanted))
         return len(going)

@@ -19,7 +19,8 @@ from failover.archive.commitment import PUSH_MODEL
 from failover.archive.commitments import Commitments
 from failover.archive.decoders import Decoders
 from failover.archive.expected import ExpectedMoves
-from failover.archive.index import Held, Index
+from failover.archive.held import Held
+from failover.archive.index import Index
 from failover.archive.instances import Instances
 from failover.archive.outside import may_have_missed
 from failover.archive.queries import Level

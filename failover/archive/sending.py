@@ -15,7 +15,7 @@ import structlog
 
 from failover.archive.codecs import Undecodable
 from failover.archive.decoders import Decoders
-from failover.archive.index import Held
+from failover.archive.held import Held
 from failover.archive.pixels import NoPixels, NoSuchFrame
 from failover.dicom.dimse import Category, Command, Message, Status, Tag, category, response, store_rq
 from failover.dicom.exchange import Association

@@ -22,7 +22,7 @@ from failover.archive.dicomdir import Directory
 from failover.archive.dicomweb.accept import Wish, choose_instance
 from failover.archive.dicomweb.asking import ROOM
 from failover.archive.dicomweb.from_disk import file_pieces
-from failover.archive.index import Held
+from failover.archive.held import Held
 from failover.archive.pixels import NoPixels, NoSuchFrame
 from failover.dicom.part10 import write_head
 from failover.errors import UnreadableDataSet

@@ -16,7 +16,7 @@ from aiohttp import web
 from failover.archive.codecs import can_decode
 from failover.archive.dicomweb import accept, retrieve, sending, views
 from failover.archive.dicomweb.asking import ROOM, accepted, base_url, is_unchanged
-from failover.archive.index import Held
+from failover.archive.held import Held
 from failover.archive.pixels import NoPixels
 from failover.archive.rendering import View
 from failover.archive.reports import HTML, PLAIN

@@ -17,7 +17,7 @@ from failover.archive.dicomweb import accept, export, sending
 from failover.archive.dicomweb.asking import ROOM, Room, accepted, base_url, is_unchanged, uid, warning
 from failover.archive.dicomweb.from_disk import Streamed
 from failover.archive.extents import Extent, frame_count, native_frames
-from failover.archive.index import Held
+from failover.archive.held import Held
 from failover.archive.matches import escape
 from failover.archive.metadata import URL_MARK
 from failover.dicom.syntaxes import EXPLICIT_LITTLE

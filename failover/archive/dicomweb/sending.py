@@ -13,7 +13,7 @@ from failover.archive.dicomweb.asking import ROOM
 from failover.archive.dicomweb.from_disk import write_file
 from failover.archive.dicomweb.ranges import NotSatisfiable, Part, asked_part
 from failover.archive.extents import Extent
-from failover.archive.index import Held
+from failover.archive.held import Held
 from failover.dicom.part10 import write_head
 from failover.http.multipart import MultipartWriter
 

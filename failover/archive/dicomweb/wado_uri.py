@@ -14,7 +14,7 @@ from aiohttp import web
 from failover.archive.dicomweb import accept, rendered, retrieve, sending, views
 from failover.archive.dicomweb.asking import ROOM, is_unchanged, warning
 from failover.archive.dicomweb.from_disk import Streamed
-from failover.archive.index import Held
+from failover.archive.held import Held
 from failover.archive.pixels import NoSuchFrame
 from failover.dicom.syntaxes import EXPLICIT_LITTLE
 from failover.http.media_types import best

@@ -18,7 +18,8 @@ from prometheus_client import CollectorRegistry
 
 from failover.aio import spawn
 from failover.archive import recovery, settling
-from failover.archive.index import Held, Index
+from failover.archive.held import Held
+from failover.archive.index import Index
 from failover.archive.instances import Instances
 from failover.archive.journal import NAMES, Entry, Journal, Record
 from failover.archive.paths import INDEX

@@ -111,7 +111,7 @@ async def test_a_window_that_something_ends_is_short_before_that_is_written(room
     seen = []
 
     def end(transaction: Transaction) -> None:
-        room.index.end_window(transaction, "20251204")
+        room.index.covered.ended(transaction, "20251204")
         seen.append(room.index.window.first_day)
         if fails:
             raise StorageError("the disk fails")
@@ -127,7 +127,7 @@ async def test_a_window_that_grows_holds_only_when_it_is_written(room: Room) -> 
     seen = []
 
     def widen(transaction: Transaction) -> None:
-        room.index.keep_compared(transaction, Window(date(2025, 11, 1), {uid(2): 1}))
+        room.index.covered.compared(transaction, Window(date(2025, 11, 1), {uid(2): 1}))
         seen.append(room.index.window)
 
     await room.index.write(widen)
@@ -141,8 +141,8 @@ async def test_a_comparison_and_an_eviction_written_together_leave_what_both_cov
 ) -> None:
     """They share one transaction when both wait for the writer."""
     works: list[Callable[[Transaction], None]] = [
-        lambda t: room.index.keep_compared(t, Window(date(2025, 11, 1), {})),
-        lambda t: room.index.end_window(t, "20251204"),
+        lambda t: room.index.covered.compared(t, Window(date(2025, 11, 1), {})),
+        lambda t: room.index.covered.ended(t, "20251204"),
     ]
     if evicted_first:
         works.reverse()
