@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sqlite3
 from dataclasses import dataclass
 from enum import StrEnum
@@ -12,8 +11,9 @@ from typing import Final
 from failover.archive import lost, paths, rejection, rows
 from failover.archive.arrival import Examined
 from failover.archive.journal import Entry
+from failover.archive.replacing import into_place
 from failover.archive.writer import Transaction
-from failover.durable import place, storage_error, sync_file
+from failover.durable import storage_error, sync_file
 from failover.errors import Conflict
 from failover.model import DebtState, Origin
 
@@ -172,24 +172,13 @@ class Placement:
 
     def _into_place(self, transaction: Transaction, path: str, *, journaled: bool = False) -> None:
         """Rename the file to `path`, durable with the commit. `journaled`: by its entry, where it has one."""
-        target = self.data_dir / path
-        name = str(target)
-        try:
-            if not (journaled and self._is_in_journal()):
-                if self.entry is not None:
-                    sync_file(self.temporary)
-                # Its folder may be one that the journal's objects have made, and whose name is not synced.
-                transaction.folders |= {target.parent, target.parent.parent}
-            existed = os.path.lexists(name)
+        in_journal = journaled and self._is_in_journal()
+        if not in_journal and self.entry is not None:
             try:
-                place(self.temporary, target)
-            except FileNotFoundError:  # the first object of its folder
-                target.parent.mkdir(mode=0o700, exist_ok=True)
-                place(self.temporary, target)
-        except OSError as error:
-            raise storage_error(error, target) from error
-        if not existed:
-            transaction.undo.append(lambda: target.unlink(missing_ok=True))
+                sync_file(self.temporary)
+            except OSError as error:
+                raise storage_error(error, self.temporary) from error
+        into_place(transaction, self.data_dir, self.temporary, path, in_journal=in_journal)
 
     def _is_in_journal(self) -> bool:
         if self.entry is None or self.entry.number is None:

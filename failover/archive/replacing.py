@@ -7,6 +7,7 @@ leaves the old file with its row, or the new one with its row and the old one do
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
@@ -30,18 +31,26 @@ def is_doomed(connection: sqlite3.Connection, path: str) -> bool:
     return connection.execute("SELECT 1 FROM doomed WHERE path = ?", (path,)).fetchone() is not None
 
 
-def into_place(transaction: Transaction, data_dir: Path, temporary: Path, path: str) -> None:
-    """Rename a synced file to its place; durable with the transaction. Raises DiskFull, StorageError."""
+def into_place(
+    transaction: Transaction, data_dir: Path, temporary: Path, path: str, *, in_journal: bool = False
+) -> None:
+    """Rename a synced file to its place; durable with the transaction. Raises DiskFull, StorageError.
+
+    `in_journal`: file and folder need no sync, nor has the file had one.
+    """
     target = data_dir / path
     try:
-        existed = target.exists()
-        if not target.parent.exists():
-            target.parent.mkdir(mode=0o700)
-        place(temporary, target)
+        existed = os.path.lexists(target)
+        try:
+            place(temporary, target)
+        except FileNotFoundError:  # the first object of its folder
+            target.parent.mkdir(mode=0o700, exist_ok=True)
+            place(temporary, target)
     except OSError as error:
         raise storage_error(error, target) from error
-    # Its folder may be one that the journal's objects have made, and whose name is not synced.
-    transaction.folders |= {target.parent, target.parent.parent}
+    if not in_journal:
+        # Its folder may be one that the journal's objects have made, and whose name is not synced.
+        transaction.folders |= {target.parent, target.parent.parent}
     if not existed:
         transaction.undo.append(lambda: target.unlink(missing_ok=True))
 
