@@ -8,6 +8,9 @@ place=$top/.tools/dcmjs
 if cmp -s "$lock/package-lock.json" "$place/package-lock.json" && [ -d "$place/node_modules/dcmjs-dimse" ]; then
     exit 0
 fi
+if ! command -v npm >/dev/null && [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+    env DEBIAN_FRONTEND=noninteractive apt-get -qq -o DPkg::Lock::Timeout=900 install -y --no-install-recommends npm >/dev/null || true
+fi
 command -v npm >/dev/null || { echo "dcmjs-dimse needs npm: apt-get install --no-install-recommends npm" >&2; exit 0; }
 rm -rf "$place"
 mkdir -p "$place"
