@@ -21,7 +21,7 @@ from failover.proxy.answer import Answer
 from failover.proxy.attempt import Attempt
 from failover.proxy.copies import WebCopy
 from failover.proxy.hold import Delivery
-from failover.proxy.passage import CannotContinue
+from failover.proxy.passage import CannotContinue, is_encoded
 from failover.proxy.retry import FAILING, PASS, PRIMARY, STORE, Failure, Judgement, outcome_of
 from failover.proxy.stage import ANSWERING, Stage
 from failover.routing.selection import Kind
@@ -192,7 +192,9 @@ class Answering:
         pursuit, now_s = exchange.pursuit, self._proxy.clock.monotonic()
         lies = False
         if judgement is Judgement.READ:
-            lies = exchange.asked.kind is Kind.STORE and stow.acknowledges_nothing(status, answer.body)
+            # What comes compressed although nobody asked for it cannot be read: then its status counts.
+            readable = exchange.asked.kind is Kind.STORE and not is_encoded(answer.head)
+            lies = readable and stow.acknowledges_nothing(status, answer.body)
             searched = exchange.head.method == b"GET" and not lies
             empty = searched and hold.is_empty_search(exchange.asked, answer.body)
             judgement = pursuit.judge_body(name, lies=lies, empty=empty)

@@ -86,6 +86,11 @@ _END_TO_END: Final = frozenset(
 )  # fmt: skip
 _END_TO_END_BEGINS: Final = (b"accept", b"access-control-", b"content-", b"if-", b"sec-")
 _CRLF: Final = b"\r\n"
+# What DICOMweb answers is read on its way (what a store names, an empty search, URLs) and may have to be
+# continued from the other upstream: it must not come compressed. Without the field any coding would be
+# welcome (RFC 9110 12.5.3). A proxy before us may compress.
+_PLAIN: Final = b"Accept-Encoding: identity\r\n"
+_ACCEPT_ENCODING: Final = frozenset((b"accept-encoding",))
 # The only other protocol that is spoken through us.
 TO_WEBSOCKET: Final = b"Connection: Upgrade\r\nUpgrade: websocket\r\n"
 
@@ -106,7 +111,7 @@ def request_head(
     known = head.derived.get(upstream.name)
     if (
         known is not None and known[0] is upstream and known[1] is asked.ours
-        and known[2] == forwarded and known[3] == prefix
+        and known[2] == forwarded and known[3] == prefix and known[6] is _must_be_plain(asked, upstream)
     ):  # fmt: skip
         fields: bytes = known[4]
     else:
@@ -114,7 +119,8 @@ def request_head(
         if lines is None:
             lines = _request_lines(head, asked, upstream, forwarded, prefix)
         fields = b"".join(lines)
-        head.derived[upstream.name] = (upstream, asked.ours, forwarded, prefix, fields, lines)
+        plain = _must_be_plain(asked, upstream)
+        head.derived[upstream.name] = (upstream, asked.ours, forwarded, prefix, fields, lines, plain)
     first = b"%b %b HTTP/1.1\r\n" % (head.method, target(asked, head, upstream))
     if asked.upgrade:
         framing += TO_WEBSOCKET
@@ -133,7 +139,7 @@ def _lines_like(
     known = before.derived.get(upstream.name)
     if (
         known is None or known[0] is not upstream or known[1] is not asked.ours
-        or known[2] != forwarded or known[3] != prefix
+        or known[2] != forwarded or known[3] != prefix or known[6] is not _must_be_plain(asked, upstream)
     ):  # fmt: skip
         return None
     lines: list[bytes] = known[5].copy()
@@ -144,9 +150,16 @@ def _lines_like(
     return lines
 
 
+def _must_be_plain(asked: Asked, upstream: WebUpstream) -> bool:
+    """Whether the answer is asked for without compression; our archive never compresses."""
+    return asked.below_prefix is not None and not upstream.is_archive
+
+
 def _dropped(head: RequestHead, asked: Asked, upstream: WebUpstream) -> frozenset[bytes]:
     """Return the fields that this upstream does not get, besides those that none gets."""
     dropped = _of_this_hop(head.connection)
+    if _must_be_plain(asked, upstream):
+        dropped = dropped | _ACCEPT_ENCODING
     if upstream.name is not _PRIMARY:
         if not asked.ours:
             dropped = dropped | _OF_THE_PRIMARY
@@ -174,6 +187,8 @@ def _request_lines(
         # HTTP/1.0 may come without Host, 1.1 may not go on without (RFC 9112 3.2).
         lines.append(b"Host: %b\r\n" % _authority(upstream))
     lines.append(forwarded)
+    if _must_be_plain(asked, upstream):
+        lines.append(_PLAIN)
     if upstream.is_archive:
         lines.append(b"X-Failover-Via: router\r\n")
         if prefix is not None:
