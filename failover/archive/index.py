@@ -45,11 +45,13 @@ _T = TypeVar("_T")
 # Searches that may look at every row run here, so that the event loop never waits for them.
 _SCAN_THREADS: Final = 2
 
-# Hidden, though the primary has it and no rejection note names it: janitor or scrubber found no whole file.
-_SELECT_SET_ASIDE: Final = (
-    "SELECT DISTINCT t.uid, t.date FROM instances i INDEXED BY instances_hidden"
-    " JOIN studies t ON t.id = i.study WHERE i.hidden = 1 AND i.state IN ('none', 'sent', 'proven')"
-    f" AND NOT EXISTS ({NOTES_THAT_NAME.format(uid='i.uid', study_uid='t.uid')})"
+# Hidden, though the primary has it: by a rejection note, or because janitor or scrubber found no whole file.
+_HIDDEN: Final = (
+    "SELECT i.study FROM instances i INDEXED BY instances_hidden"
+    " WHERE i.hidden = 1 AND i.state IN ('none', 'sent', 'proven')"
+)
+_SET_ASIDE: Final = f"{_HIDDEN} AND i.study = t.id AND NOT EXISTS ({NOTES_THAT_NAME})".format(
+    uid="i.uid", study_uid="t.uid"
 )
 
 
@@ -235,17 +237,19 @@ class Index:
         )
         return [dict(row) for row in found]
 
-    def set_aside(self, studies: Collection[str] | None = None) -> dict[str, str]:
-        """Return the studies, with their dates, of which something that the primary has is damaged or gone
-        here; of these `studies` alone, where they are given."""
-        condition, parameters = "", []
-        if studies is not None:
-            condition = (
-                " AND i.study IN (SELECT id FROM studies WHERE uid IN (SELECT value FROM json_each(?)))"
-            )
-            parameters.append(json.dumps(list(studies)))
-        found = self._reader().execute(f"{_SELECT_SET_ASIDE}{condition}", parameters)
+    def with_hidden(self) -> dict[str, str]:
+        """Return the studies, with their dates, of which something that the primary has is not shown here."""
+        found = self._reader().execute(f"SELECT t.uid, t.date FROM studies t WHERE t.id IN ({_HIDDEN})")
         return {row["uid"]: row["date"] for row in found}
+
+    def set_aside(self, studies: Collection[str]) -> set[str]:
+        """Return of which of these something is damaged or gone here, and by no rejection note."""
+        found = self._reader().execute(
+            "SELECT t.uid FROM json_each(?) asked JOIN studies t ON t.uid = asked.value"
+            f" WHERE EXISTS ({_SET_ASIDE})",
+            (json.dumps(list(studies)),),
+        )
+        return {row["uid"] for row in found}
 
     def file(self, path: str) -> Path:
         """Return where a path of the index lies."""

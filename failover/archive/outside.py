@@ -39,7 +39,7 @@ def could_match_outside(query: Query, window: Window, index: Index) -> bool:
         return False
     if window.first_day is None or not _is_within(query, window.first_day):
         return True
-    if any(_has_day(query, day) for day in index.set_aside().values()):
+    if index.set_aside([uid for uid, day in index.with_hidden().items() if _has_day(query, day)]):
         return True
     # A day that is covered may have a study of which we hold a part: what lies in it is not all here.
     return bool(window.short) and (query.level not in _STUDY_LEVELS or not _OF_PARTS.isdisjoint(query.keys))
