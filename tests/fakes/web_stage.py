@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import uvloop
 from prometheus_client import CollectorRegistry
@@ -80,6 +81,23 @@ class Stage:
 
     def counted(self, name: str, **labels: str) -> float:
         return self.metrics.registry.get_sample_value(name, labels) or 0.0
+
+
+async def a_turn() -> None:
+    """Let the loop go round."""
+    await asyncio.get_running_loop().run_in_executor(None, lambda: None)
+
+
+async def some_turns() -> None:
+    for _ in range(200):
+        await a_turn()
+
+
+async def callers(stage: Stage) -> list[Any]:
+    """Return the proxy's side of its callers' connections, once there is one."""
+    while not stage.proxy._callers:
+        await a_turn()
+    return list(stage.proxy._callers)
 
 
 @asynccontextmanager
