@@ -65,6 +65,17 @@ class Unprocessable(IntentError):
     """It makes no sense as asked (no reason, an upstream that this mode has not): HTTP 422, exit 2."""
 
 
+# -- the identity provider --------------------------------------------------------------------------
+
+
+class ProviderUnavailable(FailoverError):
+    """It gave no usable answer, later it may. The message says why, for the log."""
+
+
+class LoginRefused(FailoverError):
+    """What came back from it proves nothing about the caller, who may begin anew. The message says why."""
+
+
 # -- upstreams --------------------------------------------------------------------------------------
 
 

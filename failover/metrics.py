@@ -186,12 +186,15 @@ class RouterMetrics:
         _from_zero(self.http_hedges, "won", "lost", "failed", "over_budget")
         self.logins = Counter(
             "failover_logins",
-            "Passwords shown to us, by the login page or Basic: accepted, refused, too_often (not looked at:"
-            " the address must wait), busy (too many at once)",
+            "Passwords shown to us, by the login page or Basic, and logins at the identity provider:"
+            " accepted, refused, too_often (not looked at: the address must wait), busy (too many at once),"
+            " not_allowed (in none of its groups), unavailable (the provider)",
             ("result",),
             registry=r,
         )
-        _from_zero(self.logins, "accepted", "refused", "too_often", "busy")
+        _from_zero(
+            self.logins, "accepted", "refused", "too_often", "busy", "not_allowed", "unavailable"
+        )  # fmt: skip
         _from_zero(self.http_unprotected, "spool_full", "hold_full")
         _from_zero(self.http_copies, "copied", "dropped", "failed")
         _from_zero(self.http_resumed, "primary", "backup")

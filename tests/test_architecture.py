@@ -44,7 +44,8 @@ PURE = {
     "config/health", "config/policy", "config/scalars", "config/tree", "config/problems", "config/sentences",
     "config/checks",
     "http/head", "http/framing", "http/json_items", "http/forwarded", "http/multipart", "http/media_types",
-    "http/cookies",
+    "http/cookies", "credentials/claims", "credentials/transactions", "credentials/id_token",
+    "proxy/challenge",
     "dicom/pdu", "dicom/encoding", "dicom/units", "dicom/association", "dicom/negotiation", "dicom/dimse",
     "dicom/query_keys", "dicom/fuzzy_names", "dicom/json_model", "dicom/data_sets", "dicom/syntaxes",
     "audit/events",
@@ -192,3 +193,20 @@ def test_the_router_does_not_load_pynetdicom() -> None:
         and any(i.split(".")[0] == "pynetdicom" for i in loads[name])
     }
     assert not offenders, offenders
+
+
+def test_what_checks_signatures_is_loaded_only_where_a_provider_is_configured() -> None:
+    """It costs a process 8 MB: see `credentials/id_token`."""
+    heavy = {"jwt", "cryptography"}
+    by = {name: {i for i, _ in imports(path)} for name, path in modules()}
+    assert [n for n, found in by.items() if heavy & {i.split(".")[0] for i in found}] == [
+        "credentials/id_token"
+    ]
+    assert [n for n, found in by.items() if "failover.credentials.id_token" in found] == [
+        "proxy/provider_logins"
+    ]
+    assert [n for n, found in by.items() if "failover.proxy.provider_logins" in found] == ["app/admission"]
+    at_once = ast.parse((PACKAGE / "app/admission.py").read_text(encoding="utf-8")).body
+    assert "provider_logins" not in "\n".join(
+        ast.unparse(one) for one in at_once if isinstance(one, ast.Import | ast.ImportFrom)
+    )  # fmt: skip

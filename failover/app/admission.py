@@ -1,4 +1,5 @@
-"""Whom the backup may answer, put together from `access.web`: passwords, sessions, what is remembered."""
+"""Whom the backup may answer, put together from `access.web`: passwords, the provider, sessions, what is
+remembered."""
 
 from __future__ import annotations
 
@@ -6,10 +7,12 @@ import asyncio
 from collections.abc import Callable, Mapping
 from typing import Final
 
-from failover.app.shared_logins import AskedOfTheRouter
+from failover.app.shared_logins import AskedOfTheRouter, ProviderAtTheRouter
 from failover.clock import Clock
 from failover.config import Configuration
+from failover.config.access import Oidc
 from failover.control import socket_path
+from failover.credentials import claims
 from failover.credentials.password_file import PasswordFile
 from failover.credentials.remembered import Remembered
 from failover.credentials.sessions import Sessions
@@ -17,7 +20,9 @@ from failover.errors import UpstreamTimeout
 from failover.health.web_probes import WebSide
 from failover.metrics import RouterMetrics
 from failover.proxy.admission import Admission, Candidate
+from failover.proxy.challenge import PROVIDER_CALLBACK
 from failover.proxy.passwords import PasswordCheck, Passwords
+from failover.proxy.provider import ProviderCheck
 
 # A search of one study: what takes longer is asked again later.
 _PROBE_S: Final = 10.0
@@ -26,7 +31,9 @@ _PROBE_S: Final = 10.0
 def has_logins(configuration: Configuration) -> bool:
     """Whether a caller may show something instead of an address."""
     access = configuration.access.web
-    return access is not None and (access.password_file is not None or access.remembered is not None)
+    return access is not None and (
+        access.password_file is not None or access.remembered is not None or access.oidc is not None
+    )
 
 
 def admission_of(
@@ -45,6 +52,7 @@ def admission_of(
     if access is None or not has_logins(configuration):
         return None
     passwords: PasswordCheck | None = None
+    provider: ProviderCheck | None = None
     sessions = remembered = None
     if access.password_file is not None:
         users = PasswordFile(access.password_file, clock)
@@ -53,7 +61,17 @@ def admission_of(
             if pass_on is None
             else AskedOfTheRouter(users, socket_path(configuration.state_dir, "router"))
         )
-        sessions = Sessions(key, passwords.kept_of, lambda: clock.wall().timestamp())
+    if access.oidc is not None:
+        if pass_on is None:
+            provider = _provider_of(access.oidc, clock, lambda result: metrics.logins.labels(result).inc())
+        else:
+            oidc = access.oidc
+            stamp = claims.stamp(oidc.issuer, oidc.client_id, oidc.groups_claim, oidc.groups)
+            provider = ProviderAtTheRouter(
+                oidc.origin, stamp, socket_path(configuration.state_dir, "router")
+            )  # fmt: skip
+    if passwords is not None or provider is not None:
+        sessions = Sessions(key, _kept_of(passwords, provider), lambda: clock.wall().timestamp())
     paths: list[str] = []
     prefix = primary.dicomweb_path.rstrip("/") if primary and primary.dicomweb_path else None
     if access.remembered is not None:
@@ -77,6 +95,34 @@ def admission_of(
         return status
 
     return Admission(
-        clock, passwords=passwords, sessions=sessions, remembered=remembered, paths=paths, prefix=prefix,
-        ask=ask, pass_on=pass_on,
+        clock, passwords=passwords, provider=provider, sessions=sessions, remembered=remembered, paths=paths,
+        prefix=prefix, ask=ask, pass_on=pass_on,
+    )  # fmt: skip
+
+
+def _kept_of(
+    passwords: PasswordCheck | None, provider: ProviderCheck | None
+) -> Callable[[str], str | None]:  # fmt: skip
+    """Return what a session is signed with: the user's password as it is kept, or the provider's stamp."""
+
+    def kept_of(user: str) -> str | None:
+        if user.startswith(claims.PREFIX):
+            return None if provider is None else provider.stamp
+        return None if passwords is None else passwords.kept_of(user)
+
+    return kept_of
+
+
+def _provider_of(oidc: Oidc, clock: Clock, counts: Callable[[str], None]) -> ProviderCheck:
+    # What checks signatures costs 8 MB: only the router has it, and only where it is needed.
+    from failover.clients.identity_provider import Client
+    from failover.proxy.provider_logins import ProviderLogins
+
+    client = Client(
+        oidc.issuer, oidc.client_id, oidc.origin + PROVIDER_CALLBACK.decode(), oidc.client_secret_file,
+        oidc.ca_file,
+    )  # fmt: skip
+    return ProviderLogins(
+        client, clock, origin=oidc.origin, scopes=oidc.scopes, groups_claim=oidc.groups_claim,
+        groups=oidc.groups, counts=counts,
     )  # fmt: skip

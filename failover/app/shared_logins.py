@@ -3,8 +3,9 @@
 The router alone checks passwords, counts tries, probes and writes. On the line of a worker (`web_words`):
 router → worker   {"logins": {"key", "learnt"}}: it begins, and this is all that it knows; {"learnt"}: news
 worker → router   {"learnt"}: refused; {"candidate"}: accepted by the primary, to be probed
-Passwords are asked for by a question each. The folder of the sockets is ours alone (0700), nothing of it is
-logged, and nothing is kept of a password but whether it fits.
+Passwords are asked for by a question each, and so are logins at the identity provider: the router begins
+and ends them, whichever worker the browser meets. The folder of the sockets is ours alone (0700), nothing of
+it is logged, and nothing is kept of a password but whether it fits.
 """
 
 from __future__ import annotations
@@ -19,14 +20,19 @@ import structlog
 from failover.control import Handler, Json, ask
 from failover.credentials.password_file import PasswordFile
 from failover.credentials.remembered import Known, Learnt
-from failover.errors import ControlError
+from failover.errors import ControlError, ProviderUnavailable
 from failover.proxy.admission import Admission, Candidate
 from failover.proxy.passwords import Busy, Tried
+from failover.proxy.provider import Begun, Finished, Outcome, Returned
 
 _log = structlog.get_logger(__name__)
 
 BY_FORM: Final = "password.by_form"
 BY_BASIC: Final = "password.by_basic"
+BEGIN_LOGIN: Final = "provider.begin"
+FINISH_LOGIN: Final = "provider.finish"
+# Document, code, and keys twice, 5 s each, and then some.
+_PROVIDER_WITHIN_S: Final = 25.0
 # All that may wait before it, a fifth of a second each, and then some.
 _CHECKED_WITHIN_S: Final = 15.0
 
@@ -63,8 +69,59 @@ class AskedOfTheRouter:
         """The thread is the router's."""
 
 
+class ProviderAtTheRouter:
+    """The `ProviderCheck` of a web worker. A router that is away is `Busy`: it knows what was redeemed."""
+
+    def __init__(self, origin: str, stamp: str, router: Path) -> None:
+        self.origin = origin
+        self.stamp = stamp
+        self._router = router
+
+    async def begin(self, to: str) -> Begun:
+        told = await self._ask(BEGIN_LOGIN, {"to": to})
+        if "begun" not in told:
+            raise ProviderUnavailable("the router cannot reach it")
+        return Begun(*told["begun"])
+
+    async def finish(self, returned: Returned, address: str) -> Finished:
+        told = await self._ask(FINISH_LOGIN, {"returned": list(returned), "address": address})
+        outcome, user, who, to, wait_s = told["finished"]
+        return Finished(Outcome(outcome), user, who, to, float(wait_s))
+
+    async def _ask(self, method: str, question: Json) -> Json:
+        try:
+            return await ask(self._router, method, question, timeout_s=_PROVIDER_WITHIN_S)
+        except ControlError as error:
+            _log.warning("nobody can log in: the router does not answer", reason=str(error))
+            raise Busy from None
+
+    async def close(self) -> None:
+        """The connections are the router's."""
+
+
 def answers(admission: Admission) -> dict[str, Handler]:
     """Return how the router answers its workers."""
+    return {**_password_answers(admission), **_provider_answers(admission)}
+
+
+def _provider_answers(admission: Admission) -> dict[str, Handler]:
+    provider = admission.provider
+    if provider is None:
+        return {}
+
+    async def begin(question: Json) -> Json:
+        try:
+            return {"begun": list(await provider.begin(str(question["to"])))}
+        except ProviderUnavailable:
+            return {}
+
+    async def finish(question: Json) -> Json:
+        return {"finished": list(await provider.finish(Returned(*question["returned"]), question["address"]))}
+
+    return {BEGIN_LOGIN: begin, FINISH_LOGIN: finish}
+
+
+def _password_answers(admission: Admission) -> dict[str, Handler]:
     passwords = admission.passwords
     if passwords is None:
         return {}

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Discriminator, Field, Tag
 
 from failover.config.blocks import LOOPBACK, Block, text_or_block
-from failover.config.scalars import Ae, Duration, FilePath, Net, UrlPath, shown
+from failover.config.scalars import Ae, Duration, FilePath, Issuer, Net, Text, Url, UrlPath, shown
 
 
 class Addresses(Block):
@@ -28,6 +28,47 @@ class Remembered(Block):
     hold: Duration = Field(43200.0, gt=0, le=86400, description="how long after the primary last accepted it")
 
 
+class Oidc(Block):
+    """The identity provider whose users may log in (OpenID Connect Core 1.0: code flow with PKCE)."""
+
+    issuer: Issuer = Field(
+        description="its name, to the letter as it writes it in its tokens; https. What it can do is read at"
+        " /.well-known/openid-configuration below it",
+    )
+    client_id: Text = Field(description="how the provider calls this router")
+    client_secret_file: FilePath | None = Field(
+        None,
+        description="a file with the client's secret alone, for its owner alone, read at each login; default:"
+        " a public client, which PKCE alone protects",
+    )
+    public_url: Url = Field(
+        description="how browsers reach listen.web, such as https://pacs.example. The provider must know its"
+        " /.failover/oidc/callback as redirect URI",
+    )
+    scopes: list[Text] = Field(
+        default_factory=lambda: ["openid"],
+        description="what is asked for: openid, and what makes the provider tell groups where it wants to be"
+        " asked",
+    )
+    groups_claim: Text = Field(
+        "groups", description="where the ID token tells groups; dots lead inwards, as in realm_access.roles"
+    )
+    groups: list[Text] | None = Field(
+        None,
+        description="members of one of these get in; default: everyone who has an account there",
+    )
+    ca_file: FilePath | None = Field(
+        None, description="who vouches for the provider's certificate; default: the system's authorities"
+    )
+
+    @property
+    def origin(self) -> str:
+        """`public_url` as browsers write it: without the port that goes without saying."""
+        scheme, _, authority = self.public_url.partition("://")
+        usual = ":443" if scheme == "https" else ":80"
+        return f"{scheme}://{authority.removesuffix(usual)}".lower()
+
+
 class AccessWeb(Addresses):
     password_file: FilePath | None = Field(
         None,
@@ -35,6 +76,9 @@ class AccessWeb(Addresses):
     )
     remembered: Remembered | None = Field(
         None, description="also those whom the primary let in; `{}`: with the defaults; default: nobody"
+    )
+    oidc: Oidc | None = Field(
+        None, description="also those whom the hospital's identity provider knows; default: there is none"
     )
 
 

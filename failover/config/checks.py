@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 from urllib.parse import urlsplit
 
 from failover.config.problems import KeyPath
-from failover.config.schema import Access, ArchiveAccess, Configuration, Upstream, UpstreamTls
+from failover.config.schema import Access, ArchiveAccess, Configuration, Oidc, Upstream, UpstreamTls
 
 _WILDCARDS: Final = ("0.0.0.0", "::")
 Finding = tuple[KeyPath, str]
@@ -148,6 +148,8 @@ def _upstream_tls(upstream: Upstream) -> Iterator[tuple[str, UpstreamTls]]:
 
 def _door_advice(configuration: Configuration) -> Iterator[Finding]:
     listen, access = configuration.listen.web, configuration.access.web
+    if access is not None and access.oidc is not None:
+        yield from _provider_advice(access.oidc)
     if access is None or access.password_file is None or is_loopback(listen.host):
         return
     if listen.tls is None and not listen.trusted_proxies:
@@ -155,6 +157,15 @@ def _door_advice(configuration: Configuration) -> Iterator[Finding]:
             ("access", "web", "password_file"),
             "without listen.web.tls passwords cross the network in the clear",
         )
+
+
+def _provider_advice(oidc: Oidc) -> Iterator[Finding]:
+    path = ("access", "web", "oidc")
+    if oidc.groups is None:
+        yield (*path, "groups"), "is not given: everyone with an account at the provider may see all images"
+    public = urlsplit(oidc.public_url)
+    if public.scheme == "http" and not is_loopback(public.hostname or ""):
+        yield (*path, "public_url"), "is http: sessions cross the network in the clear"
 
 
 def _tls_advice(configuration: Configuration) -> Iterator[Finding]:
@@ -187,6 +198,22 @@ def _router_doors(configuration: Configuration) -> Iterator[Finding]:
             yield path, "needs primary.web: it is its logins that are remembered"
         elif not access.web.remembered.paths and configuration.primary.dicomweb_path is None:
             yield path, "needs paths: the primary has no DICOMweb"
+
+    if access.web is not None and access.web.oidc is not None:
+        yield from _provider_problems(access.web.oidc)
+
+
+def _provider_problems(oidc: Oidc) -> Iterator[Finding]:
+    path = ("access", "web", "oidc")
+    issuer = urlsplit(oidc.issuer)
+    if issuer.scheme == "http" and not is_loopback(issuer.hostname or ""):
+        yield (*path, "issuer"), "must be https: whoever sits in between could log in as anybody"
+    if "openid" not in oidc.scopes:
+        yield (*path, "scopes"), "must name openid, else there is no ID token (OpenID Connect Core 3.1.2.1)"
+    if oidc.groups == []:
+        yield (*path, "groups"), "names no group, so nobody could log in (left out: everyone)"
+    if oidc.ca_file is not None and issuer.scheme == "http":
+        yield (*path, "ca_file"), "needs an https issuer"
 
 
 def _archive_doors(configuration: Configuration) -> Iterator[Finding]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -13,9 +14,11 @@ from failover.config.schema import AccessWeb, Block, Configuration, ListenAdmin
 from failover.config.sentences import problem_of
 from failover.config.tls_files import tls_findings
 from failover.config.tree import Tree, read_tree, without
+from failover.credentials.client_secret import read_secret
 from failover.credentials.password_file import password_file_problems
 from failover.credentials.tokens import token_file_problems, token_file_warning
-from failover.errors import ConfigurationError
+from failover.errors import ConfigurationError, TlsUnusable
+from failover.model import ClientTls
 
 # A configuration has a few kilobytes; what is larger is some other file.
 _LARGEST_BYTES: Final = 2**20
@@ -123,11 +126,31 @@ def file_findings(configuration: Configuration, *, archive_alone: bool = False) 
         if web is not None and web.password_file is not None:
             path, named = ("access", "web", "password_file"), web.password_file
             found += [(path, f"{named}: {sentence}") for sentence in password_file_problems(named)]
+        found += _provider_findings(web)
         found += tls_findings(configuration)
     for key, folder in folders:
         if folder.exists() and not folder.is_dir():
             found.append((key, f"must be a folder, {folder} is none"))
     return found
+
+
+def _provider_findings(web: AccessWeb | None) -> Iterator[checks.Finding]:
+    oidc = None if web is None else web.oidc
+    if oidc is None:
+        return
+    key = ("access", "web", "oidc")
+    if oidc.client_secret_file is not None:
+        try:
+            read_secret(oidc.client_secret_file)
+        except ValueError as error:
+            yield (*key, "client_secret_file"), str(error)
+    if oidc.ca_file is not None:
+        from failover.tls import client_context  # most configurations need no OpenSSL to be read
+
+        try:
+            client_context(ClientTls(ca_file=oidc.ca_file))
+        except TlsUnusable as error:
+            yield (*key, "ca_file"), str(error)
 
 
 def file_advice(configuration: Configuration) -> list[checks.Finding]:

@@ -166,6 +166,17 @@ def parse_url(value: object) -> str:
     return f"{parts.scheme}://{host}:{port}"
 
 
+def parse_issuer(value: object) -> str:
+    """Return an issuer exactly as it is written: its tokens repeat it to the letter."""
+    text = str(value).strip()
+    parts = urlsplit(text)
+    if parts.scheme not in ("http", "https") or not parts.hostname or not re.fullmatch(r"[!-~]+", text):
+        raise ValueError(f"must be the https URL that the provider calls its issuer, is {shown(value)}")
+    if parts.query or parts.fragment or parts.username:
+        raise ValueError(f"must be a URL without query and fragment, is {shown(value)}")
+    return text
+
+
 def parse_url_path(value: object) -> str:
     text = "/" + str(value).strip().strip("/")
     if not re.fullmatch(r"/[A-Za-z0-9._~/-]*", text):
@@ -192,5 +203,6 @@ Truth = Annotated[bool, BeforeValidator(parse_truth)]
 Net = Annotated[Network, BeforeValidator(parse_network), PlainSerializer(str)]
 FilePath = Annotated[Path, BeforeValidator(parse_path)]
 Url = Annotated[str, BeforeValidator(parse_url)]
+Issuer = Annotated[str, BeforeValidator(parse_issuer)]
 UrlPath = Annotated[str, BeforeValidator(parse_url_path)]
 Ae = Annotated[AeTitle, BeforeValidator(_ae_title)]

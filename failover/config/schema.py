@@ -12,7 +12,15 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 
-from failover.config.access import Access, AccessWeb, Addresses, ArchiveAccess, DicomCallers, Remembered
+from failover.config.access import (
+    Access,
+    AccessWeb,
+    Addresses,
+    ArchiveAccess,
+    DicomCallers,
+    Oidc,
+    Remembered,
+)
 from failover.config.archive import Archive, ArchiveDicom, ArchiveWeb, MoveDestination, Retention
 from failover.config.blocks import LOOPBACK, Block, text_or_block
 from failover.config.health import Health, HealthDicom, HttpProbe
@@ -52,6 +60,7 @@ __all__ = [
     "ListenTls",
     "ListenWeb",
     "MoveDestination",
+    "Oidc",
     "Policy",
     "Remembered",
     "Replication",

@@ -14,7 +14,11 @@ SESSION: Final = b"failover-session"
 # RFC 6265bis 4.1.3.2: browsers take it only from a TLS page, for this host alone and the whole site.
 SECURE_SESSION: Final = b"__Host-failover-session"
 OURS: Final = frozenset((SESSION, SECURE_SESSION))
+# Logins under way at the identity provider: one cookie each, its id behind the name.
+LOGIN: Final = b"failover-login-"
+SECURE_LOGIN: Final = b"__Host-failover-login-"
 OF_THE_BACKUP: Final = b"failover-backup-"
+_PREFIXES: Final = (OF_THE_BACKUP, LOGIN, SECURE_LOGIN)
 _MARK: Final = b"failover-"
 
 Pair = tuple[bytes, bytes]
@@ -51,7 +55,7 @@ def of_the_backup(value: bytes, *, others: bool) -> bytes:
 
 
 def _is_marked(name: bytes) -> bool:
-    return name in OURS or name.startswith(OF_THE_BACKUP)
+    return name in OURS or name.startswith(_PREFIXES)
 
 
 def _joined(given: Iterable[Pair]) -> bytes:

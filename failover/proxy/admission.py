@@ -1,8 +1,9 @@
 """Whom the backup may answer, apart from addresses (`access.web`, DESIGN 4.5): what a caller shows.
 
-`knows` is asked for each request of an address that is not admitted: our own session, remembered credentials,
-a checked `Authorization: Basic`. A password that was not checked yet takes a fifth of a second: `knows` says
-None, and `check` does it in a thread. `heard` learns from the answers of the primary.
+`knows` is asked for each request of an address that is not admitted: our own session, by a password or by the
+identity provider, remembered credentials, a checked `Authorization: Basic`. A password that was not checked
+yet takes a fifth of a second: `knows` says None, and `check` does it in a thread. `heard` learns from the
+answers of the primary.
 
 Of several web workers the router alone probes and writes: the others tell it of their `Candidate`s, and hear
 from it what counts (`credentials.remembered`).
@@ -29,8 +30,10 @@ from failover.credentials.sessions import Sessions
 from failover.errors import UpstreamError
 from failover.http import cookies
 from failover.http.head import AnswerHead, RequestHead
+from failover.proxy.challenge import Ways
 from failover.proxy.classify import Asked, WebRoute
 from failover.proxy.passwords import Busy, PasswordCheck, Tried
+from failover.proxy.provider import ProviderCheck
 
 _log = structlog.get_logger(__name__)
 
@@ -76,6 +79,7 @@ class Admission:
         clock: Clock,
         *,
         passwords: PasswordCheck | None = None,
+        provider: ProviderCheck | None = None,
         sessions: Sessions | None = None,
         remembered: Remembered | None = None,
         paths: Sequence[str] = (),
@@ -88,6 +92,8 @@ class Admission:
         `pass_on` takes the candidates when another process probes; without it, we do, by `ask`.
         """
         self.passwords = passwords
+        self.provider = provider
+        self.ways = Ways(form=passwords is not None, provider=provider is not None)
         self.sessions = sessions
         self.remembered = remembered
         self._clock = clock
@@ -118,6 +124,8 @@ class Admission:
             self.remembered.write(self.remembered.content())
         if self.passwords is not None:
             self.passwords.close()
+        if self.provider is not None:
+            await self.provider.close()
 
     def begin_anew(self, key: bytes, learnt: Learnt) -> None:
         """The process that probes and writes has begun anew, with this key: go by what it knows."""
@@ -131,7 +139,7 @@ class Admission:
     @property
     def logins(self) -> bool:
         """Whether a login would help."""
-        return self.passwords is not None
+        return self.passwords is not None or self.provider is not None
 
     def knows(self, head: RequestHead, *, secure: bool) -> bool | None:
         """Whether what `head` shows lets it in; None: its password must be checked first."""

@@ -23,6 +23,8 @@ from failover.proxy.exchange import Exchange
 from failover.proxy.leads import Place
 from failover.proxy.login import LoginExchange
 from failover.proxy.phase import CLOSING, EXCHANGE, HEAD, IDLE, LINGER, Phase
+from failover.proxy.provider_pages import PATHS as PROVIDER_PATHS
+from failover.proxy.provider_pages import ProviderExchange
 from failover.proxy.response import Response
 from failover.proxy.stage import Stage
 from failover.proxy.upstream import UpstreamConnection
@@ -285,9 +287,10 @@ class CallerConnection(Connection):
         proxy = self._proxy
         admission, admitted = proxy.admission, self._admitted
         if admission is not None:
-            path = login.own(head.target) if admission.logins else None
+            path = login.own(head.target, admission.ways) if admission.logins else None
             if path is not None:
-                return LoginExchange(proxy, admission, self, head, path, whole=reader.ended, started_s=now_s)
+                made = ProviderExchange if path in PROVIDER_PATHS else LoginExchange
+                return made(proxy, admission, self, head, path, whole=reader.ended, started_s=now_s)
             if not admitted:
                 admitted = admission.knows(head, secure=self.place.scheme == b"https")
         return Exchange(proxy, self, head, reader, forwarded, admitted=admitted, started_s=now_s)

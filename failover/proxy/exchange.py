@@ -442,7 +442,9 @@ class Exchange:
         head_only = self.head.method == b"HEAD"
         fields, page = (b"", None) if location is None else (b"Location: %b\r\n" % location, None)
         if status == 401:
-            fields, page = challenge.of(self.head, self.asked)
+            admission = self.proxy.admission
+            assert admission is not None
+            status, fields, page = challenge.of(self.head, self.asked, admission.ways)
         body = page or f"{sentence}\n".encode()
         self.caller.write(rewrite.own_page(status, body, fields, close=not keep, head_only=head_only))
         self.finish(None, status, 0, close=not keep)

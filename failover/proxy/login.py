@@ -1,12 +1,14 @@
 """`/.failover/login` and `/.failover/logout` on `listen.web`: answered by the router, never by an upstream.
 
+What lies at `/.failover/oidc/` is in `provider_pages`, and shares the plumbing.
+
 Stands in the place of an exchange: the caller's connection hands it the body of the form. What a login opens
 is the affair of `admission`.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import parse_qs, quote, urlsplit
 
 import structlog
@@ -18,13 +20,24 @@ from failover.http.head import RequestHead
 from failover.model import UpstreamName
 from failover.proxy import faults, rewrite
 from failover.proxy.admission import Admission
-from failover.proxy.challenge import FORM, LOGIN, PAGE_FIELDS, own_path, page
+from failover.proxy.challenge import (
+    FORM,
+    LOGIN,
+    PAGE_FIELDS,
+    PROVIDER_CALLBACK,
+    PROVIDER_LOGIN,
+    Ways,
+    own_path,
+    page,
+)
 from failover.proxy.classify import OURS, Asked, WebRoute
 from failover.proxy.passwords import Busy
 from failover.proxy.stage import Stage
 from failover.routing.selection import Kind
 
 if TYPE_CHECKING:
+    from collections.abc import Coroutine
+
     from failover.proxy.caller import CallerConnection
     from failover.proxy.server import Proxy
 
@@ -36,17 +49,28 @@ _FORM_BYTES: Final = 8192
 _LEFT: Final = 499
 
 
-def own(target: bytes) -> bytes | None:
-    """Return which of our two paths `target` is, None: neither."""
+def own(target: bytes, ways: Ways) -> bytes | None:
+    """Return which of our paths `target` is, None: none of them."""
     path = target.partition(b"?")[0]
-    return path if path in (LOGIN, LOGOUT) else None
+    if path in (LOGIN, LOGOUT):
+        return path
+    return path if ways.provider and path in (PROVIDER_LOGIN, PROVIDER_CALLBACK) else None
 
 
 class LoginExchange:
     """One request for one of our two paths. Has the face of an `Exchange` towards the caller's connection."""
 
     __slots__ = (
-        "_admission", "_form", "_proxy", "_whole", "asked", "body", "caller", "head", "stage", "started_s",
+        "_form",
+        "admission",
+        "asked",
+        "body",
+        "caller",
+        "head",
+        "proxy",
+        "stage",
+        "started_s",
+        "whole",
     )  # fmt: skip
 
     def __init__(
@@ -54,8 +78,8 @@ class LoginExchange:
         *, whole: bool, started_s: float,
     ) -> None:  # fmt: skip
         """`whole`: it has no body."""
-        self._proxy = proxy
-        self._admission = admission
+        self.proxy = proxy
+        self.admission = admission
         self.caller = caller
         self.head = head
         self.asked = Asked(WebRoute.PAGE, Kind.OTHER, path, ours=True)
@@ -63,46 +87,50 @@ class LoginExchange:
         self.started_s = started_s
         self.body = None
         self._form = b""
-        self._whole = whole
+        self.whole = whole
 
     # -- what the caller's connection calls
 
     def begin(self) -> None:
         method, path = self.head.method, self.asked.path
         if method == b"POST":
-            if self.head.expects_continue and not self._whole:
+            if self.head.expects_continue and not self.whole:
                 self.caller.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-            if self._whole:
+            if self.whole:
                 self._posted()
         elif path == LOGIN and method in (b"GET", b"HEAD"):
-            try:
-                query = parse_qs(urlsplit(self.head.target.decode("latin-1")).query, max_num_fields=16)
-            except ValueError:  # more fields than we ever write
-                query = {}
-            self._answer(200, page(query.get("to", [""])[0].encode("latin-1", "replace")))
+            to = self.query().get("to", [""])[0].encode("latin-1", "replace")
+            self.answer(200, page(to, self.admission.ways))
         else:
-            self._answer(405, b"", b"Allow: POST\r\n" if path == LOGOUT else b"Allow: GET, HEAD, POST\r\n")
+            self.answer(405, b"", b"Allow: POST\r\n" if path == LOGOUT else b"Allow: GET, HEAD, POST\r\n")
+
+    def query(self) -> dict[str, list[str]]:
+        """What stands behind the `?`; nothing when it is more than we ever write."""
+        try:
+            return parse_qs(urlsplit(self.head.target.decode("latin-1")).query, max_num_fields=16)
+        except ValueError:
+            return {}
 
     def body_data(self, data: bytes) -> None:
         if self.stage is Stage.ENDED:
             return
         self._form += data
         if len(self._form) > _FORM_BYTES:
-            self._answer(413, b"this is no login\n")
+            self.answer(413, b"this is no login\n")
 
     def body_ended(self) -> None:
-        self._whole = True
+        self.whole = True
         if self.stage is not Stage.ENDED and self.head.method == b"POST":
             self._posted()
 
     def sweep(self, idle_s: float) -> None:
-        if not self._whole and idle_s > self._proxy.listen.body_idle:
-            self._answer(408, b"the form took too long\n")
+        if not self.whole and idle_s > self.proxy.listen.body_idle:
+            self.answer(408, b"the form took too long\n")
 
     def caller_left(self) -> None:
         if self.stage is not Stage.ENDED:
             self.stage = Stage.ENDED
-            self._proxy.count(self, None, _LEFT, 0, broken=True)
+            self.proxy.count(self, None, _LEFT, 0, broken=True)
 
     def route_changed(self) -> None:
         """No route leads to us."""
@@ -123,22 +151,28 @@ class LoginExchange:
 
     def _posted(self) -> None:
         if not self._is_of_this_site():
-            self._answer(403, b"this form comes from another site\n")
+            self.answer(403, b"this form comes from another site\n")
         elif self.asked.path == LOGOUT:
-            self._answer(303, b"", self._cookie(b"", 0) + b"Location: %b\r\n" % LOGIN)
+            self.answer(303, b"", self.session_cookie(b"", 0) + b"Location: %b\r\n" % LOGIN)
+        elif self.admission.passwords is None:
+            self.answer(405, b"", b"Allow: GET, HEAD\r\n")
         else:
-            spawn(self._guarded(), name="log in")
+            self.work(self._log_in())
 
-    async def _guarded(self) -> None:
+    def work(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        """Go on in a task of its own; a fault in it ends the wait."""
+        spawn(self._guarded(coroutine), name="log in")
+
+    async def _guarded(self, coroutine: Coroutine[Any, Any, None]) -> None:
         try:
-            await self._log_in()
+            await coroutine
         except Exception as error:
             self.fault(error)
 
     def fault(self, error: Exception) -> None:
         """Our own code failed: see `Exchange.fault`."""
         faults.report(error)
-        self._answer(500, b"the router failed at this request\n")
+        self.answer(500, b"the router failed at this request\n")
 
     def _is_of_this_site(self) -> bool:
         """A page elsewhere must not log anybody in or out (Fetch metadata; RFC 6454 for older browsers)."""
@@ -152,39 +186,38 @@ class LoginExchange:
         return origin.lower() == b"%b://%b" % (place.scheme, place.host.lower())
 
     async def _log_in(self) -> None:
-        admission, address = self._admission, self.caller.address
+        admission, address = self.admission, self.caller.address
         passwords, sessions = admission.passwords, admission.sessions
         assert passwords is not None
         assert sessions is not None
         try:
             fields = _form_fields(self.head, self._form)
         except (ValueError, KeyError):
-            self._answer(400, b"this is no login\n")
+            self.answer(400, b"this is no login\n")
             return
         user, password, to = fields
         try:
             tried = await passwords.by_form(user, password, address)
         except Busy:
             problem = "Too many people log in now. Try again."
-            self._answer(503, page(to, problem))
+            self.answer(503, page(to, admission.ways, problem))
             return
         if self.stage is Stage.ENDED:
             return
         if tried.wait_s > 0:
             _log.warning("too many logins failed", peer=address)
             problem = f"Too many tries. Try again in {tried.wait_s:.0f} s."
-            self._answer(429, page(to, problem), b"Retry-After: %d\r\n" % (tried.wait_s + 1))
+            self.answer(429, page(to, admission.ways, problem), b"Retry-After: %d\r\n" % (tried.wait_s + 1))
             return
         if not tried.fits:
             _log.warning("login refused", peer=address)
-            self._answer(401, page(to, "User or password is wrong."))
+            self.answer(401, page(to, admission.ways, "User or password is wrong."))
             return
         _log.info("logged in", user=user, peer=address)
-        cookie = self._cookie(sessions.token(user), LIFETIME_S)
-        target = quote(own_path(to.decode("latin-1")), safe="/?&=%:;,+$!*'()@~#[]")
-        self._answer(303, b"", cookie + b"Location: %b\r\n" % target.encode())
+        cookie = self.session_cookie(sessions.token(user), LIFETIME_S)
+        self.answer(303, b"", cookie + leads(to.decode("latin-1")))
 
-    def _cookie(self, token: bytes, lifetime_s: int) -> bytes:
+    def session_cookie(self, token: bytes, lifetime_s: int) -> bytes:
         secure = self.caller.place.scheme == b"https"
         return b"Set-Cookie: %b=%b; Path=/; HttpOnly; SameSite=Lax; Max-Age=%d%b\r\n" % (
             cookies.SECURE_SESSION if secure else cookies.SESSION,
@@ -195,11 +228,11 @@ class LoginExchange:
 
     # -- the answer
 
-    def _answer(self, status: int, body: bytes, fields: bytes = b"") -> None:
+    def answer(self, status: int, body: bytes, fields: bytes = b"") -> None:
         if self.stage is Stage.ENDED:
             return
         self.stage = Stage.ENDED
-        keep = self.head.keep_alive and self._whole and not self._proxy.stopping and not self.caller.ended
+        keep = self.head.keep_alive and self.whole and not self.proxy.stopping and not self.caller.ended
         if body.startswith(b"<"):
             fields += PAGE_FIELDS
             if status == 401:
@@ -209,8 +242,13 @@ class LoginExchange:
                 status, body, fields, close=not keep, head_only=self.head.method == b"HEAD"
             )
         )  # fmt: skip
-        self._proxy.count(self, None, status, len(body), broken=False)
+        self.proxy.count(self, None, status, len(body), broken=False)
         self.caller.exchange_ended(close=not keep)
+
+
+def leads(to: str) -> bytes:
+    """Return the field that leads to the own path `to`, or to our own page."""
+    return b"Location: %b\r\n" % quote(own_path(to), safe="/?&=%:;,+$!*'()@~#[]").encode()
 
 
 def _form_fields(head: RequestHead, form: bytes) -> tuple[str, str, bytes]:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import re
 import socket
+import tempfile
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from prometheus_client import CollectorRegistry
 
@@ -31,6 +33,7 @@ from failover.proxy.admission import Admission
 from failover.routing.board import RouteBoard
 from tests.fakes.backend import Backend, always, answer
 from tests.fakes.callers import Answered, ask
+from tests.fakes.identity_provider import FakeProvider
 from tests.fakes.logins import SESSION, Logins, basic
 from tests.fakes.web_stage import calm_route
 
@@ -109,7 +112,7 @@ class Stage:
 
 
 @asynccontextmanager
-async def stage(folder: Path) -> AsyncIterator[Stage]:
+async def stage(folder: Path, more: str = "") -> AsyncIterator[Stage]:
     salt = bytes(16)
     cheap = Hash(10, 1, 1, salt, _scrypt(PASSWORD, salt, 10, 1, 1, 32))
     (folder / "users").write_text(f"anna:{cheap}\n")
@@ -125,7 +128,7 @@ async def stage(folder: Path) -> AsyncIterator[Stage]:
         (folder / "f.yaml").write_text(
             f"state_dir: {folder}\nprimary: {{web: {{url: 'http://127.0.0.1:{primary.port}'}}}}\n"
             f"archive: {{web: {{port: {backup.port}}}}}\nlisten: {{web: {{workers: 3}}}}\n"
-            f"access: {{web: {{addresses: [10.9.9.9], password_file: users, remembered: {{}}}}}}\n"
+            f"access: {{web: {{addresses: [10.9.9.9], password_file: users, remembered: {{}}, {more}}}}}\n"
         )
         for number in (2, 3):
             sock = socket.create_server(("127.0.0.1", 0))
@@ -136,6 +139,51 @@ async def stage(folder: Path) -> AsyncIterator[Stage]:
             made.ports.append(sock.getsockname()[1])
             made.theirs.append(worker)
         yield made
+
+
+async def redirected(s: Stage, provider: FakeProvider, worker: int) -> tuple[str, str]:
+    """Begin a login at one worker and log in at the provider; return the way back, and the cookie."""
+    there = await ask(s.ports[worker], "/.failover/oidc/login?to=/a", "Host: pacs.example")
+    assert there.status == 303, there.body
+    way = urlsplit(there.header("location") or "")
+    back = await ask(provider.port, f"{way.path}?{way.query}", f"Host: {way.netloc}")
+    cookie = (there.header("set-cookie") or "").partition(";")[0]
+    return (back.header("location") or "").removeprefix("http://pacs.example"), f"Cookie: {cookie}"
+
+
+async def test_a_login_at_the_provider_begins_at_one_worker_and_ends_once_at_another(tmp_path: Path) -> None:
+    provider = await FakeProvider().start()
+    oidc = f"oidc: {{issuer: '{provider.issuer}', client_id: failover, public_url: 'http://pacs.example'}}"
+    try:
+        async with stage(tmp_path, oidc) as s, s.router(b"k" * 32):
+            await until(lambda: s.joined(b"k" * 32))
+            await s.route(Phase.ON_BACKUP)
+            back, cookie = await redirected(s, provider, 0)
+            done = await ask(s.ports[1], back, "Host: pacs.example", cookie)
+            assert (done.status, done.header("location")) == (303, "/a")
+            again = [await ask(port, back, "Host: pacs.example", cookie) for port in s.ports]
+            assert [one.status for one in again] == [400, 400]
+            session = next(v.partition(";")[0] for k, v in done.headers if "failover-session" in v)
+            for worker in (0, 1):
+                assert (await s.search(worker)).status == 401
+                seen = await s.search(worker, f"Cookie: {session}")
+                assert (seen.status, seen.upstream) == (200, "backup")
+            count = s.metrics.registry.get_sample_value
+            assert count("failover_logins_total", {"result": "accepted"}) == 1
+            assert count("failover_logins_total", {"result": "refused"}) == 2
+        # The router is dead: who is logged in goes on, and nobody new gets in.
+        second = await asyncio.to_thread(tempfile.mkdtemp, dir=tmp_path)
+        async with stage(Path(second), oidc) as s:
+            async with s.router(b"k" * 32):
+                await until(lambda: s.joined(b"k" * 32))
+                await s.route(Phase.ON_BACKUP)
+                back, cookie = await redirected(s, provider, 0)
+            assert (await s.search(1, f"Cookie: {session}")).status == 200
+            begun = await ask(s.ports[0], "/.failover/oidc/login?to=/a", "Host: pacs.example")
+            ended = await ask(s.ports[0], back, "Host: pacs.example", cookie)
+            assert [(one.status, one.header("set-cookie")) for one in (begun, ended)] == [(503, None)] * 2
+    finally:
+        await provider.stop()
 
 
 async def until(holds: Callable[[], bool]) -> None:

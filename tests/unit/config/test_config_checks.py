@@ -269,3 +269,64 @@ def test_doors_that_work(tmp_path: Path) -> None:
     assert "without listen.web.tls passwords cross the network in the clear" in [
         sentence for _, sentence in advice(configuration)
     ]
+
+
+OIDC = PRIMARY + "access: {web: {oidc: {client_id: failover, public_url: 'https://Pacs.example', %s}}}\n"
+GROUPS = "issuer: 'https://idp.example/realm', groups: [radiology]"
+
+
+def test_an_identity_provider_as_it_should_be() -> None:
+    configuration = read(OIDC % GROUPS)
+    assert advice(configuration) == []
+    oidc = configuration.access.web and configuration.access.web.oidc
+    assert oidc
+    assert (oidc.issuer, oidc.origin, oidc.scopes) == (
+        "https://idp.example/realm", "https://pacs.example", ["openid"],
+    )  # fmt: skip
+    elsewhere = read((OIDC % GROUPS).replace("Pacs.example", "pacs.example:8443"))
+    assert elsewhere.access.web
+    assert elsewhere.access.web.oidc
+    assert elsewhere.access.web.oidc.origin == "https://pacs.example:8443"
+    assert read(OIDC % "issuer: 'http://127.0.0.1:8081/realm'")
+
+
+@pytest.mark.parametrize(("more", "key", "sentence"), [
+    ("issuer: 'http://idp.example'", "issuer", "must be https: whoever sits in between"),
+    ("issuer: 'idp.example'", "issuer", "must be the https URL"),
+    ("issuer: 'https://idp.example/?a=b'", "issuer", "without query and fragment"),
+    (f"{GROUPS}, scopes: [profile]", "scopes", "must name openid"),
+    ("issuer: 'https://idp.example', groups: []", "groups", "names no group, so nobody could log in"),
+    (f"{GROUPS}, client_secret_file: secret", "client_secret_file", "cannot be read"),
+    (f"{GROUPS}, ca_file: ca.pem", "ca_file", "ca.pem"),
+    ("issuer: 'http://localhost:1', ca_file: ca.pem", "ca_file", "needs an https issuer"),
+])  # fmt: skip
+def test_an_identity_provider_that_cannot_be(more: str, key: str, sentence: str) -> None:
+    found = problems(OIDC % more)
+    assert len([one for one in found if f"access.web.oidc.{key}: " in one and sentence in one]) == 1, found
+
+
+def test_a_door_that_is_wider_than_it_looks() -> None:
+    text = (OIDC % "issuer: 'https://idp.example'").replace("https://Pacs", "http://pacs")
+    assert advice(read(text)) == [
+        (("access", "web", "oidc", "groups"),
+         "is not given: everyone with an account at the provider may see all images"),
+        (("access", "web", "oidc", "public_url"), "is http: sessions cross the network in the clear"),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(("content", "mode", "sentence"), [
+    ("secret\n", 0o644, "must be for its owner alone (chmod 600), is 644"),
+    ("", 0o600, "must hold the secret"),
+    ("two\nlines", 0o600, "must hold the secret"), ("x" * 5000, 0o600, "must hold the secret"),
+    ("secret\n", 0o600, ""),
+])  # fmt: skip
+def test_the_secret_of_a_client(tmp_path: Path, content: str, mode: int, sentence: str) -> None:
+    (tmp_path / "secret").write_text(content)
+    (tmp_path / "secret").chmod(mode)
+    text = OIDC % f"{GROUPS}, client_secret_file: secret"
+    if not sentence:
+        assert read(text, folder=tmp_path)
+    else:
+        (line,) = problems(text, folder=tmp_path)
+        assert sentence in line
+        assert "lines" not in line

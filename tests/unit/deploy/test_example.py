@@ -38,6 +38,8 @@ def uncommented() -> str:
 def loaded(text: str, folder: Path) -> Configuration:
     (folder / "tokens").write_text("alice 0123456789abcdef\n")
     set_password(folder / "passwords", "alice", "correct horse")
+    (folder / "oidc-secret").write_text("0123456789abcdef\n")
+    (folder / "oidc-secret").chmod(0o600)
     if "cert_file" in text:
         authority = Authority(folder / "tls", "hospital-ca")
         authority.issue("router", file="router")
