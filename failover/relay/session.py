@@ -15,6 +15,7 @@ import structlog
 from failover.clock import Clock
 from failover.dicom.dimse import (
     Command,
+    CommandField,
     Fragment,
     Message,
     Status,
@@ -387,8 +388,13 @@ class Session:
         """Pass a request of the upstream to the caller, and note it until that answers.
 
         That may be after operations of its own, when the association has moved. It is never repeated: an
-        upstream that gets no response asks again itself. Raises LegLost, CallerLeft.
+        upstream that gets no response asks again itself. Raises LegLost, CallerLeft; LegLost also for what
+        an acceptor may not ask: only reports, and what the caller has agreed to serve (PS3.7 D.3.3.4).
         """
+        context = self.caller.contexts.get(message.context_id)
+        serves = context is not None and context.scp_role
+        if message.command.field != CommandField.N_EVENT_REPORT_RQ and not serves:
+            raise LegLost("asks what is not its role", Outcome.FAILED)
         if len(self._asked_back) >= _ASKED_BACK:
             raise LegLost("asks more than is answered", Outcome.FAILED)
         flight = Flight(operation(message.command.field), message)
