@@ -135,8 +135,11 @@ class Session:
         return True
 
     def misplaced(self) -> bool:
-        """Whether the idle leg is where nobody serves any more: it is left at once, so that a drain ends."""
-        if self.leg is None:
+        """Whether the idle leg is where nobody serves any more: it is left at once, so that a drain ends.
+
+        Not before the caller has answered what its upstream asked, or the grace of the drain is over.
+        """
+        if self.leg is None or any(asker is self.leg for asker, _ in self._asked_back):
             return False
         choice = self.choice(self._kind)
         return choice.first is not None and choice.first is not self.leg.upstream and not choice.provisional

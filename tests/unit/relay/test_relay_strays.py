@@ -9,8 +9,9 @@ import pytest
 
 from failover.dicom.dimse import CommandField, Message, find_rq, response, store_rq
 from failover.dicom.exchange import Association
+from failover.model import Phase
 from tests.fakes.upstream import CT, FakeUpstream, encoded, study
-from tests.unit.relay.scene import ID, STUDY_FIND, scene
+from tests.unit.relay.scene import ID, PRIMARY, STUDY_FIND, scene
 from tests.unit.relay.test_relay_operations import STUDIES, commit, echo, find, get, store
 
 
@@ -80,6 +81,22 @@ async def test_a_report_is_answered_after_an_operation_of_the_callers_own(tmp_pa
         assert await store(caller, "1.2.3", b"abcd", 7) == 0
         assert stage.primary.responses_to_events == [0]
         assert len(stage.primary.requests) == 1
+        await caller.release()
+
+
+async def test_a_report_that_is_not_answered_yet_keeps_its_association(tmp_path: Path) -> None:
+    """Given a report of the primary, and a route that leaves it: first the answer, then the release."""
+    async with scene(tmp_path) as stage:
+        caller = await stage.open()
+        _, event = await commit(caller)
+        assert event is not None
+        await caller.whole_data_set(1000)
+        stage.publish(phase=Phase.ON_BACKUP)
+        legs = stage.relay.legs
+        assert not await legs.changed.wait_until(lambda: legs.in_flight(PRIMARY) == 0, timeout_s=0.05)
+        await caller.send(event.context_id, response(event.command, 0))
+        assert await legs.changed.wait_until(lambda: legs.in_flight(PRIMARY) == 0, timeout_s=10)
+        assert stage.primary.responses_to_events == [0]
         await caller.release()
 
 
