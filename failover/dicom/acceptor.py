@@ -358,6 +358,7 @@ class Acceptor:
         """End what stands still: ARTIM, a PDU that drips, an association on which the peer is silent."""
         while True:
             await self._clock.sleep(_REAP_EVERY_S)
+            await asyncio.sleep(0)  # what came while our own loop stood still is read before it is missed
             now = self._clock.monotonic()
             for connection in [*self._half_open, *self._open]:
                 deadline = connection.artim_deadline_s

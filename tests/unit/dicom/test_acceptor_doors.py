@@ -283,6 +283,27 @@ async def test_a_transport_that_cannot_close_is_aborted_after_artim() -> None:
         assert stage.acceptor.connections == 0
 
 
+class LeapingClock(ManualClock):
+    """Of a process that stood still: when it goes on, much time has passed at once."""
+
+    async def leap(self, seconds: float) -> None:
+        self._now_s += seconds
+        await self.advance(0)
+
+
+async def test_an_rq_that_came_while_we_stood_still_is_not_late() -> None:
+    """Given a requestor that sends its RQ at once, and a process of ours that is stopped before it reads."""
+    clock = LeapingClock()
+    async with listening(clock=clock) as stage, asyncio.timeout(20):
+        with socket.create_connection(("127.0.0.1", stage.port)) as caller:
+            while not stage.acceptor.connections:
+                await asyncio.get_running_loop().run_in_executor(None, int)
+            caller.sendall(encode(RQ))
+            await clock.leap(11)
+            caller.setblocking(False)
+            assert (await asyncio.get_running_loop().sock_recv(caller, 6))[:1] == b"\x02"
+
+
 async def test_a_pdu_that_we_did_not_read_on_does_not_make_its_peer_slow() -> None:
     """Given a PDU half read when we pause; only what the peer takes while we read counts against it."""
     clock = ManualClock()
