@@ -19,6 +19,8 @@ from failover.errors import UnreadableDataSet
 _PIECE_BYTES: Final = 256 * 1024
 # Less than this is copied: three small packets would cost more than one.
 _LEAST_HANDED_OVER: Final = 32 * 1024
+# What is handed over at once: the system sends it in one turn of our loop, and all of it is looked at before.
+_STRETCH_BYTES: Final = 2**20
 # How far apart it is looked whether the system has a stretch in memory: it comes and goes by runs of pages.
 _LOOK_EVERY_BYTES: Final = 128 * 1024
 
@@ -49,8 +51,10 @@ async def write_file(
         out = _Out(request, response)
         await response.write(before)  # also where it is empty: the head of the answer goes with it
         while left > 0:
-            sent = out.hand_over(descriptor, offset, left)
-            if not sent:
+            sent = out.hand_over(descriptor, offset, min(left, _STRETCH_BYTES))
+            if sent:
+                await asyncio.sleep(0)  # a quick caller must not keep our loop to itself
+            else:
                 piece = await _read(descriptor, offset, min(left, _PIECE_BYTES))
                 await response.write(piece)
                 sent = len(piece)

@@ -77,6 +77,23 @@ async def test_the_bytes_come_whole_and_in_order(
     assert body == before.encode() + CONTENT[offset : offset + length]
 
 
+async def test_of_a_long_file_only_what_goes_next_is_looked_for_in_memory(
+    port: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks, real = 0, os.preadv
+
+    def counts(descriptor: int, buffers: list[bytearray], offset: int, flags: int) -> int:
+        nonlocal looks
+        looks += len(buffers[0]) == 1
+        return real(descriptor, buffers, offset, flags)
+
+    (tmp_path / "file").write_bytes(bytes(16_000_000))
+    monkeypatch.setattr(os, "preadv", counts)
+    _, body = await ask(port, "before=&offset=0&length=16000000&told=yes", 65536)
+    assert len(body) == 16_000_000
+    assert 0 < looks < 1200  # once all that was left was looked for again before each 256 KB: 4000
+
+
 async def test_bytes_that_are_cut_into_chunks_are_not_handed_over(port: int) -> None:
     head, body = await ask(port, "before=&offset=0&length=600000&told=no")
     assert b"chunked" in head
