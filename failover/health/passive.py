@@ -190,6 +190,15 @@ class LiveTraffic:
             return None
         return Silence(waiting, now_s - since_s, max(unheard, key=lambda part: unheard[part]))
 
+    def unanswered_s(self, part: Part) -> float:
+        """For how long the first of `part` that waits in this process has waited, and not a byte came."""
+        now_s = self._clock.monotonic()
+        with self._lock:
+            began = [one.began_s for one in self._waiting.values() if one.part is part and not one.heard]
+            if not began:
+                return 0.0
+            return now_s - max(min(began), *self._heard_s.values(), 0.0)
+
     def heard_since(self, since_s: float, part: Part | None = None) -> bool:
         """Whether a byte came after `since_s`, for `part` or for anything."""
         with self._lock:

@@ -19,6 +19,9 @@ AT_ONCE_TIMES: Final = 3  # or so many times the slowest of its kind
 # Orthanc with its four DICOM threads busy answers an echo after 0.9 to 1.1 s, and is not dead. The first of
 # the immediate probes is given so long; it is still awaited while the second one is asked.
 CROWDED_S: Final = 1.1
+# A caller who waited for its association before our probe was asked waits for the same: what a crowd is given
+# began with it. Not more than this, or one caller whose opening hangs would take the time of all.
+AWAITED_MOST_S: Final = 0.3
 # A PACS whose last answers were all slow is slow, not dead, and is given time; one that stalls now and
 # then is not.
 STEADY: Final = 3
@@ -58,12 +61,18 @@ class Scheduled:
             wanted_s = STEADY_TIMES * min(self.last_took_s) if steady else 0.0
         return min(most_s, max(self.plan.timeout_s, wanted_s))
 
-    def limit_at_once_s(self, now_s: float, fail_after_s: float, *, crowded: bool) -> float:
-        """How long it may take as an immediate probe; `crowded`: callers fill the few slots of a PACS."""
+    def limit_at_once_s(
+        self, now_s: float, fail_after_s: float, *, crowded: bool, awaited_s: float = 0.0
+    ) -> float:
+        """How long it may take as an immediate probe; `crowded`: callers fill the few slots of a PACS.
+
+        `awaited_s`: for so long a caller has waited for the same, and nothing came.
+        """
         limit_s = max(AT_ONCE_S, AT_ONCE_TIMES * (self.slowest.slowest_s(now_s) or 0.0))
         if crowded and self.plan.few_slots:
             crowded_s = self.slowest_crowded.slowest_s(now_s)
-            limit_s = max(limit_s, CROWDED_S if crowded_s is None else AT_ONCE_TIMES * crowded_s)
+            given_s = CROWDED_S if crowded_s is None else AT_ONCE_TIMES * crowded_s
+            limit_s = max(limit_s, given_s - min(awaited_s, AWAITED_MOST_S))
         return min(self.limit_s(now_s, fail_after_s), limit_s)
 
 

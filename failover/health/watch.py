@@ -228,6 +228,7 @@ class ServiceWatch:
             self._clock.monotonic(),
             self._policy.fail_after_s,
             crowded=first and alone and self._traffic.waiting() >= CROWD,
+            awaited_s=self._traffic.unanswered_s(Part.REACH),
         )
 
     async def _ask_at_once(self, why: str, pacing: Pacing) -> None:

@@ -267,6 +267,44 @@ async def test_a_hung_dicom_side_is_suspect_before_a_caller_has_waited_a_second_
         assert await w.until(lambda: w.verdict is Verdict.SUSPECT, 3.0) <= 1.45
 
 
+async def test_a_hung_dicom_side_is_suspect_sooner_when_a_caller_waits_for_its_association() -> None:
+    """Given an opening that waits since before our probe: what a crowd is given began with it."""
+    async with watched(service=Service.DICOM) as w:
+        await w.passes(21.0)
+        w.reach.stopped = True
+        w.traffic.began(REACH, "A-ASSOCIATE")
+        for _ in range(3):
+            w.traffic.began(QUERY, "C-FIND")
+        assert await w.until(lambda: w.verdict is Verdict.SUSPECT, 3.0) <= 1.25
+
+
+async def test_a_full_orthanc_that_opens_the_callers_association_first_is_not_suspected() -> None:
+    """Given one that needs 1.2 s, for the caller's opening and then for our echo behind it."""
+    async with watched(service=Service.DICOM) as w:
+        await w.passes(20.0)
+        w.reach.takes_s = 1.2
+        for _ in range(4):
+            w.traffic.began(QUERY, "C-FIND")
+        for _ in range(20):
+            opening = w.traffic.began(REACH, "A-ASSOCIATE")
+            await w.passes(1.2)
+            w.traffic.ended(opening, Outcome.ANSWERED)
+        assert w.verdicts() == ["None", "up"]
+
+
+async def test_one_caller_whose_opening_hangs_does_not_take_the_time_of_all() -> None:
+    """Given an opening that is never answered, and then an Orthanc whose four threads are taken."""
+    async with watched(service=Service.DICOM) as w:
+        await w.passes(20.0)
+        w.traffic.began(REACH, "A-ASSOCIATE")
+        await w.passes(7.0)
+        w.reach.takes_s = 0.9
+        for _ in range(4):
+            w.traffic.began(QUERY, "C-FIND")
+        await w.passes(30.0)
+        assert w.verdicts() == ["None", "up"]
+
+
 async def test_a_slow_search_is_no_suspicion() -> None:
     async with watched(query=True) as w:
         w.query.takes_s = 2.0
