@@ -6,6 +6,7 @@ per exchange, made when an answer begins that `whole` did not pass on.
 
 from __future__ import annotations
 
+import asyncio
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
@@ -102,10 +103,30 @@ class Answering:
                 answer.data(self._exchange.caller, data)
             except ProtocolError as error:
                 self._does_not_fit(error)
+                return
+            if answer.passage is not None and answer.passage.catches_up:
+                self._let_others_in()
         elif not answer.hold(data):
             if answer.over_total:
                 self._proxy.metrics.http_unprotected.labels("hold_full").inc()
             self._stream()
+
+    def _let_others_in(self) -> None:
+        """Read on when all others had their turn: on uvloop one connection may read 4 MB in a row, and what
+        is compared with what the caller has goes nowhere that would pause it."""
+        attempt = self._exchange.attempt
+        if attempt is not None and attempt.connection is not None and not attempt.connection.reading_paused:
+            attempt.connection.pause_reading()
+            asyncio.get_running_loop().call_soon(self._exchange.guarded, partial(self._read_on, attempt))
+
+    def _read_on(self, attempt: Attempt) -> None:
+        exchange = self._exchange
+        if (
+            attempt is exchange.attempt
+            and attempt.connection is not None
+            and not exchange.caller.write_paused
+        ):
+            attempt.connection.resume_reading()
 
     def unfinished(self) -> None:
         """The read that brought the head brought no end: a held answer without a length gets its time."""

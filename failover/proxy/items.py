@@ -26,6 +26,10 @@ class Items:
         self._resumed = False
         self._any = False
 
+    @property
+    def catches_up(self) -> bool:
+        return bool(self._unseen)
+
     def receive(self, data: bytes) -> list[bytes]:
         out: list[bytes] = []
         for item in self._reader.receive_data(data):

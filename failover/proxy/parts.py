@@ -74,6 +74,10 @@ class Parts:
         self._known = False  # whether `_key` was looked for
         self._doing = _Doing.HOLD
 
+    @property
+    def catches_up(self) -> bool:
+        return bool(self._unseen) or (self._proof is not None and self._proof.left > 0)
+
     def receive(self, data: bytes) -> list[bytes]:
         out: list[bytes] = []
         for event in self._parser.receive_data(data):

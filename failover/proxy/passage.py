@@ -31,6 +31,10 @@ class Passage(Protocol):
     framed: bool
     """The caller's response cannot have the Content-Length of one answer."""
 
+    @property
+    def catches_up(self) -> bool:
+        """What is read now the caller has already: no slowness of its slows it down."""
+
     def receive(self, data: bytes) -> list[bytes]:
         """Return what goes to the caller now. Raises CannotContinue, or a ProtocolError of the answer."""
 

@@ -70,6 +70,10 @@ class Opaque:
         self._body = Streamed(None, length)
         self._proof: Proof | None = None
 
+    @property
+    def catches_up(self) -> bool:
+        return self._proof is not None and self._proof.left > 0
+
     def receive(self, data: bytes) -> list[bytes]:
         new = self._proof.read(data) if self._proof is not None else data
         if not new:

@@ -15,6 +15,8 @@ from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from failover.http.multipart import MultipartParser, MultipartWriter, PartBegan, PartBytes
 from failover.model import Phase, Verdict
+from failover.proxy.connection import READ_BYTES
+from failover.proxy.passage import Proof
 from tests.fakes.backend import Received, Script, Talk, always, answer
 from tests.fakes.clocks import FastClock
 from tests.fakes.web_stage import BACKUP, PRIMARY, Stage, web_stage
@@ -156,6 +158,35 @@ async def test_a_long_part_goes_on_only_if_the_other_copy_is_the_same(stage: Sta
     else:
         answered = await stage.ask(STUDY)
         assert parts_of(answered.body, FIRST.boundary) == {"a": b"1", "long": long, "z": b"2"}
+
+
+async def test_while_a_long_part_is_proven_others_are_let_in(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Given a copy that comes as fast as it can; of what the caller has, one turn reads little."""
+    long = bytes(range(256)) * 60_000
+    whole = answer(multipart(FIRST, {"long": long}, "x"), "200 OK", typed(FIRST))
+    stage.primary.script = dies_after(whole, 14_000_000)
+    stage.backup.script = always(answer(multipart(SECOND, {"long": long}, "y"), "200 OK", typed(SECOND)))
+    loop, this_turn, most = asyncio.get_running_loop(), 0, 0
+    read = Proof.read
+
+    def counts(proof: Proof, data: bytes) -> bytes:
+        nonlocal this_turn, most
+        if not this_turn:
+            loop.call_soon(turned)
+        this_turn += min(len(data), proof.left)
+        most = max(most, this_turn)
+        return read(proof, data)
+
+    def turned() -> None:
+        nonlocal this_turn
+        this_turn = 0
+
+    monkeypatch.setattr(Proof, "read", counts)
+    answered = await stage.ask(STUDY)
+    assert parts_of(answered.body, FIRST.boundary) == {"long": long}
+    assert 0 < most <= 2 * READ_BYTES
 
 
 @pytest.mark.parametrize(
