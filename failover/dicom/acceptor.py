@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import inspect
+import math
 import socket
 from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Sequence
@@ -54,6 +55,8 @@ __all__ = [
 _log = structlog.get_logger(__name__)
 _REAP_EVERY_S: Final = 0.25
 _PDU_TIMEOUT_S: Final = 60.0  # one PDU may take so long: 64 KiB at 1 KiB/s; a slower peer is dripping
+_TO_ASK_S: Final = 0.5  # a connection so young is no attack yet: its RQ may wait in our own queue
+_YOUNG: Final = 3  # with those that are young so many times what is allowed, and no more
 _IDLE_AT_STOP_S: Final = 1.0
 _BACKLOG: Final = 512
 
@@ -109,11 +112,12 @@ class Acceptor:
         self._turned_away = TurnedAway(name, clock, turned_away)
         self._failed = failed
         self._unserved = unserved
-        self._rejections, self._faults, self._late = Seldom(clock), Seldom(clock), Seldom(clock)
+        self._rejections, self._faults = Seldom(clock), Seldom(clock)
+        self._late, self._broken = Seldom(clock), Seldom(clock)
         self._server: asyncio.Server | None = None
         self._door: Door | None = None
         self._reaper: asyncio.Task[None] | None = None
-        self._half_open: dict[Connection, None] = {}  # no association yet, or no longer; oldest first
+        self._half_open: dict[Connection, float] = {}  # since when: no association yet, or no longer
         self._open: dict[Connection, Association | None] = {}  # counted; None: being answered
         self._of_address: Counter[str] = Counter()
         self._of_ae_title: Counter[str] = Counter()
@@ -196,29 +200,38 @@ class Acceptor:
             opened=self._opened,
             closed=self._closed,
             failed=self._fault,
+            broke=self._note_broken,
         )
 
     def _opened(self, connection: Connection) -> None:
         if self._stopping:
             connection.drop()
             return
-        self._half_open[connection] = None
+        self._half_open[connection] = self._clock.monotonic()
         self._make_room(connection.peer_host)
         task = spawn(self._run(connection), name=f"{self._name} {connection.peer_host}")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
     def _make_room(self, host: str) -> None:
-        """Close the oldest half-open connection when there are too many: an honest requestor sends its RQ at
-        once and is no longer among them when its turn comes."""
+        """Close the oldest half-open connections when there are too many: an honest requestor sends its RQ at
+        once and is no longer among them when its turn comes.
+
+        Of a flood hundreds are accepted before a byte is read or an RQ answered: who has only just come, and
+        waits for us, stays, up to more of them.
+        """
+        limits, young_since_s = self._limits, self._clock.monotonic() - _TO_ASK_S
         same = [c for c in self._half_open if c.peer_host == host]
-        if len(same) > self._limits.max_per_address:
-            self._drop_half_open(same[0])
-        elif len(self._half_open) > self._limits.max_associations:
-            self._drop_half_open(next(iter(self._half_open)))
+        for many, allowed in ((same, limits.max_per_address), ([*self._half_open], limits.max_associations)):
+            surplus = len(many) - allowed
+            for place, connection in enumerate(many[: max(0, surplus)]):
+                is_young = connection.awaits_us and self._half_open.get(connection, math.inf) > young_since_s
+                if not is_young or len(many) - place > _YOUNG * allowed:
+                    self._drop_half_open(connection)
 
     def _drop_half_open(self, connection: Connection) -> None:
-        del self._half_open[connection]
+        if self._half_open.pop(connection, None) is None:
+            return
         self._turned_away.note(Cause.HALF_OPEN, connection.peer_host)
         connection.end("too many half-open connections")
         connection.drop()
@@ -273,7 +286,9 @@ class Acceptor:
             _count_down(self._of_address, connection.peer_host)
             _count_down(self._of_ae_title, rq.calling_ae)
             if not connection.is_gone:
-                self._half_open[connection] = None  # waits for the peer's close, at most ARTIM
+                self._half_open[connection] = (
+                    self._clock.monotonic()
+                )  # waits for the peer's close, at most ARTIM
             self.changed.fire()
 
     async def _answer_and_serve(self, connection: Connection, rq: AssociateRq) -> None:
@@ -360,6 +375,8 @@ class Acceptor:
             await self._clock.sleep(_REAP_EVERY_S)
             await asyncio.sleep(0)  # what came while our own loop stood still is read before it is missed
             now = self._clock.monotonic()
+            for host in {connection.peer_host for connection in self._half_open}:
+                self._make_room(host)
             for connection in [*self._half_open, *self._open]:
                 deadline = connection.artim_deadline_s
                 if deadline is not None and now >= deadline:
@@ -373,6 +390,17 @@ class Acceptor:
                 elif association and association.stalled_s(now) > self._limits.idle_timeout_s:
                     _log.info("idle association aborted", acceptor=self._name, peer=connection.peer_host)
                     connection.abort("idle for too long")
+
+    def _note_broken(self, connection: Connection, why: str) -> None:
+        count = self._broken.due(connection.peer_host)
+        if count:
+            _log.warning(
+                "peer broke the protocol",
+                acceptor=self._name,
+                peer=connection.peer_host,
+                why=why,
+                count=count,
+            )
 
     def _note_late(self, host: str) -> None:
         count = self._late.due(host)

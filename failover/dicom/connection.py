@@ -63,7 +63,9 @@ class Connection(asyncio.BufferedProtocol):
         opened: Callable[[Connection], None] | None = None,
         closed: Callable[[Connection], None] | None = None,
         failed: Callable[[Exception], None] | None = None,
+        broke: Callable[[Connection, str], None] | None = None,
     ) -> None:
+        """`broke` is told instead of the log when the peer breaks the protocol, and why."""
         self.max_pdu_bytes = max_pdu_bytes
         self.peer_host = ""
         self.machine = UpperLayer(requestor=requestor)
@@ -77,7 +79,7 @@ class Connection(asyncio.BufferedProtocol):
         self.listener: Callable[[], None] | None = None  # called when something arrived, drained or ended
         self._clock = clock
         self._artim_s = artim_s
-        self._opened, self._closed, self._failed = opened, closed, failed
+        self._opened, self._closed, self._failed, self._broke = opened, closed, failed, broke
         self._reader: p.PduReader | None = p.PduReader(max_pdu_bytes)
         self._buffer = _read_buffer()
         self._transport: asyncio.Transport | None = None
@@ -151,6 +153,13 @@ class Connection(asyncio.BufferedProtocol):
         if self._pdu_began_s is None:
             return 0.0
         return (now_s if self._paused_s is None else self._paused_s) - self._pdu_began_s
+
+    @property
+    def awaits_us(self) -> bool:
+        """Whether it is our turn: its RQ is whole, or not a byte of it was read."""
+        state = self.machine.state
+        unread = state is State.AWAITING_RQ and self._pdu_began_s is None
+        return unread or state is State.AWAITING_LOCAL_RESPONSE
 
     @property
     def has_queued(self) -> bool:
@@ -313,7 +322,10 @@ class Connection(asyncio.BufferedProtocol):
                     return  # over: what follows has no meaning
         except (MalformedPdu, MalformedMessage) as error:
             reason = error.reason if isinstance(error, MalformedPdu) else p.AbortReason.INVALID_PARAMETER
-            _log.warning("peer broke the protocol", peer=self.peer_host, why=str(error))
+            if self._broke is not None:
+                self._broke(self, str(error))
+            else:
+                _log.warning("peer broke the protocol", peer=self.peer_host, why=str(error))
             self.abort_as_provider(reason, f"broke the protocol: {error}")
             return
         except Exception as error:

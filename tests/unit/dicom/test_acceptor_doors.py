@@ -370,3 +370,31 @@ async def test_an_accepted_connection_is_kept_alive_and_does_not_delay() -> None
         await heard(reader)
         writer.close()
     assert found == [1, 1, 60]
+
+
+async def test_who_breaks_the_protocol_is_one_line_a_minute() -> None:
+    with log_lines() as logs:
+        async with listening() as stage:
+            for _ in range(5):
+                reader, writer = await stage.say(b"GET / HTTP/1.1\r\n\r\n")
+                assert (await heard(reader))[0] == 7
+                writer.close()
+    assert [line["count"] for line in logs if line["event"] == "peer broke the protocol"] == [1]
+
+
+async def test_a_flood_that_is_accepted_at_once_does_not_close_who_asks_among_it() -> None:
+    """Given a crowd that the loop accepts before it reads a byte: the first of it asks, and is answered."""
+    async with listening() as stage, asyncio.timeout(20):
+        acceptor = stage.acceptor
+        limits = Limits()
+        unread, asked, begun = (StuckTransport(acceptor._connection()) for _ in range(3))
+        asked.receive(encode(RQ))
+        begun.receive(encode(RQ)[:100])
+        crowd = [StuckTransport(acceptor._connection()) for _ in range(2 * limits.max_per_address)]
+        assert [one.aborted.is_set() for one in (unread, asked, begun)] == [False, False, True]
+        unread.receive(encode(RQ))
+        assert await acceptor.changed.wait_until(lambda: acceptor.associations == 2, timeout_s=10)
+        crowd += [StuckTransport(acceptor._connection()) for _ in range(500)]
+        assert acceptor.connections <= 2 + 3 * limits.max_per_address
+        for one in (unread, asked, *crowd):
+            one.abort()
