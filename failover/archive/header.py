@@ -16,7 +16,7 @@ from typing import Any, Final
 from failover.dicom.syntaxes import DEFLATED, EXPLICIT_BIG, IMPLICIT_LITTLE
 from failover.errors import UnreadableDataSet
 
-Buffer = bytes | memoryview
+Buffer = bytes | bytearray | memoryview
 
 # Deeper nesting has no use, and breaks readers that recurse.
 MAX_DEPTH: Final = 64
@@ -60,14 +60,50 @@ def scan(data_set: Buffer, transfer_syntax_uid: str, wanted: frozenset[int] | No
     """
     if transfer_syntax_uid == DEFLATED:
         data_set = inflate(data_set)
-    if len(data_set) < 8:
+    try:
+        return _walk(data_set, len(data_set), transfer_syntax_uid, wanted, MAX_STEPS).top_level()
+    except _Beyond:
+        raise UnreadableDataSet("the data set has too many elements") from None
+
+
+def scan_beginning(
+    beginning: Buffer, whole_bytes: int, transfer_syntax_uid: str, wanted: frozenset[int], most_steps: int
+) -> Scanned | None:
+    """Walk a data set of `whole_bytes` of which only the `beginning` is at hand. Raises UnreadableDataSet.
+
+    None: what follows must be looked at too (it does when the pixels are not the last, or compressed), the
+    data set is deflated, or more than `most_steps` elements would have to be looked at. Else it is what
+    `scan` says of the whole.
+    """
+    if transfer_syntax_uid == DEFLATED:
+        return None
+    try:
+        return _walk(beginning, whole_bytes, transfer_syntax_uid, wanted, most_steps).top_level()
+    except (_Beyond, struct.error):
+        return None
+
+
+class _Beyond(Exception):
+    """More would have to be looked at than is at hand, or may be."""
+
+
+def _walk(
+    data_set: Buffer,
+    whole_bytes: int,
+    transfer_syntax_uid: str,
+    wanted: frozenset[int] | None,
+    most_steps: int,
+) -> _Walk:
+    if whole_bytes < 8:
         raise UnreadableDataSet("the data set is empty")
     return _Walk(
         data_set,
+        whole_bytes,
         explicit=transfer_syntax_uid != IMPLICIT_LITTLE,
         little=transfer_syntax_uid != EXPLICIT_BIG,
         wanted=wanted,
-    ).top_level()
+        most_steps=most_steps,
+    )
 
 
 def inflate(deflated: Buffer) -> bytes:
@@ -94,10 +130,19 @@ _UNPACK_LITTLE, _UNPACK_BIG = _unpackers("<"), _unpackers(">")
 
 class _Walk:
     def __init__(
-        self, data_set: Buffer, *, explicit: bool, little: bool, wanted: frozenset[int] | None
+        self,
+        data_set: Buffer,
+        whole_bytes: int,
+        *,
+        explicit: bool,
+        little: bool,
+        wanted: frozenset[int] | None,
+        most_steps: int,
     ) -> None:
         self._bytes = data_set
-        self._end = len(data_set)
+        self._at_hand = len(data_set)
+        self._end = whole_bytes
+        self._most_steps = most_steps
         self._explicit = explicit
         self._little = little
         self._wanted = wanted
@@ -111,6 +156,8 @@ class _Walk:
         position = 0
         while position < self._end:
             if self._end - position < 8:
+                if self._at_hand < self._end:
+                    raise _Beyond
                 if any(bytes(self._bytes[position:])):
                     raise UnreadableDataSet("the data set ends within an element")
                 break  # zeros that a writer left to fill a block
@@ -132,14 +179,16 @@ class _Walk:
                 if tag in values:
                     raise UnreadableDataSet("an attribute stands twice in the data set")
                 if length <= MAX_VALUE_BYTES:
+                    if position > self._at_hand:
+                        raise _Beyond
                     values[tag] = (vr, bytes(self._bytes[at:position]))
         return Scanned(values, pixel_offset, pixel_length, self._little)
 
     def _element(self, position: int, explicit: bool) -> tuple[int, str, int, int]:
         """Return tag, VR, length and where the value begins."""
         self._steps += 1
-        if self._steps > MAX_STEPS:
-            raise UnreadableDataSet("the data set has too many elements")
+        if self._steps > self._most_steps:
+            raise _Beyond
         if position + 8 > self._end:
             raise UnreadableDataSet("the data set ends within an element")
         if explicit:

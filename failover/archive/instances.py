@@ -21,7 +21,15 @@ from pathlib import Path
 from typing import Final, TypeVar
 
 from failover.archive import paths
-from failover.archive.arrival import Arrived, examine, write_all
+from failover.archive.arrival import (
+    Arrived,
+    Buffer,
+    Examined,
+    begun_digest,
+    examine,
+    examine_at_once,
+    write_all,
+)
 from failover.archive.content import same_object
 from failover.archive.index import Index
 from failover.archive.journal import Entry
@@ -43,6 +51,8 @@ _HELD_BYTES: Final = 1024 * 1024
 # All objects that arrive at once hold no more than this in memory; beyond it each writes early.
 _HELD_TOTAL_BYTES: Final = 48 * 1024 * 1024
 _SPILL_BYTES: Final = 64 * 1024
+# Of a shorter piece a copy is held: the piece may be a small part of something large that was read.
+_HELD_AS_IT_CAME_BYTES: Final = 16 * 1024
 # Threads that write and sync files; more syncs at once gain nothing on one disk.
 _THREADS: Final = 8
 # The room on the disk is looked at this often; what is stored between is taken off.
@@ -117,13 +127,14 @@ class Instances:
         finally:
             await incoming.discard()
 
-    def receive(self, head: bytes = b"") -> Incoming:
+    def receive(self, head: bytes = b"", transfer_syntax_uid: str = "") -> Incoming:
         """Begin to receive one object piece by piece. Raises DiskFull when there is no room for any.
 
-        `head` is what `data_set_head` made, where a bare data set follows; else a Part 10 file follows.
+        `head` is what `data_set_head` made, where a bare data set follows in this transfer syntax; else a
+        Part 10 file follows.
         """
         self.check_room(0)
-        return Incoming(self, head)
+        return Incoming(self, head, transfer_syntax_uid)
 
     def data_set_head(
         self, sop_class_uid: str, sop_instance_uid: str, transfer_syntax_uid: str, source_ae: str
@@ -204,7 +215,8 @@ class Instances:
     async def _written(
         self, arrived: Arrived, origin: Origin, caller: str
     ) -> tuple[Placement, Result | Conflict | None]:
-        """Check the object in a thread, hand it on to the writer from there, and return what that did."""
+        """Check the object, here where that is quick, else in a thread; hand it on to the writer, and return
+        what that did."""
         loop = asyncio.get_running_loop()
         done: asyncio.Future[tuple[Placement, Result | Conflict | None]] = loop.create_future()
 
@@ -214,15 +226,17 @@ class Instances:
             with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
                 loop.call_soon_threadsafe(lambda: None if done.done() else set_it())
 
+        def hand_on(it: Examined) -> None:
+            placement = self._prepare(arrived, it, origin, caller)
+            written = self._index.submit(placement.place, placement.entry)
+            written.add_done_callback(lambda ended: end(placement, ended))
+
         def begin() -> None:
             try:
-                placement = self._prepare(arrived, origin, caller)
-                written = self._index.submit(placement.place, placement.entry)
+                hand_on(examine(arrived))
             except BaseException as error:
                 failure = error
                 tell(lambda: done.set_exception(failure))
-                return
-            written.add_done_callback(lambda it: end(placement, it))
 
         def end(placement: Placement, written: Future[Result | Conflict | None]) -> None:
             error = written.exception()
@@ -231,24 +245,29 @@ class Instances:
             else:
                 tell(lambda: done.set_result((placement, written.result())))
 
-        self._threads.submit(begin)
+        it = examine_at_once(arrived)
+        if it is None:
+            self._threads.submit(begin)
+        else:
+            hand_on(it)
         return await done
 
-    def _prepare(self, arrived: Arrived, origin: Origin, caller: str) -> Placement:
-        """Check the object and write or sync its file, in a thread."""
-        it = examine(arrived)
-        self.check_room(it.size_bytes if arrived.content is not None else 0)
-        content = arrived.write(it)
-        if content is None:
-            arrived.sync(it)
+    def _prepare(self, arrived: Arrived, it: Examined, origin: Origin, caller: str) -> Placement:
+        """Return what is to be written down; a file that is there already is synced."""
         owed = self._owes and origin in (Origin.CALLER, Origin.IMPORTED)
         state = DebtState.OWED if owed else DebtState.NONE
         new = new_instance(it, origin, state, self._clock.wall().timestamp())
-        entry = None
-        if content is not None:
-            entry = Entry(content, facts_of(it, new, content, caller, self._recovery.boot))
         # Most are new: what is held under the same UID is looked at when the writer has found something.
-        return Placement(self._data_dir, arrived.path, new, caller, entry=entry)
+        if arrived.pieces is None:
+            self.check_room(0)
+            arrived.sync(it)
+            return Placement(self._data_dir, arrived.path, new, caller)
+        self.check_room(it.size_bytes)
+        arrived.clear_preamble(it)
+        entry = Entry(arrived.pieces, facts_of(it, new, arrived.pieces[0], caller, self._recovery.boot))
+        # It is written while the writer makes it durable in the journal.
+        arrived.written = self._threads.submit(arrived.write)
+        return Placement(self._data_dir, arrived.path, new, caller, entry=entry, written=arrived.written)
 
     def _decide(self, placement: Placement) -> Placement:
         """Compare with what is held under the same UID, in a thread: the writer must not wait for that."""
@@ -264,22 +283,30 @@ class Instances:
 class Incoming:
     """One object that arrives. Call `keep` or `discard`; `discard` after `keep` does nothing."""
 
-    def __init__(self, instances: Instances, head: bytes) -> None:
+    def __init__(self, instances: Instances, head: bytes, transfer_syntax_uid: str) -> None:
         self._instances = instances
         self._announced = bool(head)
-        self._pieces: list[bytes] = [head] if head else []
+        # Made of what comes as it comes: then it is there with the last byte.
+        self._digest = begun_digest(transfer_syntax_uid) if head else None
+        self._pieces: list[Buffer] = [head] if head else []
         self._held_bytes = len(head)
         self._file: int | None = None
         self._path = instances.temporary()
         self._ended = False
         instances.holds(self._held_bytes)
 
-    async def write(self, piece: bytes | bytearray | memoryview) -> None:
-        """Take the next bytes. Raises DiskFull or StorageError; then only `discard` is left to do."""
-        self._pieces.append(bytes(piece))
+    async def write(self, piece: Buffer) -> None:
+        """Take the next bytes, which must not change afterwards.
+
+        Raises DiskFull or StorageError; then only `discard` is left to do.
+        """
+        self._pieces.append(piece if len(piece) >= _HELD_AS_IT_CAME_BYTES else bytes(piece))
+        if self._digest is not None:
+            self._digest.update(piece)
         self._held_bytes += len(piece)
         self._instances.holds(len(piece))
         if not self._instances.may_hold(self._held_bytes):
+            self._digest = None
             await self._instances.in_thread(self._spill)
 
     async def keep(self, origin: Origin, caller: str = "") -> Stored:
@@ -287,7 +314,8 @@ class Incoming:
         self._ended = True
         try:
             if self._file is None:
-                arrived = Arrived(self._path, b"".join(self._pieces), self._announced)
+                digest = None if self._digest is None else self._digest.digest()
+                arrived = Arrived(self._path, self._pieces, self._announced, digest)
             else:
                 await self._instances.in_thread(self._finish_file)
                 arrived = Arrived(self._path, None, self._announced)

@@ -45,20 +45,22 @@ _MAGIC: Final = _FAMILY + b"1"
 _HEAD: Final = struct.Struct("<8s8sQIQ")
 _CRC: Final = struct.Struct("<I")
 _HEAD_BYTES: Final = _HEAD.size + _CRC.size
+_MOST_BUFFERS: Final = 1024  # of one write: IOV_MAX
 _MAX_FACTS_BYTES: Final = 64 * 1024
 
 Facts = dict[str, Any]
+Buffer = bytes | bytearray | memoryview
 
 
 @dataclass(slots=True)
 class Entry:
-    """An object for the journal. `facts["path"]` is where its file lies below the data folder.
+    """An object for the journal, in pieces. `facts["path"]` is where its file lies below the data folder.
 
     `number` is set while it is durable here. `used` is for whoever writes the row: it needs the journal until
     its file is settled.
     """
 
-    content: bytes
+    content: Sequence[Buffer]
     facts: Facts
     number: int | None = None
     used: bool = False
@@ -146,29 +148,30 @@ class Journal:
 
     def _append(self, entries: Sequence[Entry]) -> bool:
         facts = [json.dumps(entry.facts, separators=(",", ":")).encode() for entry in entries]
-        lengths = [
-            _aligned(_HEAD_BYTES + len(said) + len(entry.content))
-            for entry, said in zip(entries, facts, strict=True)
-        ]
+        sizes = [sum(map(len, entry.content)) for entry in entries]
+        lengths = [_aligned(_HEAD_BYTES + len(said) + size) for said, size in zip(facts, sizes, strict=True)]
         whole = sum(lengths)
         half = self._with_room(whole, len(entries))
         if half is None or half.descriptor is None:
             return False
         if half.end == 0:
             half.filling = os.urandom(8)
-        buffers: list[bytes] = []
+        buffers: list[Buffer] = []
         appended: list[tuple[Entry, Record]] = []
         at = half.end
-        for entry, said, length in zip(entries, facts, lengths, strict=True):
+        for entry, said, size, length in zip(entries, facts, sizes, lengths, strict=True):
             # Numbers are used up before anything is written: what a failing disk has taken all the same is
             # never taken for something newer than the row that was synced in its stead.
             self.last_number += 1
-            head = _head(half.filling, self.last_number, said, len(entry.content))
-            buffers += (head, entry.content, bytes(length - len(head) - len(entry.content)))
-            record = Record(self.last_number, entry.facts, len(entry.content), half.path, at + len(head))
+            head = _head(half.filling, self.last_number, said, size)
+            buffers += (head, *entry.content, bytes(length - len(head) - size))
+            record = Record(self.last_number, entry.facts, size, half.path, at + len(head))
             appended.append((entry, record))
             at += length
-        if os.pwritev(half.descriptor, buffers, half.end) != whole:
+        written = 0
+        for first in range(0, len(buffers), _MOST_BUFFERS):
+            written += os.pwritev(half.descriptor, buffers[first : first + _MOST_BUFFERS], half.end + written)
+        if written != whole:
             return False
         os.fdatasync(half.descriptor)
         for entry, record in appended:

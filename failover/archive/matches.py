@@ -63,10 +63,13 @@ def as_text(value: Any) -> str:
     return str(value)
 
 
+# Made once: to make an encoder costs as much as to encode an instance.
+_ENCODE: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode
+
+
 def dump(attributes: Mapping[str, Any]) -> str:
     """Return DICOM JSON text, attributes in the order of their tags (PS3.18 F.2.2)."""
-    ordered = dict(sorted(attributes.items()))
-    return json.dumps(ordered, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    return _ENCODE(dict(sorted(attributes.items())))
 
 
 def escape(text: str) -> str:

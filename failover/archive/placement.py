@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from concurrent.futures import Future
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -55,9 +56,12 @@ class Placement:
     compared_with: bytes | None = None  # digest of the held object that `same` was decided for
     same: bool = False
     entry: Entry | None = None  # its record in the journal; None: `temporary` is synced already
+    written: Future[None] | None = None  # while `temporary` is still being written
 
     def place(self, transaction: Transaction) -> Result | Conflict | None:
         """Write it down. None: another store has changed what is held; decide again."""
+        if self.written is not None:
+            self.written.result()
         held = transaction.connection.execute(
             "SELECT i.*, t.uid AS study_uid FROM instances i JOIN studies t ON t.id = i.study"
             " WHERE i.uid = ?",

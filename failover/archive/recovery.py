@@ -16,7 +16,7 @@ from typing import Final
 import structlog
 
 from failover.archive import lost, paths, rejection
-from failover.archive.arrival import Arrived, Examined, examine
+from failover.archive.arrival import Arrived, Buffer, Examined, examine
 from failover.archive.index import Index
 from failover.archive.journal import Facts, Record
 from failover.archive.placement import ATTEMPTS, Placement, new_instance
@@ -40,13 +40,16 @@ def this_boot() -> str:
         return ""
 
 
-def facts_of(it: Examined, new: NewInstance, content: bytes, caller: str, boot: str) -> Facts:
-    """Return what the journal must say of an object beside its content, for `recover` to make its row."""
+def facts_of(it: Examined, new: NewInstance, first: Buffer, caller: str, boot: str) -> Facts:
+    """Return what the journal must say of an object beside its content, for `recover` to make its row.
+
+    `first` begins with the whole head of its file.
+    """
     return {
         "path": new.path,
         "digest": it.digest.hex(),
         "head": it.meta.data_set_offset,
-        "head_crc": zlib.crc32(memoryview(content)[: it.meta.data_set_offset]),
+        "head_crc": zlib.crc32(memoryview(first)[: it.meta.data_set_offset]),
         "origin": new.origin.value,
         "state": new.state.value,
         "arrived_at": new.arrived_at,
@@ -164,7 +167,7 @@ def _examined(facts: Facts, content: bytes) -> Examined | None:
     if zlib.crc32(memoryview(content)[: facts["head"]]) != facts["head_crc"]:
         return None
     try:
-        it = examine(Arrived(Path("journal"), content))
+        it = examine(Arrived(Path("journal"), [content]))
     except StorageError:
         return None
     return it if it.digest.hex() == facts["digest"] else None

@@ -201,7 +201,7 @@ class Scp:
             head = self._instances.data_set_head(
                 command.sop_class_uid, command.sop_instance_uid, context.transfer_syntax, caller
             )
-            incoming = self._instances.receive(head)
+            incoming = self._instances.receive(head, context.transfer_syntax)
         except DiskFull as error:
             return Status.OUT_OF_RESOURCES, str(error)
         try:

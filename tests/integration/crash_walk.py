@@ -48,7 +48,9 @@ from tests.unit.archive.objects import data_set, part10, uid
 # folders and rows are synced before the acknowledgement is shown by the count of fsyncs in the walk.
 BIG = bytes(3 * 2**20)
 AT_ONCE = 4
-_STEPS = frozenset({"write", "pwrite", "pwritev", "fsync", "fdatasync", "posix_fallocate", "replace", "open"})
+_STEPS = frozenset({
+    "write", "writev", "pwrite", "pwritev", "fsync", "fdatasync", "posix_fallocate", "replace", "open",
+})  # fmt: skip
 
 
 def archive(folder: Path) -> tuple[Index, Instances, Janitor]:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
 import struct
 import zlib
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
 
 import pytest
 
+from failover.archive.arrival import Arrived, begun_digest, examine, examine_at_once
 from failover.archive.attributes import WANTED, describe, json_values, key_text
-from failover.archive.header import MAX_DEPTH, scan
+from failover.archive.header import MAX_DEPTH, Scanned, scan, scan_beginning
 from failover.dicom.part10 import read_head, write_head
 from failover.dicom.syntaxes import DEFLATED, EXPLICIT_BIG, EXPLICIT_LITTLE, IMPLICIT_LITTLE
 from failover.errors import UnreadableDataSet
@@ -19,6 +24,8 @@ ITEM, ITEM_END, SEQUENCE_END = b"\xfe\xff\x00\xe0", b"\xfe\xff\x0d\xe0", b"\xfe\
 SQ = b"\x40\x00\x75\x02SQ\0\0" + UNDEFINED  # (0040,0275) Request Attributes Sequence
 TAIL = b"\x20\x00\x10\x00SH\x04\x00ID 1"  # (0020,0010) Study ID
 STUDY_ID = 0x00200010
+PIXELS = b"\xe0\x7f\x10\x00OW\0\0" + struct.pack("<I", 4000)
+PADDING = b"\xfc\xff\xfc\xffOB\0\0" + bytes(4)
 
 
 def scanned(data_set: bytes, syntax: str = EXPLICIT_LITTLE) -> dict[int, tuple[str, bytes]]:
@@ -159,3 +166,56 @@ def test_a_real_object_is_described() -> None:
     described = describe(scan(memoryview(content)[meta.data_set_offset :], EXPLICIT_LITTLE, WANTED))
     assert described.study["00100010"]["Value"] == [{"Alphabetic": "山田^太郎"}]
     assert described.instance["00280010"]["Value"] == [4]
+
+
+def _outcome(walk: Callable[[], Scanned | None]) -> Scanned | str | None:
+    try:
+        return walk()
+    except UnreadableDataSet as error:
+        return str(error)
+
+
+@pytest.mark.parametrize(
+    ("data_set", "at_once"),
+    [
+        (TAIL + PIXELS + bytes(4000), len(TAIL + PIXELS)),
+        (TAIL + PIXELS + bytes(4000) + PADDING, None),  # what stands behind the pixels must be seen
+        (nested(2), len(nested(2))),
+        (nested(2) + b"\x30", None),
+        (TAIL + PIXELS + bytes(3999), len(TAIL + PIXELS)),  # they break off: that is seen at once
+        (TAIL + TAIL + PIXELS + bytes(4000), len(TAIL + TAIL) - 4),  # twice the same: its head suffices
+    ],
+)
+def test_a_beginning_tells_what_the_whole_does_or_nothing(data_set: bytes, at_once: int | None) -> None:
+    whole, wanted = len(data_set), frozenset({STUDY_ID})
+    expected = _outcome(lambda: scan(data_set, EXPLICIT_LITTLE, wanted))
+    said = [
+        _outcome(partial(scan_beginning, data_set[:cut], whole, EXPLICIT_LITTLE, wanted, 1000))
+        for cut in range(whole + 1)
+    ]
+    assert {repr(one) for one in said} <= {"None", repr(expected)}
+    first = next(cut for cut, one in enumerate(said) if one is not None)
+    assert first == at_once or (at_once is None and first > whole - 8)
+
+
+def test_a_beginning_is_looked_at_for_so_long_and_deflated_not_at_all() -> None:
+    many, wanted = b"\x30\x00\x10\x00SH\0\0" * 101, frozenset[int]()
+    whole = scan(many, EXPLICIT_LITTLE, wanted)
+    assert scan_beginning(many, len(many), EXPLICIT_LITTLE, wanted, 101) == whole
+    assert scan_beginning(many, len(many), EXPLICIT_LITTLE, wanted, 100) is None
+    assert scan_beginning(many, len(many), DEFLATED, wanted, 1000) is None
+
+
+@pytest.mark.parametrize("cuts", [(1000,), (20_000,), (20_000, 40_000), (1,), (100_000,)])
+def test_pieces_tell_what_the_whole_does(cuts: tuple[int, ...]) -> None:
+    """In one turn of the loop, from the first of them; only a beginning that is too short needs them all."""
+    whole = an_object(PixelData=bytes(120_000))
+    at = read_head(whole).data_set_offset
+    borders = (at, *(at + cut for cut in cuts), len(whole))
+    pieces = [whole[:at], *(whole[start:stop] for start, stop in itertools.pairwise(borders))]
+    digest = begun_digest(EXPLICIT_LITTLE)
+    digest.update(whole[at:])
+    arrived = Arrived(Path("none"), pieces, announced=True, digest=digest.digest())
+    expected = examine(Arrived(Path("none"), [whole]))
+    assert examine_at_once(arrived) == (None if cuts[0] == 1 else expected)
+    assert examine(arrived) == expected

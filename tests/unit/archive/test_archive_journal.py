@@ -18,6 +18,7 @@ from prometheus_client import CollectorRegistry
 
 from failover.aio import spawn
 from failover.archive import recovery, settling
+from failover.archive.arrival import Arrived
 from failover.archive.held import Held
 from failover.archive.index import Index
 from failover.archive.instances import Instances
@@ -275,6 +276,28 @@ async def test_a_kill_on_a_full_disk_leaves_out_what_was_not_acknowledged(
     opened.close()
 
 
+async def test_what_is_in_the_journal_and_could_not_be_written_to_its_file_was_never_stored(
+    room: Room, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its file is written while the journal is: what fails there is refused, and does not come back."""
+
+    def full(arrived: Arrived) -> None:
+        arrived.path.write_bytes(b"a part of it")
+        raise DiskFull("no room")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Arrived, "write", full)
+        with pytest.raises(DiskFull):
+            await room.store(part10(data_set(1, 1, 1)))
+    assert [record.number for record in room.index.journal.records()] == [1]
+    assert not list((room.data_dir / "incoming").iterdir())
+    await room.store(part10(data_set(1, 1, 2)))
+    opened = _Opened(_as_after_a_cut(room, tmp_path / "killed"))
+    assert opened.held(1, 1, 1) is None
+    assert opened.held(1, 1, 2) is not None
+    opened.close()
+
+
 async def test_what_the_journal_did_not_take_for_certain_is_never_newer_than_the_index(
     room: Room, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reboot: Callable[[], None]
 ) -> None:
@@ -363,7 +386,7 @@ def _entry(tmp_path: Path, number: int, size: int = 8000) -> Entry:
     path = tmp_path / "objects" / "abc" / str(number)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(bytes([number]) * size)
-    return Entry(path.read_bytes(), {"path": f"objects/abc/{number}", "n": number})
+    return Entry([path.read_bytes()], {"path": f"objects/abc/{number}", "n": number})
 
 
 def _stored(journal: Journal, entry: Entry) -> bool:

@@ -90,7 +90,7 @@ async def test_what_is_remembered_does_not_outlive_a_rollback(room: Room) -> Non
     await room.store(part10(data_set(1, 1, 1)))
 
     def coming(content: bytes, error: Exception) -> Callable[[Transaction], None]:
-        it = examine(Arrived(room.data_dir / "none", content))
+        it = examine(Arrived(room.data_dir / "none", [content]))
         new = NewInstance(
             it.described, it.meta.transfer_syntax_uid, "objects/abc/none.dcm", it.size_bytes, 0, None, None,
             it.digest, Origin.CALLER, DebtState.OWED, 0.0,
