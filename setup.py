@@ -19,11 +19,11 @@ from setuptools import Extension, setup
 ROOT = Path(__file__).resolve().parent
 # They call each other for every request: a border between compiled and plain costs what it saves.
 MODULES = (
-    "health.passive", "health.slowness", "http.framing", "http.head", "proxy.access", "proxy.answer",
-    "proxy.answering", "proxy.attempt", "proxy.caller", "proxy.classify", "proxy.connection",
-    "proxy.exchange", "proxy.hold", "proxy.leads", "proxy.phase", "proxy.pool", "proxy.response",
-    "proxy.retry", "proxy.rewrite", "proxy.server", "proxy.stage", "proxy.upstream", "proxy.upstreams",
-    "tallies",
+    "health.passive", "health.slowness", "http.framing", "http.head", "http.known", "proxy.access",
+    "proxy.answer", "proxy.answering", "proxy.attempt", "proxy.caller", "proxy.classify",
+    "proxy.connection", "proxy.exchange", "proxy.gate", "proxy.hedge", "proxy.hedging", "proxy.hold",
+    "proxy.leads", "proxy.phase", "proxy.pool", "proxy.response", "proxy.retry", "proxy.rewrite",
+    "proxy.server", "proxy.side", "proxy.stage", "proxy.upstream", "proxy.upstreams", "tallies",
 )  # fmt: skip
 
 

@@ -171,7 +171,11 @@ def request_body(head: RequestHead) -> BodyReader:
         return ChunkedBody()
     if head.content_length:
         return LengthBody(head.content_length)
-    return NoBody()
+    return _NONE
+
+
+# Nobody feeds what has ended: one is enough for all requests that end with their head.
+_NONE: Final = NoBody()
 
 
 def answer_has_body(head: AnswerHead, method: bytes) -> bool:

@@ -64,13 +64,8 @@ class RequestHead(Fields):
     minor_version: int = 1
     host: bytes | None = None
     expects_continue: bool = False
-    lines: list[bytes] = field(default_factory=list, compare=False, repr=False)
-    """The fields as they came, or as those of the head came of which this is told apart."""
-
-    @property
-    def keep_alive(self) -> bool:
-        """Whether the caller wants to send another request. HTTP/1.0 callers get one answer each."""
-        return self.minor_version == 1 and b"close" not in self.connection
+    keep_alive: bool = True
+    """Whether the caller wants to send another request. HTTP/1.0 callers get one answer each."""
 
     @property
     def wants_websocket(self) -> bool:
@@ -91,12 +86,7 @@ class AnswerHead(Fields):
     minor_version: int = 1
     kept: bool = field(default=False, compare=False)
     """More answers with this head are expected: what follows from it alone is worth keeping in `derived`."""
-
-    @property
-    def keep_alive(self) -> bool:
-        if self.minor_version == 0:
-            return b"keep-alive" in self.connection and b"close" not in self.connection
-        return b"close" not in self.connection
+    keep_alive: bool = True
 
 
 def head_end(buffer: bytes | bytearray, searched: int, max_bytes: int) -> int:
@@ -132,99 +122,15 @@ def parse_request(raw: bytes) -> RequestHead:
     if method in _REFUSED_METHODS:
         raise MalformedHead("this method is not served here", status=_REFUSED_METHODS[method])
     head = RequestHead(method=method, target=target, minor_version=version[7] - 48)
-    head.lines = lines[1:-2]
-    special = _scan(head.lines, head.headers)
+    special = _scan(lines[1:-2], head.headers)
     _read_fields(head, special)
     _read_own(head, special)
     _read_target(head)
     if head.minor_version == 0 and head.chunked:
         # RFC 9112 6.1: a 1.0 message with Transfer-Encoding has framing that cannot be trusted.
         raise MalformedHead("Transfer-Encoding in HTTP/1.0")
+    head.keep_alive = head.minor_version == 1 and b"close" not in head.connection
     return head
-
-
-_PATH: Final = re.compile(rb"/[!\"$-~]*")
-
-
-def parse_again(line: bytes, known: RequestHead) -> RequestHead | None:
-    """Return the head of first line `line` whose fields are, byte for byte, those of `known`.
-
-    None when `known` does not tell how to read it: then it is read whole. Never for a message with a body,
-    an expectation or an upgrade.
-    """
-    method, _, rest = line.partition(b" ")
-    if method != known.method or rest[-9:] != b" HTTP/1.1" or not _is_plain(known):
-        return None
-    target = rest[:-9]
-    if _PATH.fullmatch(target) is None:
-        return None
-    head = RequestHead.__new__(RequestHead)
-    head.headers, head.connection, head.derived = known.headers, known.connection, known.derived
-    head.content_length, head.chunked, head.upgrade, head.expects_continue = None, False, None, False
-    head.method, head.target, head.minor_version, head.host = known.method, target, 1, known.host
-    head.lines = known.lines
-    return head
-
-
-# Beyond so many it is another request, and read whole.
-_CHANGED: Final = 3
-LIKE: Final = "like"
-"""In `derived`: the head whose fields these are, and the places of those that differ."""
-# What is worked out from fields alone and stays true while no field of these names differs.
-_PAGES: Final = frozenset((b"accept",))
-_BINDS: Final = frozenset((b"authorization", b"proxy-authenticate", b"www-authenticate"))
-
-
-def parse_like(raw: bytes, known: RequestHead) -> RequestHead | None:
-    """Return the head in `raw`, of which at most a few lines differ from those of `known`.
-
-    A caller's next request has another Referer, Accept or trace number and the same ten fields besides. What
-    differs is read as strictly as ever, and must have the same name in the same place; nothing that says how
-    the message is framed, or to whom it goes, may differ. None: `raw` is to be read whole.
-    """
-    lines, old = raw.split(b"\r\n"), known.lines
-    count = len(old)
-    if not count or len(lines) != count + 3:
-        return None
-    head = parse_again(lines[0], known)
-    if head is None:
-        return None
-    headers = known.headers.copy()
-    changed: list[int] = []
-    pages, binds = True, True
-    for place in range(count):
-        line = lines[place + 1]
-        if line == old[place]:
-            continue
-        match = _FIELD.fullmatch(line)
-        if match is None or len(changed) == _CHANGED:
-            return None
-        name, value = match.groups()
-        key = headers[place][0]
-        if name.lower() != key or key in _KEEP:
-            return None
-        headers[place] = (key, name, value.rstrip(b" \t"))
-        changed.append(place)
-        pages, binds = pages and key not in _PAGES, binds and key not in _BINDS
-    head.headers = headers
-    derived: dict[Hashable, Any] = {LIKE: (known, changed)}
-    before = known.derived
-    if pages and "pages" in before:
-        derived["pages"] = before["pages"]
-    if binds and "binds" in before:
-        derived["binds"] = before["binds"]
-    head.derived = derived
-    return head
-
-
-def _is_plain(head: RequestHead) -> bool:
-    return (
-        head.minor_version == 1
-        and head.content_length is None
-        and not head.chunked
-        and head.upgrade is None
-        and not head.expects_continue
-    )
 
 
 # Heads of answers, byte for byte: a poll, an empty search or a 404 has the same one again and again.
@@ -264,12 +170,17 @@ def _parse_answer(raw: bytes) -> AnswerHead:
     special = _scan(raw.split(b"\r\n")[1:-2], head.headers)
     if special:
         _read_fields(head, special)
-    if head.minor_version == 0 and head.chunked:
-        raise MalformedHead("Transfer-Encoding in HTTP/1.0")
+    options = head.connection
+    if head.minor_version == 0:
+        if head.chunked:
+            raise MalformedHead("Transfer-Encoding in HTTP/1.0")
+        head.keep_alive = b"keep-alive" in options and b"close" not in options
+    else:
+        head.keep_alive = b"close" not in options
     return head
 
 
-_FIELD: Final = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+):[ \t]*([^\x00-\x08\x0a-\x1f\x7f]*)")
+FIELD: Final = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+):[ \t]*([^\x00-\x08\x0a-\x1f\x7f]*)")
 # Most lines of most heads were seen before, byte for byte. What was read stays the same, so it is kept;
 # longer lines, and those that hold secrets or belong to one message, are not.
 _seen: dict[bytes, Header] = {}
@@ -295,7 +206,7 @@ def _scan(lines: list[bytes], headers: list[Header]) -> list[Header]:
     for line in lines:
         header = _seen.get(line)
         if header is None:
-            match = _FIELD.fullmatch(line)
+            match = FIELD.fullmatch(line)
             if match is None:
                 raise MalformedHead("a line that is no field")
             name, value = match.groups()
@@ -306,12 +217,12 @@ def _scan(lines: list[bytes], headers: list[Header]) -> list[Header]:
                     _seen.clear()
                 _seen[line] = header
         headers.append(header)
-        if header[0] in _KEEP:
+        if header[0] in SPECIAL:
             special.append(header)
     return special
 
 
-_KEEP: Final = frozenset(
+SPECIAL: Final = frozenset(
     (b"connection", b"content-length", b"transfer-encoding", b"upgrade", b"host", b"expect")
 )
 

@@ -76,9 +76,10 @@ class AccessLog:
         key = (method[:_METHOD_BYTES], route, status, upstream)
         what = self._whats.get(key) or self._what(key)
         tenths = int(took_s * 10_000 + 0.5)
+        micros = str(1_000_000 + int((wall_s - second) * 1e6))  # six digits, and one to cut off
         lines = self._lines
         lines.append(
-            f"{self._stamp}{int((wall_s - second) * 1e6):06d}{what}{tenths // 10}.{tenths % 10}"
+            f"{self._stamp}{micros[1:]}{what}{tenths // 10}.{tenths % 10}"
             f" bytes={body_bytes} caller={caller}{_BROKEN if broken else _WHOLE}"
         )
         if len(lines) >= _HAND_OVER:

@@ -45,17 +45,16 @@ def whole(exchange: Exchange, attempt: Attempt, head: AnswerHead, body: bytes) -
         return False
     if exchange.pursuit.judge(name, status) is not PASS:
         return False
-    upstream = proxy.upstreams[name]
-    if leads.rewriter(asked, head, upstream, caller.place) is not None:
+    upstream = attempt.side.upstream
+    if asked.below_prefix is not None and leads.rewriter(asked, head, upstream, caller.place) is not None:
         return False
     if name is PRIMARY and proxy.learns:
         _learn(exchange, head)
     exchange.leave(_ANSWERED, answered=True)
-    length, keep = len(body), exchange.keeps()
-    framing = rewrite.length_lines(length, keep=keep)
+    keep = exchange.keeps()
     exchange.stage = ANSWERING
-    caller.write(rewrite.answer_head(head, upstream, caller.place, framing) + body)
-    exchange.finish(name, status, length, close=not keep)
+    caller.write(rewrite.whole_answer_head(head, upstream, caller.place, keep=keep) + body)
+    exchange.finish(name, status, len(body), close=not keep)
     return True
 
 
@@ -90,7 +89,7 @@ class Answering:
             exchange.do(exchange.pursuit.answer_dropped(name, proxy.clock.monotonic()))
             return
         plan = hold.plan(exchange.asked, head, judged=judgement is not Judgement.PASS)
-        self._response.answer = answer = Answer(head, proxy.upstreams[name], judgement, plan, proxy.held)
+        self._response.answer = answer = Answer(head, attempt.side.upstream, judgement, plan, proxy.held)
         answer.urls = leads.rewriter(exchange.asked, head, answer.upstream, exchange.caller.place)
         if plan.delivery is Delivery.STREAM:
             self._stream()
@@ -160,7 +159,7 @@ class Answering:
     def _resume(self, attempt: Attempt, head: AnswerHead) -> None:
         """What begins with `head` shall give the rest of what was lost."""
         exchange = self._exchange
-        upstream = self._proxy.upstreams[attempt.name]
+        upstream = attempt.side.upstream
         urls = leads.rewriter(exchange.asked, head, upstream, exchange.caller.place)
         if not self._response.resume(head, urls, vouched=upstream.name is PRIMARY or upstream.is_archive):
             exchange.leave(outcome_of(head.status))

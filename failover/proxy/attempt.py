@@ -6,7 +6,8 @@ Tells its exchange what comes back, and decides nothing.
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Final, Protocol
+from abc import ABCMeta, abstractmethod
+from typing import TYPE_CHECKING, Final
 
 from failover.health.passive import Outcome
 from failover.http.framing import LAST_CHUNK, chunk
@@ -16,42 +17,55 @@ from failover.proxy import rewrite
 from failover.proxy.body import RequestBody
 from failover.proxy.classify import PARTS, Asked
 from failover.proxy.retry import Failure
-from failover.proxy.upstream import UpstreamConnection
+from failover.proxy.upstream import Asker, UpstreamConnection
 
 if TYPE_CHECKING:
     from failover.proxy.caller import CallerConnection
-    from failover.proxy.server import Proxy
+    from failover.proxy.side import Side
 
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
-class Owner(Protocol):
+class Owner(metaclass=ABCMeta):
     """The exchange, as an attempt sees it. It is told which attempt speaks: there may be more than one."""
 
+    __slots__ = ("asked", "body", "caller", "forwarded", "head")
     caller: CallerConnection
     head: RequestHead
     asked: Asked
     body: RequestBody | None
     forwarded: bytes
 
+    @abstractmethod
     def answered_whole(self, attempt: Attempt, head: AnswerHead, body: bytes) -> bool: ...
+    @abstractmethod
     def answer_began(self, attempt: Attempt, head: AnswerHead) -> None: ...
+    @abstractmethod
     def answer_data(self, attempt: Attempt, data: bytes) -> None: ...
+    @abstractmethod
     def answer_unfinished(self, attempt: Attempt) -> None: ...
+    @abstractmethod
     def answer_ended(self, attempt: Attempt) -> None: ...
+    @abstractmethod
     def switched(self, attempt: Attempt, head: AnswerHead, rest: bytes) -> None: ...
+    @abstractmethod
     def failed(self, attempt: Attempt, failure: Failure) -> None: ...
+    @abstractmethod
     def body_lost(self) -> None: ...
+    @abstractmethod
     def fault(self, error: Exception) -> None: ...
 
 
-class Attempt:
-    __slots__ = ("_connecting", "_over", "_owner", "_proxy", "_token", "connection", "name", "sent", "whole")
+class Attempt(Asker):
+    __slots__ = ("_connecting", "_over", "_owner", "_prefix", "_token", "connection", "name", "sent", "side",
+                 "whole")  # fmt: skip
 
-    def __init__(self, owner: Owner, proxy: Proxy, name: UpstreamName) -> None:
+    def __init__(self, owner: Owner, side: Side, prefix: bytes | None) -> None:
+        """`prefix`: the callers' DICOMweb prefix."""
         self._owner = owner
-        self._proxy = proxy
-        self.name = name
+        self._prefix = prefix
+        self.side = side
+        self.name: UpstreamName = side.upstream.name
         self.connection: UpstreamConnection | None = None
         self.sent = False
         """A byte of the request was sent."""
@@ -60,11 +74,11 @@ class Attempt:
         self._connecting: asyncio.Task[None] | None = None
         self._token: int | None = None
         self._over = False
-        proxy.flights[name] += 1
+        side.flights += 1
 
     def start(self, *, fresh: bool) -> None:
         """Send the request on this caller's own connection, a kept one (unless `fresh`), or a new one."""
-        pool = self._proxy.pools[self.name]
+        pool = self.side.pool
         connection = self._owner.caller.bound.pop(self.name, None)
         if connection is not None and connection.closed:
             connection = None
@@ -117,12 +131,10 @@ class Attempt:
                 framing = b"Transfer-Encoding: chunked\r\n"
         elif head.content_length is not None:
             framing = b"Content-Length: 0\r\n"
-        proxy = self._proxy
         self.sent = True
+        upstream = self.side.upstream
         connection.write(
-            rewrite.request_head(
-                head, owner.asked, proxy.upstreams[self.name], owner.forwarded, proxy.prefix, framing
-            )
+            rewrite.request_head(head, owner.asked, upstream, owner.forwarded, self._prefix, framing)
         )
         if body is None:
             self._all_sent()
@@ -158,7 +170,8 @@ class Attempt:
         owner = self._owner
         owner.caller.stirred = True
         # Only now can an answer be awaited: a long upload must not look like a silence.
-        self._token = self._proxy.traffic[self.name].began(PARTS[owner.asked.route], owner.asked.route)
+        route = owner.asked.route
+        self._token = self.side.traffic.began(PARTS[route], route)
 
     # -- the connection
 
@@ -200,7 +213,7 @@ class Attempt:
     def _heard(self) -> None:
         self._owner.caller.stirred = True
         if self._token is not None:
-            self._proxy.traffic[self.name].heard(self._token)
+            self.side.traffic.heard(self._token)
 
     # -- the end
 
@@ -210,7 +223,7 @@ class Attempt:
 
     def learn(self, outcome: Outcome) -> None:
         """Tell live traffic how it ended; a tunnel has its answer long before its end."""
-        traffic, token = self._proxy.traffic[self.name], self._token
+        traffic, token = self.side.traffic, self._token
         self._token = None
         if token is not None:
             traffic.ended(token, outcome)
@@ -224,8 +237,8 @@ class Attempt:
         if self._over:
             return
         self._over = True
-        proxy, connection = self._proxy, self.connection
-        proxy.flights[self.name] -= 1
+        side, connection = self.side, self.connection
+        side.flights -= 1
         if self._connecting is not None:
             self._connecting.cancel()
         if connection is not None:
@@ -236,5 +249,5 @@ class Attempt:
                 connection.resume_reading()
                 self._owner.caller.bind(self.name, connection)
             else:
-                proxy.pools[self.name].release(connection)
+                side.pool.release(connection)
         self.learn(outcome)

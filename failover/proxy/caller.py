@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, Final
 from failover.errors import LimitExceeded, MalformedHead, ProtocolError
 from failover.http.forwarded import forwarded_fields, is_trusted, origin
 from failover.http.framing import BodyReader, request_body
-from failover.http.head import RequestHead, head_end, parse_again, parse_like, parse_request
+from failover.http.head import RequestHead, head_end, parse_request
+from failover.http.known import Known, is_plain
 from failover.model import UpstreamName
 from failover.proxy import faults, login, rewrite
-from failover.proxy.connection import READ_BUFFER, Connection
+from failover.proxy.connection import Connection
 from failover.proxy.exchange import Exchange
 from failover.proxy.leads import Place
 from failover.proxy.login import LoginExchange
@@ -30,6 +31,7 @@ from failover.proxy.stage import Stage
 from failover.proxy.upstream import UpstreamConnection
 
 if TYPE_CHECKING:
+    from failover.proxy.admission import Admission
     from failover.proxy.server import Proxy
 
 # Requests that a caller sends before it has its answers; then it is not read any more.
@@ -46,7 +48,7 @@ _RESET: Final = struct.pack("ii", 1, 0)
 
 class CallerConnection(Connection):
     __slots__ = (
-        "_admitted", "_buffer", "_eof", "_forwarded", "_forwarded_host", "_known", "_known_fields", "_proxy",
+        "_admitted", "_buffer", "_eof", "_forwarded", "_forwarded_host", "_known", "_proxy",
         "_reader", "_searched", "_since_s", "_trusted", "address", "asked_before", "bound", "counted",
         "exchange", "phase", "place", "response", "stirred", "tls", "turned_away",
     )  # fmt: skip
@@ -80,8 +82,7 @@ class CallerConnection(Connection):
         self._admitted: bool | None = None
         self._forwarded = b""
         self._forwarded_host: bytes | None = b""
-        self._known: RequestHead | None = None
-        self._known_fields = b""
+        self._known: Known | None = None
 
     # -- what asyncio calls
 
@@ -96,23 +97,24 @@ class CallerConnection(Connection):
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         self._trusted = is_trusted(self.address, self._proxy.listen.trusted_proxies)
         self._since_s = self._proxy.clock.monotonic()
-        self._proxy.caller_came(self, trusted=self._trusted)
+        self._proxy.gate.came(self, trusted=self._trusted)
 
-    def buffer_updated(self, nbytes: int) -> None:
-        try:
-            self._receive(bytes(READ_BUFFER[:nbytes]))
-        except Exception as error:
-            self.fault(error)
-
-    def _receive(self, data: bytes) -> None:
+    def data_received(self, data: bytes) -> None:
         phase = self.phase
         if phase >= LINGER:
             return
         self.stirred = True
-        if phase is not EXCHANGE:
-            self._buffer = self._buffer + data if self._buffer else data
-            self._next()
-            return
+        try:
+            if phase is EXCHANGE:
+                self._receive(data)
+            else:
+                self._buffer = self._buffer + data if self._buffer else data
+                self._next()
+        except Exception as error:
+            self.fault(error)
+
+    def _receive(self, data: bytes) -> None:
+        """More of the request under way, or what comes behind it."""
         exchange = self.exchange
         assert exchange is not None
         if exchange.stage is Stage.TUNNEL:
@@ -139,7 +141,7 @@ class CallerConnection(Connection):
 
     def connection_lost(self, error: Exception | None) -> None:
         self.closed = True
-        self._proxy.caller_went(self)
+        self._proxy.gate.went(self)
         exchange, self.exchange = self.exchange, None
         if exchange is not None:
             try:
@@ -199,10 +201,13 @@ class CallerConnection(Connection):
             if not self._buffer:
                 self._await_more()
                 return
+            again = None if self._known is None else self._known.again(self._buffer)
+            if again is not None and len(self._buffer) <= proxy.listen.max_head_bytes:
+                self._buffer = b""
+                self._begin(again, b"")
+                return
             self.phase = HEAD
             self._since_s = proxy.clock.monotonic()
-        if self._known is not None and not self._searched and self._next_is_known(self._known):
-            return
         try:
             end = head_end(self._buffer, self._searched, proxy.listen.max_head_bytes)
             if end < 0:
@@ -227,33 +232,13 @@ class CallerConnection(Connection):
         else:
             self.resume_reading()
 
-    def _next_is_known(self, known: RequestHead) -> bool:
-        """Callers repeat the fields of their last request more often than not: those are read once.
-
-        Only for a request that is all of the buffer. Where more than one line stands before the known fields
-        that is no first line, and everything is read.
-        """
-        raw, fields = self._buffer, self._known_fields
-        if not raw.endswith(fields) or len(raw) > self._proxy.listen.max_head_bytes:
-            return False
-        again = parse_again(raw[: -len(fields)], known)
-        if again is None:
-            return False
-        self._buffer = b""
-        self._begin(again, b"")
-        return True
-
     def _read_head(self, raw: bytes) -> RequestHead:
-        if self._known is not None:
-            like = parse_like(raw, self._known)
-            if like is not None:
-                return like
-        first = raw.index(b"\r\n")
+        like = None if self._known is None else self._known.like(raw)
+        if like is not None:
+            return like
         head = parse_request(raw)
-        if len(raw) - first <= KNOWN_BYTES:
-            self._known, self._known_fields = head, raw[first:]
-        else:
-            self._known = None
+        if is_plain(head):  # an upload between two reads takes nothing away
+            self._known = Known(head, raw) if len(raw) <= KNOWN_BYTES else None
         return head
 
     def _begin(self, head: RequestHead, rest: bytes) -> None:
@@ -264,7 +249,13 @@ class CallerConnection(Connection):
         forwarded = self._who(head)
         if self._admitted is None:
             self._admitted = proxy.admits(self.address)
-        exchange = self._exchange(head, reader, forwarded, now_s)
+        exchange: Exchange | LoginExchange
+        if proxy.admission is None:
+            exchange = Exchange(
+                proxy, self, head, reader, forwarded, admitted=self._admitted, started_s=now_s
+            )
+        else:
+            exchange = self._admit(proxy.admission, head, reader, forwarded, now_s)
         self.exchange = exchange
         self.asked_before = True
         if reader.ended:
@@ -281,18 +272,16 @@ class CallerConnection(Connection):
         if self._eof and self._reader is not None and self.phase is EXCHANGE:
             self.close()  # it stopped inside its request; `connection_lost` tells the exchange
 
-    def _exchange(
-        self, head: RequestHead, reader: BodyReader, forwarded: bytes, now_s: float
+    def _admit(
+        self, admission: Admission, head: RequestHead, reader: BodyReader, forwarded: bytes, now_s: float
     ) -> Exchange | LoginExchange:
-        proxy = self._proxy
-        admission, admitted = proxy.admission, self._admitted
-        if admission is not None:
-            path = login.own(head.target, admission.ways) if admission.logins else None
-            if path is not None:
-                made = ProviderExchange if path in PROVIDER_PATHS else LoginExchange
-                return made(proxy, admission, self, head, path, whole=reader.ended, started_s=now_s)
-            if not admitted:
-                admitted = admission.knows(head, secure=self.place.scheme == b"https")
+        proxy, admitted = self._proxy, self._admitted
+        path = login.own(head.target, admission.ways) if admission.logins else None
+        if path is not None:
+            made = ProviderExchange if path in PROVIDER_PATHS else LoginExchange
+            return made(proxy, admission, self, head, path, whole=reader.ended, started_s=now_s)
+        if not admitted:
+            admitted = admission.knows(head, secure=self.place.scheme == b"https")
         return Exchange(proxy, self, head, reader, forwarded, admitted=admitted, started_s=now_s)
 
     def _who(self, head: RequestHead) -> bytes:
@@ -377,11 +366,11 @@ class CallerConnection(Connection):
         self.exchange = None
         if self.closed:
             return
-        if close or self.ended or self._reader is not None:
+        if close or self._reader is not None or (self._eof and not self._buffer):
             self._linger()
             return
         self.phase, self._since_s = IDLE, self._proxy.clock.monotonic()
-        if len(self._buffer) <= PIPELINE_BYTES:
+        if self.reading_paused and len(self._buffer) <= PIPELINE_BYTES:
             self.resume_reading()
         if self._buffer:
             # Not from here: answers of our own would nest as deep as requests are pipelined.

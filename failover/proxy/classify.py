@@ -86,7 +86,8 @@ def classify(head: RequestHead, prefix: bytes | None) -> Asked:
     if head.wants_websocket:
         # A tunnel cannot be repeated: what its first bytes did is unknown.
         return Asked(WebRoute.OTHER, Kind.OTHER, path, upgrade=True)
-    plain = _DOTTED.search(path) is None
+    dotted = b"/." in path or b"%" in path or b"\\" in path
+    plain = not dotted or _DOTTED.search(path) is None
     if plain and path.startswith(OURS):
         return Asked(WebRoute.PAGE, kind, path, ours=True)
     if prefix is not None and plain and path.startswith(prefix):

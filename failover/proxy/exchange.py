@@ -22,7 +22,7 @@ from failover.model import Service, UpstreamName, Verdict
 from failover.proxy import answering, challenge, faults, hedging, patience, rewrite, silence
 from failover.proxy.answer import Answer
 from failover.proxy.answering import Answering
-from failover.proxy.attempt import Attempt
+from failover.proxy.attempt import Attempt, Owner
 from failover.proxy.body import Keep, RequestBody
 from failover.proxy.classify import classify
 from failover.proxy.hedging import Hedge
@@ -42,11 +42,10 @@ HOLD_STORES_S: Final = 1.0
 _LEFT: Final = 499  # nginx's code for a caller that left before its answer
 
 
-class Exchange:
+class Exchange(Owner):
     __slots__ = (
-        "_answering", "_checking", "_first_asked", "_hedge", "_holding_stores", "_timer", "_tunnel", "asked",
-        "attempt", "body", "caller", "forwarded", "head", "proxy", "pursuit", "response", "stage",
-        "started_s",
+        "_answering", "_checking", "_first_asked", "_hedge", "_holding_stores", "_timer", "_tunnel",
+        "attempt", "proxy", "pursuit", "response", "stage", "started_s",
     )  # fmt: skip
 
     def __init__(
@@ -60,7 +59,7 @@ class Exchange:
         self.asked = asked = classify(head, proxy.prefix)
         self.stage: Stage = WAITING
         self.started_s = started_s
-        self.body: RequestBody | None = None
+        self.body = None
         if not reader.ended:
             keep = Keep.NONE if asked.kind is Kind.OTHER else Keep.SPOOL
             self.body = RequestBody(keep, proxy.spool, partial(self.guarded, self._body_moved))
@@ -135,7 +134,7 @@ class Exchange:
             if hedged is not None:
                 self.attempt = hedged
                 return
-            self.attempt = Attempt(self, self.proxy, step.upstream)
+            self.attempt = Attempt(self, self.proxy.sides[step.upstream], self.proxy.prefix)
             if self._hedge is None and step.upstream is PRIMARY:
                 self._hedge = hedging.considered(self)
             self.attempt.start(fresh=step.fresh)
@@ -302,7 +301,7 @@ class Exchange:
         sent, reused = attempt.sent, attempt.reused
         self.cancel_timer()
         if self.asked.kind is Kind.STORE:
-            self.proxy.traffic[attempt.name].store_result(self.caller.address, False)
+            attempt.side.traffic.store_result(self.caller.address, False)
         self.leave(Outcome.TIMED_OUT if failure is Failure.TIMED_OUT else Outcome.FAILED)
         reused = reused and answer is None
         if silence.back_to_parked(self) or not self._may_go_on():
@@ -386,7 +385,7 @@ class Exchange:
             return
         attempt.learn(Outcome.ANSWERED)
         self.stage = Stage.TUNNEL
-        upstream = self.proxy.upstreams[attempt.name]
+        upstream = attempt.side.upstream
         self.caller.write(rewrite.answer_head(head, upstream, self.caller.place, rewrite.TO_WEBSOCKET))
         self._tunnel = Tunnel(self.caller, attempt.connection, self._tunnel_ended)
         self._tunnel.begin(rest, self.caller.take_buffer())
@@ -465,7 +464,8 @@ class Exchange:
 
     def _close(self) -> None:
         self.stage = ENDED
-        self.cancel_timer()
+        if self._timer is not None:
+            self.cancel_timer()
         if self._hedge is not None:
             self._hedge.cancel()
             self._hedge = None

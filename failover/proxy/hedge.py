@@ -34,7 +34,7 @@ BURST: Final = 10
 SERVED_S: Final = 600.0
 MOST_SERVED: Final = 4096
 _BOUNDS_S: Final = tuple(0.002 * 1.25**step for step in range(48))  # up to 70 s
-_WADO: Final = WebRoute.WADO
+WADO: Final = WebRoute.WADO
 _BELOW_STUDY: Final = 7  # "", studies, {uid}, series, {uid}, instances, {uid}
 # Fields that say nothing of who asks. All others do: a token may stand in any of them.
 _NOBODYS: Final = frozenset(
@@ -61,7 +61,7 @@ class Item(NamedTuple):
 
 def item_of(asked: Asked, head: RequestHead) -> Item | None:
     """Return which named item `head` reads; None: it is never hedged."""
-    if asked.route is not _WADO or asked.below_prefix is None or head.method != b"GET":
+    if asked.route is not WADO or asked.below_prefix is None or head.method != b"GET":
         return None
     steps = asked.below_prefix.partition(b"?")[0].split(b"/")
     if len(steps) < _BELOW_STUDY or steps[1] != b"studies" or not (steps[2] and steps[4] and steps[6]):

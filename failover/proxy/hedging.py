@@ -14,8 +14,7 @@ from failover.health.passive import Outcome
 from failover.http.head import AnswerHead
 from failover.model import Service, UpstreamName, Verdict
 from failover.proxy import faults, hedge
-from failover.proxy.attempt import Attempt
-from failover.proxy.body import RequestBody
+from failover.proxy.attempt import Attempt, Owner
 from failover.proxy.hedge import Item
 from failover.proxy.retry import BACKUP, FAILING, PRIMARY, Failure, outcome_of
 from failover.proxy.stage import Stage
@@ -27,7 +26,9 @@ if TYPE_CHECKING:
 def considered(exchange: Exchange) -> Hedge | None:
     """Return the hedge of a request that goes to the primary now; None: it is none that is hedged."""
     hedging = exchange.proxy.hedging
-    if hedging is None or not hedging.policy.enabled or exchange.body is not None:
+    if exchange.asked.route is not hedge.WADO or hedging is None:
+        return None
+    if not hedging.policy.enabled or exchange.body is not None:
         return None
     item = hedge.item_of(exchange.asked, exchange.head)
     if item is None or PRIMARY in exchange.caller.bound:
@@ -35,19 +36,16 @@ def considered(exchange: Exchange) -> Hedge | None:
     return Hedge(exchange, item)
 
 
-class Hedge:
+class Hedge(Owner):
     """Owns the second attempt until that has won or lost."""
 
-    __slots__ = (
-        "_asked_s", "_exchange", "_heard", "_item", "_key", "_second", "_timer", "asked", "body", "caller",
-        "forwarded", "head",
-    )  # fmt: skip
+    __slots__ = ("_asked_s", "_exchange", "_heard", "_item", "_key", "_second", "_timer")
 
     def __init__(self, exchange: Exchange, item: Item) -> None:
         self._exchange = exchange
         self._item = item
         self.caller, self.head, self.asked = exchange.caller, exchange.head, exchange.asked
-        self.body: RequestBody | None = None
+        self.body = None
         self.forwarded = exchange.forwarded
         proxy = exchange.proxy
         hedging = proxy.hedging
@@ -87,7 +85,7 @@ class Hedge:
         if not hedging.spend():
             self._count("over_budget")
             return
-        self._second = Attempt(self, proxy, BACKUP)
+        self._second = Attempt(self, proxy.sides[BACKUP], proxy.prefix)
         self._second.start(fresh=False)
 
     # -- what the exchange tells

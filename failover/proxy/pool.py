@@ -73,7 +73,8 @@ class Pool:
     def release(self, connection: UpstreamConnection) -> None:
         """`connection` has been answered whole and may be used again."""
         connection.asker = None
-        connection.resume_reading()
+        if connection.reading_paused:
+            connection.resume_reading()
         if connection.closed or len(self._idle) >= self._max_idle:
             connection.drop()
             return

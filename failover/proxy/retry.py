@@ -88,6 +88,7 @@ _NEVER: Final = Reach.NEVER
 _DOWN: Final = Verdict.DOWN
 _SUSPECT: Final = Verdict.SUSPECT
 
+_NOBODY: Final[frozenset[UpstreamName]] = frozenset()
 _SEND: Final = {name: Step(Action.SEND, name) for name in UpstreamName}
 _SEND_FRESH: Final = {name: Step(Action.SEND, name, fresh=True) for name in UpstreamName}
 _WAIT: Final = Step(Action.WAIT)
@@ -131,7 +132,7 @@ class Pursuit:
         self._choice: Choice | None = None
         self._down = False
         self._suspect = False
-        self._tried: set[UpstreamName] = set()
+        self._tried: frozenset[UpstreamName] = _NOBODY
         self._not_counted = False
         self._not_held = False
         self._kept_lies = False
@@ -151,7 +152,7 @@ class Pursuit:
             or before.rescue is not choice.rescue
             or before.provisional is not choice.provisional
         ):
-            self._tried.clear()
+            self._tried = _NOBODY
             self._not_counted = self._not_held = False
         self._choice = choice
         self._down = primary is _DOWN and not forced
@@ -194,9 +195,9 @@ class Pursuit:
 
     def new_round(self) -> None:
         """The wait is over: who failed may be asked again; what did not count would not count again."""
-        self._tried.clear()
+        self._tried = _NOBODY
         if self._not_counted:
-            self._tried.add(BACKUP)
+            self._tried |= {BACKUP}
 
     def _order(self) -> list[UpstreamName]:
         choice = self._choice
@@ -275,7 +276,7 @@ class Pursuit:
             return _SEND_FRESH[upstream]
         if failure is Failure.TIMED_OUT:
             self._timed_out = True
-        self._tried.add(upstream)
+        self._tried |= {upstream}
         return self.next(now_s)
 
     def ended_at(self, upstream: UpstreamName, *, sent: bool, now_s: float) -> Step:
@@ -283,12 +284,12 @@ class Pursuit:
         self.cause = "work_ended"
         if sent and not self.repeatable:
             return _say(502, "an operator took the upstream away; the request may have been carried out")
-        self._tried.add(upstream)
+        self._tried |= {upstream}
         return self.next(now_s)
 
     def cannot_resume(self, upstream: UpstreamName, now_s: float) -> Step:
         """`upstream` answered, but not with what the caller has the beginning of."""
-        self._tried.add(upstream)
+        self._tried |= {upstream}
         step = self.next(now_s)
         # Asked again, it would answer the same: a caller who sees the break at once asks anew at once.
         return _say(502, "nobody has the rest of this answer") if step is _WAIT else step
@@ -314,7 +315,7 @@ class Pursuit:
         """Return what becomes of an answer of `upstream` with `status`. Called once its head is here."""
         choice, kind = self._choice, self.asked.kind
         assert choice is not None
-        if self.asked.ours or not self.repeatable:
+        if self.asked.ours or (kind is not _READ and not self.repeatable):
             return PASS
         if self.kept is not None or (upstream is BACKUP and choice.provisional):
             if not _is_good(status):
@@ -323,9 +324,8 @@ class Pursuit:
             return Judgement.READ if reads_body else PASS
         if status in FAILING and self._other_left(upstream):
             return Judgement.KEEP
-        if self.asked.retrieve and (
-            (upstream is BACKUP and status in (404, 410)) or (self._not_held and status in FAILING)
-        ):
+        not_held = (upstream is BACKUP and status in (404, 410)) or (self._not_held and status in FAILING)
+        if not_held and self.asked.retrieve:
             return Judgement.DROP
         if kind is STORE and 200 <= status < 300 and status != 202:
             return Judgement.READ
@@ -348,13 +348,13 @@ class Pursuit:
         """The failing answer of `upstream` is here, whole, and kept."""
         self.cause = "store_not_acknowledged" if self._kept_lies else "status"
         self.kept = upstream
-        self._tried.add(upstream)
+        self._tried |= {upstream}
         # Its body may have outgrown the spool while the failing answer came: then it would go on with a hole.
         return self.next(now_s) if self.repeatable else self._give_kept()
 
     def answer_dropped(self, upstream: UpstreamName, now_s: float) -> Step:
         """The answer of `upstream` did not count."""
-        self._tried.add(upstream)
+        self._tried |= {upstream}
         if self.kept is not None and not self.repeatable:
             return self._give_kept()
         if self.kept is None and upstream is BACKUP:

@@ -14,7 +14,8 @@ from enum import StrEnum
 from typing import Final
 
 from failover.http import cookies
-from failover.http.head import LIKE, AnswerHead, Header, RequestHead
+from failover.http.head import AnswerHead, Header, RequestHead
+from failover.http.known import LIKE
 from failover.model import UpstreamName
 from failover.proxy.classify import Asked
 from failover.proxy.leads import Place, cookie_paths, lead_back
@@ -108,46 +109,82 @@ def request_head(
     `forwarded` are the finished lines that say who the caller is, `prefix` the callers' DICOMweb prefix,
     `framing` the finished line of Content-Length or Transfer-Encoding, or nothing.
     """
-    known = head.derived.get(upstream.name)
-    if (
-        known is not None and known[0] is upstream and known[1] is asked.ours
-        and known[2] == forwarded and known[3] == prefix and known[6] is _must_be_plain(asked, upstream)
-    ):  # fmt: skip
-        fields: bytes = known[4]
+    sent: _Sent | None = head.derived.get(upstream.name)
+    if sent is not None and sent.serves(upstream, asked, forwarded, prefix):
+        fields = sent.fields
     else:
-        lines = _lines_like(head, asked, upstream, forwarded, prefix)
-        if lines is None:
+        like = _fields_like(head, asked, upstream, forwarded, prefix)
+        if like is not None:
+            fields = like
+        else:
             lines = _request_lines(head, asked, upstream, forwarded, prefix)
-        fields = b"".join(lines)
-        plain = _must_be_plain(asked, upstream)
-        head.derived[upstream.name] = (upstream, asked.ours, forwarded, prefix, fields, lines, plain)
-    first = b"%b %b HTTP/1.1\r\n" % (head.method, target(asked, head, upstream))
+            fields = b"".join(lines)
+            head.derived[upstream.name] = _Sent(upstream, asked, forwarded, prefix, lines, fields)
     if asked.upgrade:
         framing += TO_WEBSOCKET
-    return b"".join((first, fields, framing, _CRLF))
+    at = head.target if asked.below_prefix is None is asked.wado_uri else target(asked, head, upstream)
+    return b"".join((head.method, b" ", at, b" HTTP/1.1\r\n", fields, framing, _CRLF))
 
 
-def _lines_like(
+class _Sent:
+    """What an upstream got of the fields of a head; the same for each head with the same fields."""
+
+    __slots__ = (
+        "_after", "_before", "_forwarded", "_ours", "_place", "_plain", "_prefix", "_upstream", "fields",
+        "lines",
+    )  # fmt: skip
+
+    def __init__(
+        self, upstream: WebUpstream, asked: Asked, forwarded: bytes, prefix: bytes | None,
+        lines: list[bytes], fields: bytes,
+    ) -> None:  # fmt: skip
+        self._upstream, self._forwarded, self._prefix = upstream, forwarded, prefix
+        self._ours, self._plain = asked.ours, _must_be_plain(asked, upstream)
+        self.lines = lines
+        """One for each field, empty when it was not sent; then those of our own."""
+        self.fields = fields
+        self._place = -1
+        self._before = self._after = b""
+
+    def with_line(self, place: int, line: bytes) -> bytes:
+        """Return the fields with another line at `place`, which is the same again and again."""
+        if place != self._place:
+            self._place = place
+            self._before, self._after = b"".join(self.lines[:place]), b"".join(self.lines[place + 1 :])
+        return b"".join((self._before, line, self._after))
+
+    def serves(self, upstream: WebUpstream, asked: Asked, forwarded: bytes, prefix: bytes | None) -> bool:
+        return (
+            self._upstream is upstream and self._ours is asked.ours
+            and self._forwarded == forwarded and self._prefix == prefix
+            and self._plain is _must_be_plain(asked, upstream)
+        )  # fmt: skip
+
+
+def _fields_like(
     head: RequestHead, asked: Asked, upstream: WebUpstream, forwarded: bytes, prefix: bytes | None
-) -> list[bytes] | None:
-    """Return the lines of a head of which a few fields differ from one that went to `upstream` before."""
+) -> bytes | None:
+    """Return the fields of a head of which a few differ from those of one that went to `upstream` before."""
     like = head.derived.get(LIKE)
     if like is None:
         return None
     before: RequestHead = like[0]
     changed: list[int] = like[1]
-    known = before.derived.get(upstream.name)
-    if (
-        known is None or known[0] is not upstream or known[1] is not asked.ours
-        or known[2] != forwarded or known[3] != prefix or known[6] is not _must_be_plain(asked, upstream)
-    ):  # fmt: skip
+    sent: _Sent | None = before.derived.get(upstream.name)
+    if sent is None or not sent.serves(upstream, asked, forwarded, prefix):
         return None
-    lines: list[bytes] = known[5].copy()
-    dropped = _dropped(head, asked, upstream)
+    lines = sent.lines if len(changed) == 1 else sent.lines.copy()
     for place in changed:
         header = head.headers[place]
-        lines[place] = b"" if header[0] in dropped else _upstream_line(header, upstream)
-    return lines
+        # Whether a field goes on follows from its name, which is the same; of cookies from each of them.
+        if header[0] == b"cookie":
+            line = _upstream_line(header, upstream)
+        else:
+            line = b"".join((header[1], b": ", header[2], _CRLF)) if lines[place] else b""
+        if lines is sent.lines:
+            return sent.with_line(place, line)
+        lines[place] = line
+    return b"".join(lines)
 
 
 def _must_be_plain(asked: Asked, upstream: WebUpstream) -> bool:
@@ -263,13 +300,6 @@ def binds_connection(head: RequestHead | AnswerHead) -> bool:
     return known
 
 
-def length_lines(length: int, *, keep: bool) -> bytes:
-    """Return the `framing` of a whole answer."""
-    if keep:
-        return b"Content-Length: %d\r\n" % length
-    return b"Content-Length: %d\r\nConnection: close\r\n" % length
-
-
 # -- answers ----------------------------------------------------------------------------------------
 
 # Alt-Svc would lead callers past the router.
@@ -285,11 +315,40 @@ def answer_head(answer: AnswerHead, upstream: WebUpstream, place: Place, framing
     """Return the whole head for the caller; `framing` as in `request_head`, with Connection."""
     if not answer.kept:
         return b"".join((_answer_lines(answer, upstream, place), framing, _CRLF))
+    return b"".join((_kept_lines(answer, upstream, place).lines, framing, _CRLF))
+
+
+def whole_answer_head(answer: AnswerHead, upstream: WebUpstream, place: Place, *, keep: bool) -> bytes:
+    """Return the whole head of an answer that has the length that it says; `keep` the connection after it."""
+    if keep and answer.kept:
+        return _kept_lines(answer, upstream, place).whole
+    return answer_head(answer, upstream, place, _length_lines(answer.content_length or 0, keep=keep))
+
+
+def _length_lines(length: int, *, keep: bool) -> bytes:
+    if keep:
+        return b"Content-Length: %d\r\n" % length
+    return b"Content-Length: %d\r\nConnection: close\r\n" % length
+
+
+class _Kept:
+    """What callers get of a head that comes again."""
+
+    __slots__ = ("lines", "upstream", "whole")
+
+    def __init__(self, upstream: WebUpstream, lines: bytes, length: int) -> None:
+        self.upstream = upstream
+        self.lines = lines
+        self.whole = b"".join((lines, _length_lines(length, keep=True), _CRLF))
+
+
+def _kept_lines(answer: AnswerHead, upstream: WebUpstream, place: Place) -> _Kept:
     # A kept head has no field that leads somewhere: its lines are the same for each place.
-    known = answer.derived.get(upstream.name)
-    if known is None or known[0] is not upstream:
-        known = answer.derived[upstream.name] = (upstream, _answer_lines(answer, upstream, place))
-    return b"".join((known[1], framing, _CRLF))
+    kept: _Kept | None = answer.derived.get(upstream.name)
+    if kept is None or kept.upstream is not upstream:
+        kept = _Kept(upstream, _answer_lines(answer, upstream, place), answer.content_length or 0)
+        answer.derived[upstream.name] = kept
+    return kept
 
 
 def _answer_lines(answer: AnswerHead, upstream: WebUpstream, place: Place) -> bytes:

@@ -1,6 +1,7 @@
-"""The proxy as one thing: accepts callers, knows both upstreams, watches the route, ends in order.
+"""The proxy as one thing: knows its callers and both upstreams, watches the route, ends in order.
 
-Who answers a request is decided in `retry` (pure) and carried out by `exchange`.
+Who is let in is the affair of the `gate`. Who answers a request is decided in `retry` (pure) and carried out
+by `exchange`.
 """
 
 from __future__ import annotations
@@ -11,15 +12,13 @@ import os
 import socket
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Final, NamedTuple
+from typing import Final
 
 import structlog
 
-from failover.addresses import who
-from failover.aio import Signal, cancel_and_wait, spawn
+from failover.aio import cancel_and_wait, spawn
 from failover.clock import Clock
 from failover.config.schema import Hedge, ListenWeb
-from failover.doors import HandshakeLimits, Handshakes
 from failover.health.passive import LiveTraffic
 from failover.metrics import RouterMetrics
 from failover.model import Service, UpstreamName, Verdict
@@ -30,15 +29,16 @@ from failover.proxy.caller import CallerConnection
 from failover.proxy.classify import Asked, WebRoute
 from failover.proxy.copies import WebCopies
 from failover.proxy.exchange import Exchange
+from failover.proxy.gate import Gate
 from failover.proxy.hedge import Hedging
 from failover.proxy.login import LoginExchange
 from failover.proxy.phase import LINGER
 from failover.proxy.pool import Pool
 from failover.proxy.rewrite import Reach
+from failover.proxy.side import Side
 from failover.proxy.upstreams import WebUpstream
 from failover.routing.board import RouteBoard
 from failover.routing.selection import Choice, Kind, choose
-from failover.seldom import Seldom
 from failover.shares import Bound, Shares, alone
 from failover.spool import Spool
 from failover.tallies import Cell, SpreadCell
@@ -52,29 +52,17 @@ _log = structlog.get_logger(__name__)
 SWEEP_S: Final = 0.25
 # At a stop: how long a connection that was just let in may take to ask.
 NEWCOMERS_S: Final = 0.5
-# Connections taken from the backlog at one wake-up, so that a flood of them does not starve the others.
-ACCEPTS: Final = 64
-# The same where several processes take from one backlog: who wakes first must not take what the others could.
-ACCEPTS_OF_ONE: Final = 4
-# Whoever sleeps last wakes first: with this many connections more than another has, it lets the others go
-# before it for a moment. Not for longer: they may be dead.
-AHEAD: Final = 4
-AFTER_YOU_S: Final = 0.005
-# Who is turned away hears why and has a moment to close; beyond so many at once they are cut off.
-TURNED_AWAY: Final = 64
-# Callers who have not finished their TLS handshake; one takes 10 to 50 KB until it is done or over.
-HANDSHAKES: Final = 512
-HANDSHAKES_OF_ONE: Final = 256
-HANDSHAKE_S: Final = 10.0
-_TO_PLAIN: Final = "this port speaks TLS: use https"
 
 
-class Sight(NamedTuple):
+class Sight:
     """What a request sees of the route: where it goes, the verdict on the primary, whether it is forced."""
 
-    choice: Choice
-    primary: Verdict | None
-    forced: bool
+    __slots__ = ("choice", "forced", "primary")
+
+    def __init__(self, choice: Choice, primary: Verdict | None, forced: bool) -> None:
+        self.choice = choice
+        self.primary = primary
+        self.forced = forced
 
 
 class Proxy:
@@ -106,9 +94,7 @@ class Proxy:
         """
         self.listen = listen
         self.copies = copies
-        self.upstreams = upstreams
         self.board = board
-        self.traffic = traffic
         self.admits = admits
         self.admission = admission
         self.learns = admission is not None and admission.remembered is not None
@@ -117,24 +103,19 @@ class Proxy:
         self.clock = clock
         self.spool = spool
         self.scheme = b"http" if identity is None else b"https"
-        self._handshakes = None if identity is None else _handshakes(identity, listen)
         self.prefix = _callers_prefix(upstreams)
         """The callers' DICOMweb prefix: the primary's, else the backup's. None: there is no DICOMweb."""
-        self.pools = {
-            name: Pool(one, listen.max_head_bytes, clock, processes=listen.workers)
+        self.sides = {
+            name: Side(one, Pool(one, listen.max_head_bytes, clock, processes=listen.workers), traffic[name])
             for name, one in upstreams.items()
         }
-        self.flights = dict.fromkeys(UpstreamName, 0)
         shares = shares or alone()
         self.held = shares[Bound.HELD_BYTES]
         self.stopping = False
         self.last_store_on_backup_s: float | None = None
         """Monotonic time of the last STOW that the backup acknowledged."""
-        self._callers: set[CallerConnection] = set()
-        self._connections = shares[Bound.CONNECTIONS]
-        self._crowd = shares.crowd
-        self._turned_away = 0
-        self._seldom = Seldom(clock)
+        self.gate = Gate(listen, admits, lambda: CallerConnection(self), metrics, clock, shares, identity)
+        self._callers = self.gate.callers
         self._reach: dict[tuple[WebRoute, Kind, bool, bool], dict[UpstreamName, Reach]] = {}
         self._seen = board.current
         self._sights: dict[Kind, Sight] = {}
@@ -145,10 +126,6 @@ class Proxy:
             on_lost=metrics.http_log_lost.inc,
             prefix=f"level=info component={component} event=request",
         )
-        self._gone = Signal()
-        self._sock: socket.socket | None = None
-        self._accepting = False
-        self._yielded = False
         self._tasks: list[asyncio.Task[None]] = []
         for name in upstreams:
             metrics.http_in_flight.labels(name.value).set_function(partial(self.in_flight, name))
@@ -158,52 +135,48 @@ class Proxy:
 
     async def start(self, sock: socket.socket) -> None:
         """Serve callers on `sock`, a listening socket, until `stop`."""
-        sock.setblocking(False)
-        self._sock = sock
         self._tasks = [
             spawn(self._watch_route(), name="proxy route"),
             spawn(self._sweep(), name="proxy sweep"),
         ]
         if self.admission is not None:
             self.admission.start()
-        self._accept_on()
+        self.gate.open(sock)
 
     async def stop(self, grace_s: float) -> None:
         """Accept nothing new, let requests end for `grace_s` seconds, then break what is left."""
         self.stopping = True
-        self._accept_off()  # 1. accept nothing new; whoever waits in the backlog is the next process's
+        self.gate.shut()  # 1. accept nothing new
+        gone = self.gate.gone
         for caller in list(self._callers):
             if caller.asks_nothing and caller.asked_before:
                 caller.close()  # 2. who asks for nothing goes at once
         # Who has just come will ask: closed now, it would see a connection that dies without an answer.
-        await self._gone.wait_until(lambda: not self._newcomers(), timeout_s=min(grace_s, NEWCOMERS_S))
+        await gone.wait_until(lambda: not self._newcomers(), timeout_s=min(grace_s, NEWCOMERS_S))
         for caller in self._newcomers():
             caller.close()
         # 3. let requests end; each answer says `Connection: close` now
-        await self._gone.wait_until(lambda: not self._busy(), timeout_s=grace_s)
+        await gone.wait_until(lambda: not self._busy(), timeout_s=grace_s)
         left = list(self._callers)
         for caller in left:
             caller.abort()  # 4. break what is left, and say so
         if left:
             _log.warning("requests broken at stop", connections=len(left))
-        await self._gone.wait_until(lambda: not self._callers, timeout_s=1.0)
+        await gone.wait_until(lambda: not self._callers, timeout_s=1.0)
         if self.copies is not None:
             await self.copies.stop()
-        for pool in self.pools.values():
-            pool.close()  # 5. nobody asks any more
+        for side in self.sides.values():
+            side.pool.close()  # 5. nobody asks any more
         await cancel_and_wait(*self._tasks)
-        if self._handshakes is not None:
-            await self._handshakes.stop()
         if self.admission is not None:
             await self.admission.stop()
         self.access.close()
-        if self._sock is not None:
-            self._sock.close()
-            self._sock = None
+        await self.gate.close()
 
     def change(self, listen: ListenWeb, admits: Callable[[str], bool], hedge: Hedge | None = None) -> None:
         """Go by these limits and addresses from the next request on, also of callers who are connected."""
         self.listen, self.admits = listen, admits
+        self.gate.change(listen, admits)
         if self.hedging is not None and hedge is not None:
             self.hedging.policy = hedge
         for caller in self._callers:
@@ -216,7 +189,8 @@ class Proxy:
 
     def in_flight(self, upstream: UpstreamName) -> int:
         """How many requests, answers and tunnels are at `upstream` now."""
-        return self.flights[upstream]
+        side = self.sides.get(upstream)
+        return 0 if side is None else side.flights
 
     def end_work(self, upstream: UpstreamName) -> int:
         """End what is at `upstream`: what may be repeated goes elsewhere, the rest is cut and says so.
@@ -233,8 +207,8 @@ class Proxy:
             bound = caller.bound.pop(upstream, None)
             if bound is not None:
                 bound.drop()
-        if upstream in self.pools:
-            self.pools[upstream].sweep(math.inf)
+        if upstream in self.sides:
+            self.sides[upstream].pool.sweep(math.inf)
         return ended
 
     def _newcomers(self) -> list[CallerConnection]:
@@ -242,108 +216,6 @@ class Proxy:
 
     def _busy(self) -> bool:
         return any(caller.phase is not LINGER for caller in self._callers)
-
-    # -- accepting
-
-    def _accept_on(self) -> None:
-        if self._sock is not None and not self._accepting and not self.stopping:
-            self._accepting = True
-            asyncio.get_running_loop().add_reader(self._sock.fileno(), self._accept)
-
-    def _accept_off(self) -> None:
-        if self._sock is not None and self._accepting:
-            self._accepting = False
-            asyncio.get_running_loop().remove_reader(self._sock.fileno())
-
-    def _accept(self) -> None:
-        """Take callers out of the backlog; beyond max_connections they wait in it."""
-        sock = self._sock
-        for _ in range(ACCEPTS if self.listen.workers == 1 else ACCEPTS_OF_ONE):
-            if sock is None or self.stopping:
-                return
-            if self._is_full():
-                self._accept_off()
-                return
-            if self._connections.ahead() >= AHEAD and not self._yielded:
-                self._yielded = True
-                self._accept_off()
-                asyncio.get_running_loop().call_later(AFTER_YOU_S, self._after_you)
-                return
-            try:
-                accepted, _ = sock.accept()
-            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
-                return
-            except OSError as error:
-                # No descriptors left, most likely: the sweep tries again.
-                _log.error("cannot accept", error=error.strerror)
-                self._accept_off()
-                return
-            accepted.setblocking(False)
-            if self._handshakes is not None:
-                self._handshakes.begin(accepted, lambda: CallerConnection(self))
-            else:
-                spawn(self._serve(accepted), name="proxy accept")
-
-    def _after_you(self) -> None:
-        """Take what the others have left."""
-        self._accept_on()
-        if self._accepting:
-            self._accept()
-        self._yielded = False
-
-    def _is_full(self) -> bool:
-        return self._connections.total() >= self.listen.max_connections
-
-    async def _serve(self, accepted: socket.socket) -> None:
-        try:
-            await asyncio.get_running_loop().connect_accepted_socket(lambda: CallerConnection(self), accepted)
-        except OSError:
-            accepted.close()
-
-    def caller_came(self, caller: CallerConnection, *, trusted: bool) -> None:
-        """One more connection; from the proxies in front of us as many as there is room for."""
-        full = self._no_room_for(caller) if not trusted else None
-        if full is None and not trusted:
-            caller.counted = who(caller.address)
-            self._crowd.add(caller.counted, 1)
-        self._callers.add(caller)
-        self._connections.used = len(self._callers)
-        if full is not None:
-            self._turn_away(caller, full)
-        elif self.stopping:
-            caller.close()
-
-    def caller_went(self, caller: CallerConnection) -> None:
-        self._callers.discard(caller)
-        self._connections.used = len(self._callers)
-        if caller.counted is not None:
-            self._crowd.add(caller.counted, -1)
-        else:
-            self._turned_away -= caller.turned_away
-        self._gone.fire()
-        if not self._accepting:
-            self._accept_on()
-
-    def _no_room_for(self, caller: CallerConnection) -> str | None:
-        """Return which limit keeps a new caller out."""
-        listen = self.listen
-        if self._crowd.of(who(caller.address)) >= listen.max_per_address:
-            return "max_per_address"
-        reserve = min(listen.reserve, listen.max_connections // 8)
-        if self._connections.total() >= listen.max_connections - reserve and not self.admits(caller.address):
-            return "reserve"
-        return None
-
-    def _turn_away(self, caller: CallerConnection, limit: str) -> None:
-        self.metrics.http_turned_away.labels(limit).inc()
-        count = self._seldom.due(limit)
-        if count:
-            _log.warning("turned away for want of room", limit=limit, count=count, last_peer=caller.address)
-        if self._turned_away >= TURNED_AWAY:
-            caller.abort()
-            return
-        self._turned_away += 1
-        caller.turn_away()
 
     # -- watching
 
@@ -366,13 +238,12 @@ class Proxy:
                     caller.sweep(now_s)
                 except Exception as error:
                     caller.fault(error)
-            for pool in self.pools.values():
-                pool.sweep(now_s)
+            for side in self.sides.values():
+                side.pool.sweep(now_s)
             self.access.flush()
-            if not self._is_full():
-                self._accept_on()
+            self.gate.sweep()
             if self.stopping:
-                self._gone.fire()
+                self.gate.gone.fire()
 
     # -- what exchanges ask and tell
 
@@ -382,7 +253,7 @@ class Proxy:
         found = self._reach.get(alike)
         if found is None:
             found = self._reach[alike] = {
-                name: rewrite.reach(asked, one) for name, one in self.upstreams.items()
+                name: rewrite.reach(asked, side.upstream) for name, side in self.sides.items()
             }
         return found
 
@@ -432,12 +303,6 @@ class Proxy:
     def count_refused(self, status: int) -> None:
         """A message that could not be read."""
         self.metrics.http_requests.cell("none", "other", str(status)).count += 1
-
-
-def _handshakes(identity: ServerIdentity, listen: ListenWeb) -> Handshakes:
-    limits = HandshakeLimits(min(HANDSHAKE_S, listen.head_timeout), HANDSHAKES, HANDSHAKES_OF_ONE)
-    answer = rewrite.own_answer(400, _TO_PLAIN, close=True, head_only=False, location=None)
-    return Handshakes(identity, limits, to_plain=answer)
 
 
 def _callers_prefix(upstreams: Mapping[UpstreamName, WebUpstream]) -> bytes | None:

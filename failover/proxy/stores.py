@@ -21,9 +21,9 @@ def note(exchange: Exchange, name: UpstreamName, status: int, *, lies: bool) -> 
         return
     proxy, address = exchange.proxy, exchange.caller.address
     if lies or status in FAILING:
-        proxy.traffic[name].store_result(address, False)
+        proxy.sides[name].traffic.store_result(address, False)
     elif 200 <= status < 300:
-        proxy.traffic[name].store_result(address, True)
+        proxy.sides[name].traffic.store_result(address, True)
         if name is BACKUP:
             proxy.last_store_on_backup_s = proxy.clock.monotonic()
 

@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from failover.errors import MalformedHead
-from failover.http.head import RequestHead, parse_again, parse_answer, parse_like, parse_request
+from failover.http.head import RequestHead, parse_answer, parse_request
+from failover.http.known import Known, is_plain
 from failover.model import UpstreamName
 from failover.proxy.classify import Asked, WebRoute, classify
 from failover.proxy.rewrite import binds_connection, request_head
@@ -53,6 +54,11 @@ def _read(raw: bytes) -> RequestHead | None:
         return None
 
 
+def _known(raw: bytes) -> Known | None:
+    head = _read(raw)
+    return Known(head, raw) if head is not None and is_plain(head) else None
+
+
 @given(first_lines, lines)
 def test_llhttp_reads_what_we_accept_in_the_same_way(first: bytes, fields: list[bytes]) -> None:
     raw = _head(first, fields)
@@ -82,9 +88,9 @@ def test_llhttp_reads_the_answers_we_accept_in_the_same_way(fields: list[bytes])
 
 @given(first_lines, first_lines, lines)
 def test_read_again_is_as_read_whole(before: bytes, first: bytes, fields: list[bytes]) -> None:
-    known = _read(_head(before, fields))
-    if known is not None and b"\r\n" not in first:
-        again = parse_again(first, known)
+    known = _known(_head(before, fields))
+    if known is not None:
+        again = known.again(_head(first, fields))
         assert again is None or again == _read(_head(first, fields))
 
 
@@ -93,15 +99,53 @@ def test_what_is_like_another_is_as_read_whole(
     before: bytes, first: bytes, fields: list[bytes], changes: list[tuple[int, list[bytes]]]
 ) -> None:
     """Given lines that are replaced, by none, one or several others, no reading differs from that of all."""
-    known = _read(_head(before, fields))
+    known = _known(_head(before, fields))
     changed = list(fields)
     for place, others in changes:
         changed[place % (len(changed) + 1) : place % (len(changed) + 1) + 1] = others[:1]
     raw = _head(first, changed)
     raw = raw[: raw.index(b"\r\n\r\n") + 4]
     if known is not None:
-        like = parse_like(raw, known)
+        like = known.like(raw)
         assert like is None or like == _read(raw)
+
+
+@given(
+    st.lists(st.sampled_from([*_LINES, b"X-Trace: 1", b"x-trace:2", b"Accept: b"]), max_size=6),
+    st.integers(0, 6),
+    st.lists(st.binary(max_size=9) | st.sampled_from([b"3", b" 4 ", b"5\r\nX: 6"]), min_size=2, max_size=4),
+    st.lists(st.tuples(st.integers(0, 6), st.sampled_from([b"", b"X-Trace: 1", b"Host: b"])), max_size=2),
+)  # fmt: skip
+def test_what_differs_again_in_one_place_is_as_read_whole(
+    fields: list[bytes], place: int, values: list[bytes], changes: list[tuple[int, bytes]]
+) -> None:
+    """Given heads that differ in the value of one field, and then in more, each is as read whole."""
+    fields.insert(place, b"X-Trace: 0")
+    place = fields.index(b"X-Trace: 0")
+    known = _known(_head(b"GET /a HTTP/1.1", fields))
+    if known is None:
+        return
+    for value in values:
+        raw = _head(b"GET /b HTTP/1.1", [*fields[:place], b"X-Trace:" + value, *fields[place + 1 :]])
+        raw = raw[: raw.index(b"\r\n\r\n") + 4]
+        like = known.like(raw)
+        assert like is None or like == _read(raw)
+    for at, line in changes:
+        fields[at : at + 1] = [line] if line else []
+        raw = _head(b"GET /c HTTP/1.1", fields)
+        like = known.like(raw)
+        assert like is None or like == _read(raw)
+
+
+def test_a_head_that_lacks_one_of_two_equal_fields_is_not_like_one_that_has_both() -> None:
+    """What stands before the value that differs and what stands behind it may overlap."""
+    fields = [b"Host: a", b"X: 1", b"X:", b"Y: z"]
+    known = _known(_head(b"GET /a HTTP/1.1", fields))
+    assert known is not None
+    assert known.like(_head(b"GET /a HTTP/1.1", [fields[0], b"X: 2", *fields[2:]])) is not None
+    less = _head(b"GET /a HTTP/1.1", [fields[0], *fields[2:]])
+    like = known.like(less)
+    assert like is None or like == _read(less)
 
 
 USUAL = [b"Host: a", b"Accept: b", b"X-Trace: 1", b"Referer: http://a/1", b"Connection: x-trace"]
@@ -124,7 +168,8 @@ USUAL = [b"Host: a", b"Accept: b", b"X-Trace: 1", b"Referer: http://a/1", b"Conn
     ],
 )
 def test_what_may_differ(place: int, line: bytes, is_like: bool) -> None:
-    known = parse_request(_head(b"GET /a HTTP/1.1", USUAL))
+    before = _head(b"GET /a HTTP/1.1", USUAL)
+    known = parse_request(before)
     asked = Asked(WebRoute.OTHER, Kind.READ, b"/a")
     primary = WebUpstream(UpstreamName.PRIMARY, "127.0.0.1", 80)
     one = partial(
@@ -136,7 +181,7 @@ def test_what_may_differ(place: int, line: bytes, is_like: bool) -> None:
             assert not binds_connection(known)
             assert one(known)
         raw = _head(b"GET /b HTTP/1.1", [*USUAL[:place], line, *USUAL[place + 1 :]])
-        like = parse_like(raw, known)
+        like = Known(known, before).like(raw)
         assert (like is not None) == is_like
         if like is not None:
             whole = parse_request(raw)
@@ -150,14 +195,19 @@ def test_what_differs_may_be_a_login() -> None:
     fields = [b"Host: a", b"Authorization: Basic abc"]
     known = parse_request(_head(b"GET /a HTTP/1.1", fields))
     assert not binds_connection(known)
-    like = parse_like(_head(b"GET /a HTTP/1.1", [fields[0], b"Authorization: NTLM abc"]), known)
+    like = Known(known, _head(b"GET /a HTTP/1.1", fields)).like(
+        _head(b"GET /a HTTP/1.1", [fields[0], b"Authorization: NTLM abc"])
+    )
     assert like is not None
     assert binds_connection(like)
 
 
 def test_the_usual_is_read_again() -> None:
     fields = [b"Host: a", b"Accept: b"]
-    known = parse_request(_head(b"GET /a HTTP/1.1", fields))
-    again = parse_again(b"GET /b HTTP/1.1", known)
+    known = _known(_head(b"GET /a HTTP/1.1", fields))
+    assert known is not None
+    again = known.again(_head(b"GET /b HTTP/1.1", fields))
     assert again == parse_request(_head(b"GET /b HTTP/1.1", fields))
-    assert parse_again(b"POST /b HTTP/1.1", known) is None  # a POST without a length is another matter
+    assert known.again(_head(b"POST /b HTTP/1.1", fields)) is None  # without a length: another matter
+    assert known.again(_head(b"GET /b HTTP/1.0", fields)) is None
+    assert known.again(b"GET /b HTTP/1.1\r\nX: y\r\n" + b"\r\n".join(fields) + b"\r\n\r\n") is None

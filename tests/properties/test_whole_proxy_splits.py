@@ -25,7 +25,6 @@ from failover.http.head import head_end, parse_answer, parse_request
 from failover.metrics import RouterMetrics
 from failover.model import UpstreamName
 from failover.proxy.caller import CallerConnection
-from failover.proxy.connection import READ_BUFFER
 from failover.proxy.server import Proxy, WebUpstream
 from failover.routing.board import RouteBoard
 from failover.spool import Spool
@@ -38,7 +37,7 @@ Message = tuple[str, list[tuple[bytes, bytes]], bytes]
 class Wire(asyncio.Transport):
     """One end of a connection; what comes is fed, what goes is kept."""
 
-    def __init__(self, protocol: asyncio.BufferedProtocol) -> None:
+    def __init__(self, protocol: asyncio.Protocol) -> None:
         super().__init__()
         self.out = b""
         self._protocol = protocol
@@ -52,9 +51,7 @@ class Wire(asyncio.Transport):
 
     def _deliver(self) -> None:
         while self._coming and not self._paused and not self._closing:
-            piece = self._coming.popleft()
-            READ_BUFFER[: len(piece)] = piece
-            self._protocol.buffer_updated(len(piece))
+            self._protocol.data_received(self._coming.popleft())
 
     def write(self, data: Any) -> None:
         self.out += data
@@ -75,6 +72,9 @@ class Wire(asyncio.Transport):
 
     def pause_reading(self) -> None:
         self._paused = True
+
+    def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
+        """What is fed is not read into a buffer first."""
 
     def resume_reading(self) -> None:
         self._paused = False
@@ -188,7 +188,7 @@ async def _play(
     async with asyncio.timeout(20):
         while len(answers_in(caller.out)) < len(answers):
             await turn()
-    for pool in proxy.pools.values():
+    for pool in [side.pool for side in proxy.sides.values()]:
         pool.close()
     caller.close()
     await turn()

@@ -173,7 +173,7 @@ async def test_neither_can_take_it_then_one_comes_back(stage: Stage) -> None:
     await stage.backup.kill()
     caller = await stage.caller()
     await caller.send(b"GET /dicom-web/studies HTTP/1.1\r\nHost: a\r\n\r\n")
-    while stage.proxy.pools[BACKUP]._addresses == []:
+    while stage.proxy.sides[BACKUP].pool._addresses == []:
         await stage.proxy.clock.sleep(0.01)
     await stage.backup.start()
     answered = await caller.answer()
@@ -242,7 +242,7 @@ async def test_when_a_drain_ends_idle_connections_to_the_primary_are_closed(stag
     await stage.ask("/dicom-web/studies")
     stage.drain()
     assert stage.proxy.end_work(PRIMARY) == 0
-    assert stage.proxy.pools[PRIMARY].take() is None
+    assert stage.proxy.sides[PRIMARY].pool.take() is None
 
 
 async def test_who_has_just_come_is_answered_by_a_proxy_that_stops(stage: Stage) -> None:
@@ -261,4 +261,4 @@ async def test_attempts_that_fail_leave_nothing_behind(stage: Stage) -> None:
     await stage.primary.kill()
     for _ in range(3):
         assert (await stage.ask("/dicom-web/studies")).upstream == "backup"
-    assert not stage.proxy.pools[PRIMARY]._open
+    assert not stage.proxy.sides[PRIMARY].pool._open
