@@ -113,7 +113,7 @@ def run(folder: Path, port_offset: int = 0) -> int:
             finally:
                 supervisor.start("replicator")
             await _until_copied(session, f"http://127.0.0.1:{configuration.listen.admin.port}")
-        _say(_what_to_try(configuration, folder))
+        _say(what_to_try(configuration, folder))
 
     return supervise(
         configuration,
@@ -205,7 +205,8 @@ def _today() -> date:
     return SystemClock().wall().astimezone().date()
 
 
-def _what_to_try(configuration: Configuration, folder: Path) -> list[str]:
+def what_to_try(configuration: Configuration, folder: Path) -> list[str]:
+    """Return what a newcomer is told, ready to be typed."""
     web, dicom, admin = (
         configuration.listen.web.port,
         configuration.listen.dicom.port,
@@ -213,6 +214,16 @@ def _what_to_try(configuration: Configuration, folder: Path) -> list[str]:
     )
     at = "" if folder == Path("demo-data").absolute() else f" --dir {folder}"
     where = "" if admin == _PORTS["admin"] else f" --admin http://127.0.0.1:{admin}"
+    command = _our_name()
+    tries = {
+        f"{command} status --watch{where}": "",
+        f"{command} demo stop-primary{at}": "the primary dies; searches go on",
+        f"{command} demo start-primary{at}": "it comes back; so does the traffic, 10 s later",
+        f"{command} demo stop-primary --how stop{at}": "it hangs",
+        f"{command} force backup --reason upgrade --dry-run{where}": "",
+        f"{command} events --follow{where}": "",
+    }
+    told = max(len(line) for line, what in tries.items() if what)
     return [
         "",
         "It runs. Where to look:",
@@ -221,16 +232,23 @@ def _what_to_try(configuration: Configuration, folder: Path) -> list[str]:
         f"  DICOMweb         http://127.0.0.1:{web}/dicom-web/studies",
         f"  DICOM            127.0.0.1:{dicom}, AE title {configuration.listen.dicom.ae_title}",
         "",
-        "What to try, in another terminal:",
-        f"  failover status --watch{where}",
-        f"  failover demo stop-primary{at}              the primary dies; searches go on",
-        f"  failover demo start-primary{at}             it comes back; so does the traffic, 10 s later",
-        f"  failover demo stop-primary --how stop{at}   it hangs",
-        f"  failover force backup --reason upgrade --dry-run{where}",
-        f"  failover events --follow{where}",
+        "What to try, in another terminal, in this folder:",
+        *(f"  {line:{told}}   {what}".rstrip() for line, what in tries.items()),
         "",
         "Ctrl-C ends it.",
     ]
+
+
+def _our_name() -> str:
+    """Return what calls us from this folder: the environment of `make run` is in nobody's PATH."""
+    ours = Path(sys.argv[0]).absolute()
+    if ours.name != "failover":
+        return f"{Path(sys.executable).name} -m failover"
+    on_path = shutil.which("failover")
+    if on_path is not None and Path(on_path).absolute() == ours:
+        return "failover"
+    here = Path.cwd()
+    return str(ours.relative_to(here) if ours.is_relative_to(here) else ours)
 
 
 def _say(lines: list[str], *, end: str = "\n") -> None:

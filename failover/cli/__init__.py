@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from inspect import cleandoc
 from typing import Annotated
 
 import typer
@@ -38,7 +39,24 @@ def make_app() -> typer.Typer:
     operate.register(app)
     importing.register(app)
     passwords.register(app)
+    _unfold(app)
     return app
+
+
+def _unfold(app: typer.Typer) -> None:
+    """Let each paragraph of a help text run on: the terminal breaks its lines, not our source."""
+    for command in app.registered_commands:
+        command.help = _run_on(command.help or getattr(command.callback, "__doc__", None))
+    for group in app.registered_groups:
+        if group.typer_instance is not None:
+            group.typer_instance.info.help = _run_on(group.typer_instance.info.help)
+            _unfold(group.typer_instance)
+
+
+def _run_on(text: str | None) -> str | None:
+    if not isinstance(text, str):
+        return None
+    return "\n\n".join(" ".join(part.split()) for part in cleandoc(text).split("\n\n"))
 
 
 def main() -> None:

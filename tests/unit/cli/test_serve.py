@@ -37,6 +37,20 @@ def commands() -> Iterator[list[str]]:
     yield from below(top, [])
 
 
+def test_the_terminal_breaks_the_lines_of_a_help_not_our_source() -> None:
+    def below(group: typer.core.TyperGroup) -> Iterator[str]:
+        for command in group.commands.values():
+            yield command.help or ""
+            if isinstance(command, typer.core.TyperGroup):
+                yield from below(command)
+
+    top = typer.main.get_command(make_app())
+    assert isinstance(top, typer.core.TyperGroup)
+    told = list(below(top))
+    assert all(told)
+    assert not [text for text in told if "\n" in text.replace("\n\n", "")]
+
+
 def test_every_command_of_the_contract_is_there() -> None:
     assert {" ".join(command) for command in commands()} == {
         "run", "router", "archive", "archive plan", "archive protect", "archive unprotect",
