@@ -185,11 +185,15 @@ def _callers(configuration: Configuration) -> DicomCallers:
     return (None if access is None else access.dicom) or "any"  # left out: then we listen on loopback alone
 
 
+# Associations of the router's own when it is full: two of probes (DESIGN 4.1), those for copies, some more.
+_OF_THE_ROUTER: Final = 16
+
+
 def _limits(configuration: Configuration) -> Limits:
     """Return what peers may take: the router comes for all of its callers, from one address, so the bounds
     for each of them are the router's; and the archive's own port has places besides."""
     listen = configuration.listen.dicom
-    places = listen.max_associations + listen.max_per_address
+    places = listen.max_associations + max(listen.max_per_address, _OF_THE_ROUTER)
     return Limits(
         artim_s=listen.artim,
         idle_timeout_s=listen.idle_timeout,

@@ -64,4 +64,4 @@ def plan(asked: Asked, answer: AnswerHead, *, judged: bool) -> Plan:
 
 def is_empty_search(asked: Asked, body: bytes) -> bool:
     """Whether `body`, a whole 200, is a search that found nothing: `[]`, or no body at all."""
-    return asked.route is WebRoute.QIDO and len(body) <= 64 and body.strip() in (b"", b"[]", b"[ ]")
+    return asked.route is WebRoute.QIDO and len(body) <= 64 and b"".join(body.split()) in (b"", b"[]")

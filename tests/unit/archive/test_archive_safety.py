@@ -14,11 +14,22 @@ from failover.archive.index import Index
 from failover.archive.kept_metadata import NAME, KeptMetadata
 from failover.archive.ledger import Ledger
 from failover.archive.paths import INDEX, OBJECTS
+from failover.archive.service import _limits
 from failover.archive.writer import Transaction
 from failover.clock import ManualClock
+from failover.config.load import parse
 from failover.errors import StateUnreadable
+from failover.relay.copies import _LANES
 from tests.unit.archive.conftest import Room
 from tests.unit.archive.objects import an_object
+
+
+def test_when_the_router_is_full_there_are_places_for_its_probes_and_copies(tmp_path: Path) -> None:
+    text = "primary: {dicom: {host: 127.0.0.1, port: 4242, ae_title: A}}\n"
+    text += "listen: {dicom: {max_associations: 7, max_per_address: 2, max_per_ae_title: 5}}\n"
+    limits = _limits(parse(text, name="failover.yaml", folder=tmp_path))
+    least = min(limits.max_associations, limits.max_per_address, limits.max_per_ae_title)
+    assert least - limits.reserve >= 7 + _LANES + 2  # two associations of probes at once (DESIGN 4.1)
 
 
 async def test_who_gives_up_waiting_does_not_end_the_writing(tmp_path: Path) -> None:

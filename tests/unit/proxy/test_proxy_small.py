@@ -44,6 +44,7 @@ def test_delivery(
 def test_empty_searches() -> None:
     assert is_empty_search(READ, b"[]")
     assert is_empty_search(READ, b" [ ]\n")
+    assert is_empty_search(READ, b"[\r\n\t]\n")
     assert is_empty_search(READ, b"")
     assert not is_empty_search(READ, b"[{}]")
     assert not is_empty_search(Asked(WebRoute.WADO, Kind.READ, b""), b"[]")
