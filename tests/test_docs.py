@@ -15,6 +15,7 @@ from aiohttp import web
 from docs import commands_page, configuration_page, generate, metrics_page
 from failover.admin.api import admin_app
 from failover.admin.requests import RouteRequest
+from failover.app.reload import USES
 from failover.audit.events import EventKind
 from failover.config.load import parse
 from failover.config.schema import ListenAdmin
@@ -48,6 +49,21 @@ def test_every_config_key_has_a_description() -> None:
     assert not [
         key for key in configuration_page.key_paths() if f"| `{key.rsplit('.', 1)[-1]}` |" not in page
     ]
+
+
+def test_what_a_reload_takes_over_live_stands_in_the_table_and_nothing_else_does() -> None:
+    table = text("deploy.md").split("| process | takes over live |", 1)[1].split("\n\n", 1)[0]
+    rows = dict(re.findall(r"^\| ([a-z ]+?)(?: beside it .*?)? \| (.*) \|$", table, re.MULTILINE))
+    told = {
+        row: {key.rsplit(".", 1)[-1] for key in re.findall(r"`([a-z_.]+)`", said)}
+        for row, said in rows.items()
+    }
+    for process, row in {"router": "router", "archive": "archive", "replicator": "replicator"}.items():
+        live = {key.rsplit(".", 1)[-1] for key in USES[process].live if "tls." not in key}
+        blocks = {"health", "web", "dicom"} if process == "router" else set[str]()  # in front of their keys
+        assert told[row] - blocks == live - blocks, process
+    assert "`policy.hedge`" in rows["each web worker"]
+    assert "`access.web.addresses`" in rows["each web worker"]
 
 
 def test_every_command_and_option_is_there_with_help() -> None:
