@@ -120,9 +120,14 @@ class Index:
 
     async def templates(self, query: Query) -> list[bytes]:
         """Return the finished JSON of the matches of `query` (`Match.template`), in the order of `search`."""
+        found = self.templates_at_once(query)
+        return found if found is not None else [match.template for match in await self.search(query)]
+
+    def templates_at_once(self, query: Query) -> list[bytes] | None:
+        """As `templates`; None where it may take longer, or is not that simple."""
         sql = self._sql(query)
         if sql.scans or sql.residual or query.level is not Level.STUDY or query.with_sop_classes:
-            return [match.template for match in await self.search(query)]
+            return None
         cursor = self._reader().cursor()
         cursor.row_factory = None
         return [row[3] for row in cursor.execute(sql.text, sql.parameters).fetchall()]

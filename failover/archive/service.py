@@ -18,6 +18,7 @@ from failover.aio import cancel_and_wait, spawn
 from failover.archive.commitments import Commitments
 from failover.archive.compressor import Compressor
 from failover.archive.damaged import Damaged
+from failover.archive.dicomweb.at_once import Site
 from failover.archive.expected import ExpectedMoves
 from failover.archive.handlers import Handlers
 from failover.archive.index import Index
@@ -135,7 +136,7 @@ class ArchiveService:
         await asyncio.to_thread(self._janitor.at_start)
         await self._control.start()
         await self._web.setup()
-        await web.SockSite(self._web, web_socket).start()
+        await Site(self._web, web_socket).start()
         await self._scp.start(dicom)
         self._turns.append(spawn(self._instances.recover(), name="recovery"))
         self._turns.append(spawn(self._janitor.run(), name="janitor"))

@@ -30,6 +30,8 @@ from tests.peers.process import free_port, listens, wait_for
 STUDIES = 1000
 MANY_STUDIES = 100_000
 LOAD = [sys.executable, "-m", "tests.bench.archive_load"]
+RETRIEVE = [sys.executable, "-m", "tests.bench.retrieve_load"]
+SINK = "SINK"  # the AE title to which a C-MOVE sends
 # The paths are asked for in turn: the same one each time would measure somebody's cache.
 _PATHS = """
 local paths, count = {%s}, 0
@@ -60,10 +62,16 @@ class Contestant:
 
 
 @contextmanager
-def archive(folder: Path) -> Iterator[Contestant]:
-    """`failover archive` alone: it owes nobody anything."""
+def archive(folder: Path, sink: int = 0) -> Iterator[Contestant]:
+    """`failover archive` alone: it owes nobody anything. `sink`: the port of `SINK`."""
     web, dicom = free_port(), free_port()
-    blocks = {"web": {"port": web}, "dicom": {"port": dicom, "ae_title": "MINIPACS"}, "data_dir": "./archive"}
+    blocks: dict[str, object] = {
+        "web": {"port": web},
+        "dicom": {"port": dicom, "ae_title": "MINIPACS"},
+        "data_dir": "./archive",
+    }
+    if sink:
+        blocks["move_destinations"] = {SINK: {"host": "127.0.0.1", "port": sink}}
     file = folder / "failover.yaml"
     file.write_text(json.dumps({"state_dir": "./state", "archive": blocks}))
     with (folder / "log").open("wb") as log:
@@ -82,15 +90,30 @@ def archive(folder: Path) -> Iterator[Contestant]:
 
 
 @contextmanager
-def orthanc(folder: Path) -> Iterator[Contestant]:
+def orthanc(folder: Path, sink: int) -> Iterator[Contestant]:
     extra = {"StorageCompression": False, "SyncStorageArea": True, "HttpThreadsCount": 50, "TcpNoDelay": True}
-    with Orthanc(folder=folder, extra=extra) as peer:
+    with Orthanc(folder=folder, extra=extra, modalities={SINK: sink}) as peer:
         yield Contestant("orthanc", peer.web_port, peer.dicom_port, peer.ae_title, peer.pid)
 
 
-def ask(*arguments: object) -> dict[str, float]:
-    found: dict[str, float] = json.loads(output_of([*LOAD, *map(str, arguments)]))
+def ask(*arguments: object, load: list[str] = LOAD) -> dict[str, float]:
+    found: dict[str, float] = json.loads(output_of([*load, *map(str, arguments)]))
     return found
+
+
+@contextmanager
+def sink() -> Iterator[int]:
+    """Where a C-MOVE sends: it throws away."""
+    port = free_port()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tests.bench.dicom_ends", "sink", str(port)], stdin=subprocess.DEVNULL
+    )
+    try:
+        wait_for(lambda: listens(port), "the sink listens")
+        yield port
+    finally:
+        process.terminate()
+        process.wait(30)
 
 
 class Run:
@@ -174,9 +197,10 @@ def filled() -> Iterator[tuple[list[Contestant], Path]]:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-archive-")))
         (folder / "ours").mkdir()
         (folder / "theirs").mkdir()
+        destination = stack.enter_context(sink())
         contestants = [
-            stack.enter_context(orthanc(folder / "theirs")),
-            stack.enter_context(archive(folder / "ours")),
+            stack.enter_context(orthanc(folder / "theirs", destination)),
+            stack.enter_context(archive(folder / "ours", destination)),
         ]
         for one in contestants:
             ask("fill", one.web_port, STUDIES)
@@ -189,7 +213,7 @@ def run(quick: bool) -> Suite:
         it = Run(contestants, rounds, seconds, folder)
         late = _search(it, seconds)
         _search_many(it, contestants[0], folder, 5_000 if quick else MANY_STUDIES, late)
-        _retrieve(it)
+        _retrieve(it, seconds)
         _store(it, seconds)
         return Suite("archive", [*it.rows, *it.memory()], it.notes)
 
@@ -234,7 +258,15 @@ def _search(it: Run, seconds: float) -> dict[str, float]:
     return late
 
 
-def _retrieve(it: Run) -> None:
+def _retrieve(it: Run, seconds: float) -> None:
+    it.dicom(
+        "C-MOVE of a series, 100 x 520 KB", "objects",
+        lambda one: ask("move", one.dicom_port, one.ae_title, seconds, SINK, load=RETRIEVE),
+    )  # fmt: skip
+    it.dicom(
+        "C-GET of a series, 100 x 520 KB", "objects",
+        lambda one: ask("get", one.dicom_port, one.ae_title, seconds, load=RETRIEVE),
+    )  # fmt: skip
     series = f"/dicom-web/studies/{objects.study_uid(0)}/series/{objects.series_uid(0)}"
     slices = [
         f"{series}/instances/{objects.object_uid(1_000_000 + number)}" for number in range(objects.SLICES)

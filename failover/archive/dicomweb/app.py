@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache, partial
 from importlib import resources
 from typing import Final
@@ -17,6 +17,7 @@ from failover.archive.decoders import Decoders
 from failover.archive.dicomweb import rendered, retrieve, search, store, wado_uri
 from failover.archive.dicomweb.accept import NotAcceptable
 from failover.archive.dicomweb.asking import ROOM, Described, Room, is_via_router, prefix
+from failover.archive.dicomweb.at_once import SEARCHES, Searches
 from failover.archive.dicomweb.views import BadView
 from failover.archive.expected import ExpectedMoves
 from failover.archive.extents import FrameTables
@@ -98,6 +99,7 @@ def web_app(
     _add_dicomweb(app, archive.web.dicomweb_path.rstrip("/"))
     app.router.add_get(WADO_URI, wado_uri.retrieve_instance)
     _add_viewer(app, index, ledger, configuration)
+    app[SEARCHES] = Searches(app[ROOM], metrics, _HEADERS, _admits(networks))
     return app
 
 
@@ -191,12 +193,18 @@ def _add_viewer(app: web.Application, index: Index, ledger: Ledger, configuratio
     app.router.add_get(f"{VIEWER}/{{name}}", file)
 
 
-def _guard(networks: Sequence[Network]) -> Middleware:
-    """Let in only whom archive.access.web names (DESIGN 4.5)."""
-
+def _admits(networks: Sequence[Network]) -> Callable[[str], bool]:
     @lru_cache(maxsize=4096)  # a caller asks thousands of times
     def is_admitted(remote: str) -> bool:
         return is_within(remote, networks)
+
+    return is_admitted
+
+
+def _guard(networks: Sequence[Network]) -> Middleware:
+    """Let in only whom archive.access.web names (DESIGN 4.5)."""
+
+    is_admitted = _admits(networks)
 
     @web.middleware
     async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:

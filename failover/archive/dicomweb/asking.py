@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 from aiohttp import web
@@ -67,6 +68,11 @@ def prefix(request: web.Request) -> str:
     """Return the DICOMweb prefix as this caller knows it: the router tells it, else it is our own."""
     own = request.app[ROOM].dicomweb_path
     told = request.headers.get("X-Failover-Prefix", own).strip() if is_via_router(request) else own
+    return path_or(told, own)
+
+
+def path_or(told: str, own: str) -> str:
+    """Return the path that the router tells, if it is one."""
     return told if _PREFIX.fullmatch(told) else own
 
 
@@ -76,10 +82,14 @@ def base_url(request: web.Request) -> str:
     if is_via_router(request):
         forwarded = request.headers.get("X-Forwarded-Proto", scheme).strip().lower()
         scheme = forwarded if forwarded in ("http", "https") else scheme
-    host = request.headers.get("Host", "")
+    return url_of(scheme, request.headers.get("Host", ""), prefix(request))
+
+
+def url_of(scheme: str, host: str, path: str) -> str:
+    """Return a base URL. Raises HTTPBadRequest where `host` is none."""
     if not _HOST.fullmatch(host):
         raise web.HTTPBadRequest(text="the Host header is no host")
-    return f"{scheme}://{host}{prefix(request).rstrip('/')}"
+    return f"{scheme}://{host}{path.rstrip('/')}"
 
 
 def accepted(request: web.Request) -> Sequence[Acceptable]:
@@ -103,7 +113,12 @@ def uid(request: web.Request, name: str) -> str | None:
 
 def warning(window: Window, *more: str) -> str:
     """Return the Warning of an answer (RFC 7234 5.5.1): what the archive covers, and what else holds."""
-    return ", ".join(f'299 failover "{_plain(text)}"' for text in (window.sentence(), *more))
+    return _warnings((window.sentence(), *more))
+
+
+@lru_cache(maxsize=64)  # the same for hours
+def _warnings(texts: tuple[str, ...]) -> str:
+    return ", ".join(f'299 failover "{_plain(text)}"' for text in texts)
 
 
 def unavailable(reason: str, window: Window) -> web.Response:

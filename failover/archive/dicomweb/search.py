@@ -10,10 +10,12 @@ import hashlib
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Final
 
 from aiohttp import web
 from pydicom.datadict import tag_for_keyword
+from yarl import URL
 
 from failover.archive.dicomweb import accept
 from failover.archive.dicomweb.asking import (
@@ -37,6 +39,7 @@ from failover.archive.queries import (
     make_query,
     vr_of,
 )
+from failover.archive.window import Window
 from failover.dicom.query_keys import KeyUnreadable
 
 # More matches than this are given page by page: an answer must fit our memory and the caller's.
@@ -46,6 +49,7 @@ _WHOLE: Final = re.compile(r"[0-9]{1,9}")
 _COMMA_LISTS: Final = frozenset({"UI", "CS"})  # in the others a comma is a character
 _STUDY_UID: Final = 0x0020000D
 _SERIES_UID: Final = 0x0020000E
+_LONGEST_KEPT: Final = 1024  # a list of ten thousand UIDs is not kept
 _NO_UID: Final = "-"
 _OPTIONS: Final = frozenset({"limit", "offset", "includefield", "fuzzymatching", "accept", "charset"})
 
@@ -57,6 +61,17 @@ class Asked:
     query: Query
     includes: frozenset[int]  # tags of includefield that the index may hold
     includes_all: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A search as it is put to the index: `query` asks for one match more than is `wanted`."""
+
+    query: Query
+    wanted: int
+    is_cut_by_us: bool  # `wanted` is not what the caller's limit says
+    with_levels_above: bool
+    accept: str | None  # the parameter of that name
 
 
 def read_search(level: Level, parameters: Iterable[tuple[str, str]], path_keys: Mapping[int, str]) -> Asked:
@@ -92,67 +107,99 @@ def read_search(level: Level, parameters: Iterable[tuple[str, str]], path_keys: 
     return Asked(query, frozenset(includes), includes_all)
 
 
+def prepared(level: Level, parameters: str, path_keys: tuple[tuple[int, str], ...]) -> Prepared:
+    """Return the search that the query part of a URL asks for, undecoded. Raises HTTPBadRequest."""
+    return (_kept if len(parameters) <= _LONGEST_KEPT else _prepared)(level, parameters, path_keys)
+
+
+def _prepared(level: Level, parameters: str, path_keys: tuple[tuple[int, str], ...]) -> Prepared:
+    pairs = [*URL.build(path="/", query_string=parameters, encoded=True).query.items()]
+    asked = read_search(level, pairs, dict(path_keys))
+    limit, most = asked.query.limit, MAX_MATCHES[level]
+    wanted = most if limit is None else min(limit, most)
+    with_sop_classes = asked.includes_all or SOP_CLASSES_IN_STUDY in asked.includes
+    return Prepared(
+        replace(asked.query, limit=wanted + 1, with_sop_classes=with_sop_classes),
+        wanted,
+        is_cut_by_us=limit != wanted,
+        with_levels_above=_needs_levels_above(asked, len(path_keys)),
+        accept=next((value for name, value in pairs if name == "accept"), None),
+    )
+
+
+_kept = lru_cache(512)(_prepared)  # work lists ask the same every half minute
+
+
 async def search(request: web.Request, level: Level) -> web.Response:
     """Answer one search: 200, 204 without matches, 400, 406, 503 where it could have matched elsewhere."""
     room = request.app[ROOM]
-    media_type = accept.json_type(accepted(request))
-    path_keys: dict[int, str] = {}
+    path_keys: list[tuple[int, str]] = []
     if (study := uid(request, "study")) is not None:
-        path_keys[_STUDY_UID] = study
+        path_keys.append((_STUDY_UID, study))
     if (series := uid(request, "series")) is not None:
-        path_keys[_SERIES_UID] = series
-    asked = read_search(level, request.query.items(), path_keys)
-    most = MAX_MATCHES[level]
-    wanted = most if asked.query.limit is None else min(asked.query.limit, most)
+        path_keys.append((_SERIES_UID, series))
+    media_type = accept.json_type(accepted(request))
+    asked = prepared(level, request.rel_url.raw_query_string, tuple(path_keys))
     window = room.index.window
-    if wanted == 0:
+    if asked.wanted == 0:
         return web.Response(status=204, headers={"Warning": warning(window)})
-    with_sop_classes = asked.includes_all or SOP_CLASSES_IN_STUDY in asked.includes
-    query = replace(asked.query, limit=wanted + 1, with_sop_classes=with_sop_classes)
-    templates = await _templates(room.index, query, _needs_levels_above(asked, path_keys))
-    notes = _notes(asked, more=len(templates) > wanted and asked.query.limit != wanted)
-    del templates[wanted:]
-    window = window.meet(room.index.window)  # what went meanwhile the search may not have seen
-    headers = {"Warning": warning(window, *notes), "Vary": "Accept", "Cache-Control": "no-cache"}
+    templates = await _templates(room.index, asked)
     if not templates:
         is_guarded = room.fails_outside_window and is_via_router(request) and asked.query.offset == 0
-        if is_guarded and may_have_missed(query, window, room.index):
+        if is_guarded and may_have_missed(asked.query, window, room.index):
             return unavailable("no match here, and the archive does not hold all that was asked for", window)
-        return web.Response(status=204, headers=headers)
-    body = finished(b"[%b]" % b",".join(templates), base_url(request))
-    etag = hashlib.blake2b(body, digest_size=16).hexdigest()
-    headers["ETag"] = f'W/"{etag}"'
+        return web.Response(status=204, headers=_headers(asked, window, templates))
+    headers, etag, body = answer(asked, window, templates, base_url(request))
     if is_unchanged(request, etag):
         return web.Response(status=304, headers=headers)
     return web.Response(body=body, headers=headers | {"Content-Type": media_type})
 
 
-async def _templates(index: Index, query: Query, with_levels_above: bool) -> list[bytes]:
+def answer(
+    asked: Prepared, window: Window, templates: list[bytes], base: str
+) -> tuple[dict[str, str], str, bytes]:
+    """Return headers, entity tag and body of an answer with matches."""
+    headers = _headers(asked, window, templates)
+    body = finished(b"[%b]" % b",".join(templates[: asked.wanted]), base)
+    etag = hashlib.sha256(body).hexdigest()[:32]
+    headers["ETag"] = f'W/"{etag}"'
+    return headers, etag, body
+
+
+def _headers(asked: Prepared, window: Window, templates: list[bytes]) -> dict[str, str]:
+    notes = _notes(asked.query, more=len(templates) > asked.wanted and asked.is_cut_by_us)
+    return {"Warning": warning(window, *notes), "Vary": "Accept", "Cache-Control": "no-cache"}
+
+
+async def _templates(index: Index, asked: Prepared) -> list[bytes]:
+    query = asked.query
     if query.level is Level.STUDY:
         return await index.templates(query)
     if query.level is Level.IMAGE and (query.limit or 0) > 1000:
         matches = await asyncio.get_running_loop().run_in_executor(None, index.search_now, query)
     else:
         matches = await index.search(query)
-    return [match.whole_template() if with_levels_above else match.template for match in matches]
+    return [match.whole_template() if asked.with_levels_above else match.template for match in matches]
 
 
-def _needs_levels_above(asked: Asked, path_keys: Mapping[int, str]) -> bool:
-    """PS3.18 10.6.3.3: levels above are given where the path does not name them, or on request."""
+def _needs_levels_above(asked: Asked, named: int) -> bool:
+    """PS3.18 10.6.3.3: levels above are given where the path does not name them, or on request.
+
+    `named`: how many the path names, none, the study, or the series too.
+    """
     level = asked.query.level
-    named = len(path_keys)  # 0: none, 1: the study, 2: the series too
     if asked.includes_all or (level is Level.SERIES and named < 1) or (level is Level.IMAGE and named < 2):
         return True
     levels = (level_of(tag) for tag in asked.includes)
     return any(own is not None and own < level for own in levels)
 
 
-def _notes(asked: Asked, *, more: bool) -> list[str]:
+def _notes(query: Query, *, more: bool) -> list[str]:
     notes: list[str] = []
     if more:
         notes.append("There are more matches: ask for them with offset")
-    if asked.query.unsupported:
-        tags = ", ".join(f"{tag:08X}" for tag in sorted(asked.query.unsupported))
+    if query.unsupported:
+        tags = ", ".join(f"{tag:08X}" for tag in sorted(query.unsupported))
         notes.append(f"These keys are not searched here and were left out: {tags}")
     return notes
 
