@@ -17,8 +17,9 @@ from failover.archive.codecs import Undecodable
 from failover.archive.decoders import Decoders
 from failover.archive.held import Held
 from failover.archive.pixels import NoPixels, NoSuchFrame
-from failover.dicom.dimse import Category, Command, Message, Status, Tag, category, response, store_rq
+from failover.dicom.dimse import Category, Command, Status, Tag, category, response, store_rq
 from failover.dicom.exchange import Association
+from failover.dicom.messages import Message
 from failover.dicom.negotiation import AcceptedContext
 from failover.dicom.pdu import ProposedContext
 from failover.dicom.syntaxes import EXPLICIT_LITTLE, IMPLICIT_LITTLE

@@ -22,9 +22,9 @@ import structlog
 from failover.aio import Recall, Signal, cancel_and_wait, spawn
 from failover.clock import Clock
 from failover.dicom.association import State
-from failover.dicom.connection import Connection, set_options
-from failover.dicom.dimse import Message
+from failover.dicom.connection import Connection
 from failover.dicom.exchange import Association
+from failover.dicom.messages import Message
 from failover.dicom.negotiation import (
     LOCAL_LIMIT_EXCEEDED,
     TEMPORARY_CONGESTION,
@@ -32,9 +32,10 @@ from failover.dicom.negotiation import (
     AcceptedContext,
     Rejection,
     acceptance_ac,
-    agreed_contexts,
+    contexts_in_force,
 )
 from failover.dicom.pdu import AssociateRq, ContextResult
+from failover.dicom.sockets import set_options
 from failover.dicom.turned_away import Cause, TurnedAway
 from failover.doors import Door, HandshakeLimits, Handshakes
 from failover.errors import AssociationEnded, whence
@@ -301,7 +302,7 @@ class Acceptor:
         acceptance = answer if isinstance(answer, Acceptance) else Acceptance(answer)
         try:
             ac = acceptance_ac(rq, acceptance, self._limits.max_pdu_bytes)
-            contexts = agreed_contexts(rq.contexts, ac, rq.user.roles)
+            contexts = contexts_in_force(rq, ac)
             association = Association(connection, rq, ac, contexts, companion=acceptance.companion)
             self._open[connection] = association
             with contextlib.suppress(AssociationEnded):  # `serve` will hear it at its first word

@@ -28,10 +28,8 @@ from failover.dicom.units import (
 def encode(pdu: Pdu) -> bytes:
     """Return the bytes of `pdu`. For P-DATA-TF on a hot path use `p_data_header`."""
     match pdu:
-        case AssociateRq():
-            return _framed(PduType.ASSOCIATE_RQ, _encode_rq(pdu))
-        case AssociateAc():
-            return _framed(PduType.ASSOCIATE_AC, _encode_ac(pdu))
+        case AssociateRq() | AssociateAc():
+            return _encode_associate(pdu)
         case AssociateRj():
             return _framed(PduType.ASSOCIATE_RJ, bytes((0, pdu.result, pdu.source, pdu.reason)))
         case PDataTf():
@@ -49,6 +47,21 @@ def encode(pdu: Pdu) -> bytes:
             return _framed(PduType.RELEASE_RP, bytes(4))
         case Abort():
             return _framed(PduType.ABORT, bytes((0, 0, pdu.source, pdu.reason)))
+
+
+def _encode_associate(pdu: AssociateRq | AssociateAc) -> bytes:
+    """Encode an RQ or AC, one that comes again once."""
+    derived = pdu.derived
+    if derived is not None and (known := derived.find("bytes")) is not None:
+        encoded: bytes = known
+        return encoded
+    if isinstance(pdu, AssociateRq):
+        encoded = _framed(PduType.ASSOCIATE_RQ, _encode_rq(pdu))
+    else:
+        encoded = _framed(PduType.ASSOCIATE_AC, _encode_ac(pdu))
+    if derived is not None:
+        derived.keep("bytes", encoded)
+    return encoded
 
 
 _P_DATA_HEADER: Final = struct.Struct(">BBIIBB")

@@ -13,7 +13,8 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from failover.dicom import pdu as p
 from failover.dicom.association import State
 from failover.dicom.connection import Connection
-from failover.dicom.dimse import Command, Fragment, Message
+from failover.dicom.dimse import Command
+from failover.dicom.messages import Fragment, Message
 from failover.dicom.negotiation import AcceptedContext, largest_fragment
 from failover.errors import AssociationEnded, LimitExceeded
 
@@ -55,12 +56,12 @@ class Association:
     @property
     def has_queued(self) -> bool:
         """Whether something has arrived that nobody has taken."""
-        return self._connection.has_queued
+        return bool(self._connection.inbox.items)
 
     @property
     def next_is_response(self) -> bool:
         """Whether what has arrived first, and nobody has taken, is a response."""
-        return self._connection.next_is_response
+        return self._connection.inbox.begins_with_response
 
     # -- receiving ----------------------------------------------------------------------------------
 
@@ -88,7 +89,7 @@ class Association:
         An empty list when it has come to its end.
         """
         found: list[Fragment] = []
-        while self._data_set_left and (self._connection.has_queued or not found):
+        while self._data_set_left and (self._connection.inbox.items or not found):
             item = await self._connection.next_item()
             if not isinstance(item, Fragment):  # A-RELEASE-RQ inside a data set
                 self._connection.abort_as_provider(p.AbortReason.UNEXPECTED_PDU, "release inside a data set")
@@ -130,7 +131,7 @@ class Association:
 
     def cancelled(self, message_id: int) -> bool:
         """Return whether a C-CANCEL arrived for the request with this message ID."""
-        return message_id in self._connection.cancelled
+        return message_id in self._connection.inbox.cancelled
 
     def listen(self, listener: Callable[[], None]) -> None:
         """Call `listener` whenever something arrived, was cancelled, drained or ended."""
@@ -293,7 +294,7 @@ class Association:
         connection = self._connection
         in_message = connection.assembler is not None and connection.assembler.in_message
         theirs = connection.writing_paused or (
-            not connection.has_queued and (in_message or not self._working)
+            not connection.inbox.items and (in_message or not self._working)
         )
         return now_s - connection.last_moved_s if theirs else 0.0
 

@@ -23,6 +23,7 @@ from failover.dicom.pdu import (
     UserInformation,
 )
 from failover.dicom.syntaxes import EXPLICIT_LITTLE, IMPLICIT_LITTLE
+from failover.dicom.units import comes_again
 from failover.errors import MalformedPdu
 from failover.model import parse_ae_title
 
@@ -139,6 +140,24 @@ def accept_roles(rq: AssociateRq, abstract_syntaxes: Iterable[str]) -> tuple[Rol
 def acceptance_ac(rq: AssociateRq, acceptance: Acceptance, max_pdu_bytes: int) -> AssociateAc:
     """Return the AC. Its AE titles are the RQ's bytes (PS3.8 9.3.3), and it has no asynchronous operations
     window, which means that one operation is under way at a time (PS3.7 D.3.3.3)."""
+    contexts, derived = acceptance.contexts, rq.derived
+    if derived is None or not isinstance(contexts, tuple) or acceptance.identity_response is not None:
+        return _acceptance_ac(rq, acceptance, max_pdu_bytes)
+    known: AssociateAc | None = derived.find("acceptance", contexts)
+    if (
+        known is not None
+        and known.user.max_pdu_bytes == max_pdu_bytes
+        and known.user.roles == acceptance.roles
+        and known.user.extended == acceptance.extended
+    ):
+        return known
+    made = _acceptance_ac(rq, acceptance, max_pdu_bytes)
+    comes_again(made)
+    derived.keep("acceptance", made, contexts)
+    return made
+
+
+def _acceptance_ac(rq: AssociateRq, acceptance: Acceptance, max_pdu_bytes: int) -> AssociateAc:
     return AssociateAc(
         called_bytes=rq.called_bytes,
         calling_bytes=rq.calling_bytes,
@@ -152,6 +171,18 @@ def acceptance_ac(rq: AssociateRq, acceptance: Acceptance, max_pdu_bytes: int) -
             identity_response=acceptance.identity_response,
         ),
     )
+
+
+def contexts_in_force(rq: AssociateRq, ac: AssociateAc) -> Mapping[int, AcceptedContext]:
+    """Return what `agreed_contexts` finds of an RQ and its AC, once for a pair that comes again."""
+    derived = rq.derived
+    if derived is None or ac.derived is None:
+        return agreed_contexts(rq.contexts, ac, rq.user.roles)
+    known: Mapping[int, AcceptedContext] | None = derived.find("contexts", ac)
+    if known is None:
+        known = agreed_contexts(rq.contexts, ac, rq.user.roles)
+        derived.keep("contexts", known, ac)
+    return known
 
 
 def agreed_contexts(

@@ -12,7 +12,7 @@ from failover.dicom.negotiation import (
     IMPLEMENTATION_CLASS_UID,
     IMPLEMENTATION_VERSION,
     MAX_LENGTH_TOO_SMALL,
-    agreed_contexts,
+    contexts_in_force,
     is_too_small,
 )
 from failover.dicom.pdu import (
@@ -65,7 +65,6 @@ async def open_association(
     sent), AssociationRejected, UpstreamTimeout (no AC within the limit), UpstreamBroke (died before its AC,
     or answered rubbish). Nothing stays open then.
     """
-    connection = Connection(requestor=True, max_pdu_bytes=max_pdu_bytes, clock=clock or SystemClock())
     rq = AssociateRq(
         called_bytes=padded_ae(peer.ae_title),
         calling_bytes=calling_ae if isinstance(calling_ae, bytes) else padded_ae(calling_ae),
@@ -80,6 +79,12 @@ async def open_association(
             identity=identity,
         ),
     )
+    return await open_by(peer, rq, timeout_s=timeout_s, clock=clock or SystemClock())
+
+
+async def open_by(peer: DicomPeer, rq: AssociateRq, *, timeout_s: float, clock: Clock) -> Association:
+    """As `open_association`, by an RQ that is made already."""
+    connection = Connection(requestor=True, max_pdu_bytes=rq.user.max_pdu_bytes, clock=clock)
     connected = False
     try:
         async with asyncio.timeout(timeout_s):
@@ -100,7 +105,7 @@ async def open_association(
             assert isinstance(answer, AssociateAc)
             if is_too_small(answer.user.max_pdu_bytes):
                 raise MalformedPdu(MAX_LENGTH_TOO_SMALL.sentence, reason=AbortReason.INVALID_PARAMETER)
-            agreed = agreed_contexts(rq.contexts, answer, rq.user.roles)
+            agreed = contexts_in_force(rq, answer)
             return Association(connection, rq, answer, agreed)
     except TimeoutError:
         connection.abort("no A-ASSOCIATE-AC in time")

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Final
 
+from failover.dicom.derived import Derived
+
 APPLICATION_CONTEXT: Final = "1.2.840.10008.3.1.1.1"
 
 Buffer = bytes | bytearray | memoryview
@@ -142,6 +144,7 @@ class AssociateRq:
     user: UserInformation
     application_context: str = APPLICATION_CONTEXT
     protocol_version: int = 1
+    derived: Derived | None = field(init=False, default=None, compare=False, repr=False)  # see `comes_again`
 
     @property
     def called_ae(self) -> str:
@@ -162,6 +165,12 @@ class AssociateAc:
     user: UserInformation
     application_context: str = APPLICATION_CONTEXT
     protocol_version: int = 1
+    derived: Derived | None = field(init=False, default=None, compare=False, repr=False)  # see `comes_again`
+
+
+def comes_again(pdu: AssociateRq | AssociateAc) -> None:
+    """Let what is worked out from `pdu` be kept with it. A changed copy (`replace`) begins anew."""
+    object.__setattr__(pdu, "derived", Derived())
 
 
 @dataclass(frozen=True, slots=True)

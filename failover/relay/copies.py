@@ -22,8 +22,9 @@ import structlog
 from failover.aio import Signal, cancel_and_wait, spawn
 from failover.clock import Clock
 from failover.copies import Copy, WaitingCopies
-from failover.dicom.dimse import Command, Status, Tag, fragment_of
+from failover.dicom.dimse import Command, Status, Tag
 from failover.dicom.exchange import Association
+from failover.dicom.messages import fragment_of
 from failover.dicom.negotiation import RELAY_VERSION
 from failover.dicom.requestor import open_association
 from failover.errors import AssociationEnded, ControlError, SpoolFull, UpstreamError

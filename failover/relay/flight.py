@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 
 import structlog
 
-from failover.dicom.dimse import Command, Message, Status, Tag, response
+from failover.dicom.dimse import Command, Status, Tag, response
+from failover.dicom.messages import Message
 from failover.errors import LimitExceeded
 from failover.health.passive import Outcome
 from failover.model import UpstreamName

@@ -17,8 +17,10 @@ import structlog
 from failover.aio import Recall, Signal
 from failover.clock import Clock
 from failover.dicom.exchange import Association
-from failover.dicom.negotiation import RELAY_VERSION
-from failover.dicom.requestor import open_association
+from failover.dicom.negotiation import IMPLEMENTATION_CLASS_UID, RELAY_VERSION
+from failover.dicom.pdu import AssociateRq, UserInformation, padded_ae
+from failover.dicom.requestor import open_by
+from failover.dicom.units import comes_again
 from failover.errors import AssociationRejected, UpstreamError, UpstreamTimeout, UpstreamUnreachable
 from failover.health.passive import LiveTraffic, Outcome
 from failover.model import DicomPeer, Part, Service, UpstreamName
@@ -147,17 +149,10 @@ class Legs:
                 token = traffic.began(Part.REACH, "A-ASSOCIATE")
                 outcome = Outcome.LEFT
                 try:
-                    association = await open_association(
+                    association = await open_by(
                         peer,
-                        proposal.calling_bytes,
-                        proposal.contexts,
+                        rq_for(peer, proposal, self._max_pdu_bytes),
                         timeout_s=60.0,  # our patience ends it before
-                        implementation_version=RELAY_VERSION,
-                        roles=proposal.roles,
-                        extended=proposal.extended,
-                        common_extended=proposal.common_extended,
-                        identity=proposal.identity,
-                        max_pdu_bytes=self._max_pdu_bytes,
                         clock=self._clock,
                     )
                     outcome = Outcome.ANSWERED
@@ -210,6 +205,37 @@ class Legs:
         """Return when each release under way has ended: none takes longer than its own limit."""
         while self._closing:
             await self.changed.wait()
+
+
+def rq_for(peer: DicomPeer, proposal: Proposal, max_pdu_bytes: int) -> AssociateRq:
+    """Return the RQ by which `peer` is asked, made once of a proposal that comes again."""
+    derived = proposal.derived
+    if derived is None:
+        return _rq_for(peer, proposal, max_pdu_bytes)
+    known: AssociateRq | None = derived.find("rq", peer)
+    if known is None or known.user.max_pdu_bytes != max_pdu_bytes:
+        known = _rq_for(peer, proposal, max_pdu_bytes)
+        comes_again(known)
+        derived.keep("rq", known, peer)
+    return known
+
+
+def _rq_for(peer: DicomPeer, proposal: Proposal, max_pdu_bytes: int) -> AssociateRq:
+    user = UserInformation(
+        max_pdu_bytes=max_pdu_bytes,
+        implementation_class_uid=IMPLEMENTATION_CLASS_UID,
+        implementation_version=RELAY_VERSION,
+        roles=proposal.roles,
+        extended=proposal.extended,
+        common_extended=proposal.common_extended,
+        identity=proposal.identity,
+    )
+    return AssociateRq(
+        called_bytes=padded_ae(peer.ae_title),
+        calling_bytes=proposal.calling_bytes,
+        contexts=proposal.contexts,
+        user=user,
+    )
 
 
 def refusal_of(error: UpstreamError) -> Refusal:

@@ -8,10 +8,11 @@ What the caller was promised holds at the other upstream too, or the operation e
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
 
+from failover.dicom.derived import Derived
 from failover.dicom.negotiation import VERIFICATION, Acceptance, Rejection
 from failover.dicom.pdu import (
     AssociateAc,
@@ -44,18 +45,43 @@ class Proposal:
     extended: tuple[ExtendedNegotiation, ...]
     common_extended: tuple[CommonExtendedNegotiation, ...]
     identity: UserIdentity | None
+    derived: Derived | None = field(default=None, compare=False, repr=False)  # of one that comes again
 
 
 def first_proposal(rq: AssociateRq) -> Proposal:
     """Return what is proposed while the caller waits for its AC: all that it proposed itself."""
-    user = rq.user
-    return Proposal(
-        rq.calling_bytes, rq.contexts, user.roles, user.extended, user.common_extended, user.identity
-    )
+    if rq.derived is None:
+        return _proposal(rq, rq.contexts, rq.user.roles, rq.user.extended, None)
+    known: Proposal | None = rq.derived.find("proposal")
+    if known is None:
+        known = _proposal(rq, rq.contexts, rq.user.roles, rq.user.extended, Derived())
+        rq.derived.keep("proposal", known)
+    return known
+
+
+def _proposal(
+    rq: AssociateRq,
+    contexts: tuple[ProposedContext, ...],
+    roles: tuple[RoleSelection, ...],
+    extended: tuple[ExtendedNegotiation, ...],
+    derived: Derived | None,
+) -> Proposal:
+    common, identity = rq.user.common_extended, rq.user.identity
+    return Proposal(rq.calling_bytes, contexts, roles, extended, common, identity, derived)
 
 
 def later_proposal(rq: AssociateRq, agreed: AssociateAc) -> Proposal:
     """Return what is proposed once the caller has its AC: only what it was promised, syntax by syntax."""
+    if rq.derived is None or agreed.derived is None:
+        return _later_proposal(rq, agreed, None)
+    known: Proposal | None = rq.derived.find("later", agreed)
+    if known is None:
+        known = _later_proposal(rq, agreed, Derived())
+        rq.derived.keep("later", known, agreed)
+    return known
+
+
+def _later_proposal(rq: AssociateRq, agreed: AssociateAc, derived: Derived | None) -> Proposal:
     syntaxes = {result.context_id: result.transfer_syntax for result in agreed.contexts if result.accepted}
     contexts = tuple(
         ProposedContext(context.context_id, context.abstract_syntax, (syntaxes[context.context_id],))
@@ -64,15 +90,14 @@ def later_proposal(rq: AssociateRq, agreed: AssociateAc) -> Proposal:
     )
     promised = {role.sop_class for role in agreed.user.roles}
     roles = tuple(role for role in rq.user.roles if role.sop_class in promised)
-    user = rq.user
     told = {item.sop_class: item for item in agreed.user.extended}
     # What the first upstream did not grant nobody expects: another one must not match by it.
     extended = tuple(
         told[item.sop_class] if item.sop_class.startswith(_QUERY_PREFIXES) else item
-        for item in user.extended
+        for item in rq.user.extended
         if item.sop_class in told
     )
-    return Proposal(rq.calling_bytes, contexts, roles, extended, user.common_extended, user.identity)
+    return _proposal(rq, contexts, roles, extended, derived)
 
 
 # PS3.4 C.5.1.1: bytes 2 to 4 for a search are combined date-time matching, fuzzy matching of person names and
@@ -106,6 +131,16 @@ def caller_answer(answer: AssociateAc, companion: object) -> Acceptance:
 
 def kind_of(rq: AssociateRq) -> Kind:
     """Return for what an association is opened, by its abstract syntaxes: where it is offered first."""
+    if rq.derived is None:
+        return _kind_of(rq)
+    known: Kind | None = rq.derived.find("kind")
+    if known is None:
+        known = _kind_of(rq)
+        rq.derived.keep("kind", known)
+    return known
+
+
+def _kind_of(rq: AssociateRq) -> Kind:
     syntaxes = [c.abstract_syntax for c in rq.contexts if c.abstract_syntax != VERIFICATION]
     if not syntaxes or any(syntax.startswith(_QUERY_PREFIXES) for syntax in syntaxes):
         return Kind.READ

@@ -11,17 +11,8 @@ from typing import Final
 
 import structlog
 
-from failover.dicom.dimse import (
-    Category,
-    Command,
-    CommandField,
-    Fragment,
-    Message,
-    Status,
-    Tag,
-    category,
-    response,
-)
+from failover.dicom.dimse import Category, Command, CommandField, Status, Tag, category, response
+from failover.dicom.messages import Fragment, Message
 from failover.dicom.pdu import Buffer
 from failover.errors import AssociationEnded, SpoolFull
 from failover.health.passive import Outcome

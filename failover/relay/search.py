@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from failover.dicom.dimse import Category, Command, Message, Tag, category
+from failover.dicom.dimse import Category, Command, Tag, category
+from failover.dicom.messages import Message
 from failover.errors import AssociationEnded
 from failover.health.passive import Outcome
 from failover.relay.flight import Answer, CallerLeft, Flight, LegLost

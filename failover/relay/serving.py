@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import structlog
 
-from failover.dicom.dimse import Message
+from failover.dicom.messages import Message
 from failover.errors import LimitExceeded
 from failover.health.passive import Outcome
 from failover.relay.carrying import carry

@@ -13,16 +13,9 @@ from typing import Final, Protocol
 import structlog
 
 from failover.clock import Clock
-from failover.dicom.dimse import (
-    Command,
-    CommandField,
-    Fragment,
-    Message,
-    Status,
-    cancel_rq,
-    response,
-)
+from failover.dicom.dimse import Command, CommandField, Status, cancel_rq, response
 from failover.dicom.exchange import Association
+from failover.dicom.messages import Fragment, Message
 from failover.dicom.pdu import Buffer
 from failover.errors import AssociationEnded, LimitExceeded, UpstreamError, UpstreamTimeout
 from failover.health.passive import LiveTraffic, Outcome

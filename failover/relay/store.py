@@ -9,7 +9,8 @@ from typing import Final
 
 import structlog
 
-from failover.dicom.dimse import Fragment, Status, fragment_of
+from failover.dicom.dimse import Status
+from failover.dicom.messages import Fragment, fragment_of
 from failover.errors import AssociationEnded, SpoolFull
 from failover.health.passive import Outcome
 from failover.model import Phase, Service, UpstreamName, Verdict

@@ -21,8 +21,9 @@ from pydicom.filewriter import write_dataset
 from failover.aio import Signal
 from failover.clock import SystemClock
 from failover.dicom.acceptor import Acceptance, Acceptor, Limits
-from failover.dicom.dimse import Command, CommandField, Message, Tag, response, store_rq
+from failover.dicom.dimse import Command, CommandField, Tag, response, store_rq
 from failover.dicom.exchange import Association
+from failover.dicom.messages import Message
 from failover.dicom.negotiation import Rejection, accept_roles, choose_contexts
 from failover.dicom.pdu import AssociateRq
 from failover.dicom.syntaxes import EXPLICIT_LITTLE, IMPLICIT_LITTLE

@@ -34,7 +34,8 @@ from pynetdicom.sop_class import (
 )
 
 from failover.clients.checkpoint import keep_answers
-from failover.dicom.dimse import fragment_of, store_rq
+from failover.dicom.dimse import store_rq
+from failover.dicom.messages import fragment_of
 from failover.dicom.pdu import ProposedContext
 from failover.dicom.requestor import RequestorAssociation, open_association
 from failover.model import Address, AeTitle, DicomPeer

@@ -7,7 +7,8 @@ import itertools
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from failover.dicom.dimse import Command, Fragment, Message, MessageAssembler, find_rq, parse_command
+from failover.dicom.dimse import Command, find_rq, parse_command
+from failover.dicom.messages import Fragment, Message, MessageAssembler
 from failover.dicom.pdu import (
     LEAST_IN_RUN_BYTES,
     Abort,

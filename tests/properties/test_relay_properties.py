@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from failover.config.schema import ListenDicom
-from failover.dicom.dimse import Message, response, store_rq
+from failover.dicom.dimse import response, store_rq
+from failover.dicom.messages import Message
 from tests.fakes.upstream import CT, FakeUpstream
 from tests.unit.relay.scene import ID, scene
 from tests.unit.relay.test_relay_operations import get

@@ -14,17 +14,11 @@ import structlog
 
 from failover.clock import Clock, ManualClock, SystemClock
 from failover.dicom.acceptor import Acceptor, Limits
-from failover.dicom.connection import _READ_BYTES, QUEUE_HIGH_BYTES, Connection
-from failover.dicom.dimse import (
-    MAX_COMMAND_BYTES,
-    Command,
-    Fragment,
-    Message,
-    MessageAssembler,
-    echo_rq,
-    response,
-)
+from failover.dicom.connection import Connection
+from failover.dicom.dimse import Command, echo_rq, response
 from failover.dicom.exchange import Association
+from failover.dicom.inbox import HIGH_BYTES
+from failover.dicom.messages import MAX_COMMAND_BYTES, Fragment, Message, MessageAssembler
 from failover.dicom.negotiation import (
     CALLED_AE_NOT_RECOGNIZED,
     Acceptance,
@@ -42,6 +36,7 @@ from failover.dicom.pdu import (
     encode,
     padded_ae,
 )
+from failover.dicom.reading import BUFFER_BYTES
 from failover.dicom.syntaxes import IMPLICIT_LITTLE
 from tests.fakes.clocks import FastClock
 
@@ -336,7 +331,7 @@ async def test_long_command_sets_that_nobody_takes_stop_the_reading() -> None:
         while association._connection._paused_s is None:
             await arrived.wait()
             arrived.clear()
-        queued.set_result(len(association._connection._queue))
+        queued.set_result(len(association._connection.inbox.items))
 
     padding = {0x0F00 + n: bytes(15_000) for n in range(4)}
     assert sum(map(len, padding.values())) < MAX_COMMAND_BYTES
@@ -348,7 +343,7 @@ async def test_long_command_sets_that_nobody_takes_stop_the_reading() -> None:
         assert (await heard(reader))[0] == 2
         writer.write(long_echo * 200)
         # What one read brings beyond the limit is queued too; without the count all 200 were.
-        assert await queued <= (QUEUE_HIGH_BYTES + _READ_BYTES) // 60_000 + 1
+        assert await queued <= (HIGH_BYTES + BUFFER_BYTES) // 60_000 + 1
         writer.close()
 
 

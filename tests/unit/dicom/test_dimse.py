@@ -10,9 +10,6 @@ from failover.dicom.dimse import (
     Category,
     Command,
     CommandField,
-    Fragment,
-    Message,
-    MessageAssembler,
     Tag,
     category,
     echo_rq,
@@ -21,6 +18,7 @@ from failover.dicom.dimse import (
     response,
     store_rq,
 )
+from failover.dicom.messages import Fragment, Message, MessageAssembler
 from failover.dicom.pdu import DataRun, Pdv
 from failover.errors import MalformedMessage
 

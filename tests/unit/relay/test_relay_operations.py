@@ -6,18 +6,9 @@ import asyncio
 import os
 from pathlib import Path
 
-from failover.dicom.dimse import (
-    Command,
-    CommandField,
-    Message,
-    Tag,
-    cancel_rq,
-    echo_rq,
-    find_rq,
-    response,
-    store_rq,
-)
+from failover.dicom.dimse import Command, CommandField, Tag, cancel_rq, echo_rq, find_rq, response, store_rq
 from failover.dicom.exchange import Association
+from failover.dicom.messages import Message
 from failover.health.passive import StoreFact
 from failover.model import Phase, Verdict
 from failover.spool import Spool

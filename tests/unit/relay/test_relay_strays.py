@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from failover.dicom.dimse import CommandField, Message, find_rq, response, store_rq
+from failover.dicom.dimse import CommandField, find_rq, response, store_rq
 from failover.dicom.exchange import Association
+from failover.dicom.messages import Message
 from failover.model import Phase
 from tests.fakes.upstream import CT, FakeUpstream, encoded, study
 from tests.unit.relay.scene import ID, PRIMARY, STUDY_FIND, scene
