@@ -17,6 +17,7 @@ from typing import Final
 
 from failover.archive.attributes import WANTED, Described, describe
 from failover.archive.header import Scanned, scan, scan_beginning
+from failover.archive.straight import write_new
 from failover.dicom.part10 import MAX_META_BYTES, PREAMBLE_LENGTH, FileMeta, read_head, write_head
 from failover.dicom.syntaxes import DEFLATED
 from failover.durable import place, storage_error
@@ -55,13 +56,7 @@ class Arrived:
         """Write what is in memory to its file, without a sync. Raises DiskFull, StorageError."""
         assert self.pieces is not None
         try:
-            descriptor = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            try:
-                left = sum(map(len, self.pieces)) - os.writev(descriptor, self.pieces)
-                if left:  # the disk is full, or a signal came
-                    write_all(descriptor, b"".join(self.pieces)[-left:])
-            finally:
-                os.close(descriptor)
+            write_new(self.path, self.pieces)
         except OSError as error:
             raise storage_error(error, self.path) from error
 

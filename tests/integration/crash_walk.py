@@ -26,7 +26,7 @@ import structlog
 from prometheus_client import CollectorRegistry
 
 from failover import durable
-from failover.archive import arrival, compressing, decoder, instances, journal
+from failover.archive import arrival, compressing, decoder, instances, journal, straight
 from failover.archive.codecs import decode
 from failover.archive.compressor import Compressor
 from failover.archive.damaged import Damaged
@@ -82,12 +82,12 @@ async def compress(folder: Path, index: Index, kept: Instances) -> None:
 async def work(kept: Instances, acknowledge: Callable[[str], None]) -> None:
     """Store small ones, several at once, a large one in pieces, a correction, a conflict."""
 
-    async def one(number: int) -> None:
-        await kept.store(part10(data_set(number)), Origin.CALLER)
+    async def one(number: int, pixels: int = 32) -> None:
+        await kept.store(part10(data_set(number, PixelData=bytes(pixels))), Origin.CALLER)
         acknowledge(f"{uid(number, 1, 1)} P{number}")
 
     await one(1)
-    await asyncio.gather(one(2), one(3))
+    await asyncio.gather(one(2), one(3, pixels=200_000))  # of this size it goes past the cache
     incoming = kept.receive()
     await incoming.write(part10(data_set(4, PixelData=BIG)))
     await incoming.keep(Origin.CALLER)
@@ -132,7 +132,7 @@ def die_at(step: int) -> None:
                 return counted(super().execute)(sql, *arguments)
             return super().execute(sql, *arguments)
 
-    for module in (durable, arrival, instances, compressing, journal):
+    for module in (durable, arrival, instances, compressing, journal, straight):
         module.os = Disk()  # type: ignore[attr-defined]
     Path.unlink = counted(Path.unlink)  # type: ignore[method-assign]
     connect = sqlite3.connect
