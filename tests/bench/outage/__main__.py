@@ -35,11 +35,10 @@ def line(found: Figures) -> str:
     slowest = found["slowest_s"]
     cells = [
         found["row"], found["contestant"], sum(found["asked"].values()),
-        failed["get"], failed["large"], failed["stow"], failed["order"], failed["kind"],
-        found["orders_twice"],
-        *(f"{slowest[kind]:.2f}" if kind in slowest else "" for kind in ("get", "large", "stow")),
-        "" if found["transitions"] is None else found["transitions"],
-        "" if found["stores_missing"] is None else found["stores_missing"],
+        failed["get"], failed["long"], failed["stow"], failed["order"], failed["kind"],
+        found["orders_twice"], _at_failback(found),
+        *(f"{slowest[kind]:.2f}" if kind in slowest else "" for kind in ("get", "long", "stow")),
+        _shown(found["transitions"]), _shown(found["stores_missing"]),
         "; ".join(found.get("notes", ())),
     ]  # fmt: skip
     return "| " + " | ".join(str(cell) for cell in cells) + " |"
@@ -52,23 +51,37 @@ def dicom_line(found: Figures) -> str:
     cells = [
         found["row"], found["contestant"], sum(found["asked"].values()),
         *(failed[kind] for kind in kinds), found["aborted_associations"], found["instances_lost"],
+        _at_failback(found), *(_shown(found.get(name)) for name in ("on_both_sides", "exam_missing")),
         *(f"{slowest[kind]:.2f}" if kind in slowest else "" for kind in kinds[:-1]),
-        "" if found["transitions"] is None else found["transitions"],
+        _shown(found["transitions"]),
         "; ".join(found.get("notes", ())),
     ]  # fmt: skip
     return "| " + " | ".join(str(cell) for cell in cells) + " |"
 
 
+def _at_failback(found: Figures) -> str:
+    """Not known of what was measured before these were counted."""
+    failed = found.get("failed_at_failback")
+    return "" if failed is None else str(sum(failed.values()))
+
+
+def _shown(figure: int | None) -> str:
+    return "" if figure is None else str(figure)
+
+
 _WEB_HEAD = (
-    "| fault | contestant | requests | failed GET | failed 64 MB | failed STOW | failed other POST "
-    "| failed of the row's kind | POST twice | slowest GET s | slowest 64 MB s | slowest STOW s "
-    "| transitions | stores not on the primary | notes |\n" + "|---" * 15 + "|"
+    "| fault | contestant | requests | failed GET | broken long answers | failed STOW | failed other POST "
+    "| failed of the row's kind | POST twice | failed at failback | slowest GET s "
+    "| longest wait in a long answer s | slowest STOW s | transitions | stores not on the primary | notes |\n"
+    + "|---" * 16
+    + "|"
 )
 _DICOM_HEAD = (
     "| fault | contestant | operations | failed C-ECHO | failed C-FIND | failed C-STORE "
     "| failed C-FIND, long association | failed C-STORE, long association | failed of the row's kind "
-    "| aborted associations | instances lost | slowest C-ECHO s | slowest C-FIND s | slowest C-STORE s "
-    "| slowest long C-FIND s | slowest long C-STORE s | transitions | notes |\n" + "|---" * 18 + "|"
+    "| aborted associations | instances lost | failed at failback | on both sides without need "
+    "| missing of the exam on the table | slowest C-ECHO s | slowest C-FIND s | slowest C-STORE s "
+    "| slowest long C-FIND s | slowest long C-STORE s | transitions | notes |\n" + "|---" * 21 + "|"
 )
 
 

@@ -25,11 +25,17 @@ TIMEOUT_S: Final = 30.0
 _numbers = itertools.count(1)
 
 Check = Callable[[aiohttp.ClientResponse, bytes], bool]
+JUDGED: Final = (aiohttp.ClientError, OSError, ValueError, LookupError)
+"""What says that a caller got no good answer, and not that the bench is at fault."""
+
+
+def not_good(answer: aiohttp.ClientResponse) -> str:
+    return str(answer.status) if answer.status != 200 else "200 but not whole"
 
 
 @dataclass
 class Ask:
-    kind: str  # get, large, stow, order, kind
+    kind: str  # get, long, stow, order, kind
     method: str
     path: str
     check: Check
@@ -51,39 +57,52 @@ class Tally:
     stored: list[str] = field(default_factory=list)
     """SOP instance UIDs that were acknowledged."""
     orders: list[str] = field(default_factory=list)
+    failures: list[tuple[float, str]] = field(default_factory=list)
+    """When each that failed was due (monotonic), and its kind."""
 
-    def add(self, ask: Ask, took_s: float, fault: str | None) -> None:
+    def add(self, ask: Ask, due_s: float, took_s: float, fault: str | None) -> None:
         self.asked[ask.kind] += 1
         if fault is not None:
             self.failed[ask.kind] += 1
             self.reasons[f"{ask.kind}: {fault}"] += 1
+            self.failures.append((due_s, ask.kind))
         elif ask.kind == "stow":
             self.stored.append(ask.mark)
         if ask.kind == "order":
             self.orders.append(ask.mark)
         self.slowest_s[ask.kind] = max(took_s, self.slowest_s.get(ask.kind, 0.0))
 
+    def join(self, other: Tally) -> None:
+        """Take over what `other` saw."""
+        self.asked.update(other.asked)
+        self.failed.update(other.failed)
+        self.reasons.update(other.reasons)
+        self.slowest_s.update(other.slowest_s)
+        self.failures += other.failures
+
 
 def _searched(answer: aiohttp.ClientResponse, body: bytes) -> bool:
     return answer.status == 200 and len(json.loads(body)) >= 10
 
 
-def _parts(wanted: int) -> Check:
+def parts_of(wanted: int) -> Check:
     def check(answer: aiohttp.ClientResponse, body: bytes) -> bool:
-        boundary = (answer.content_type == "multipart/related") and _boundary(answer)
-        if answer.status != 200 or not boundary:
+        mark = mark_of(answer)
+        if answer.status != 200 or not mark:
             return False
-        mark = b"--" + boundary
         return body.count(mark + b"\r\n") == wanted and body.rstrip(b"\r\n ").endswith(mark + b"--")
 
     return check
 
 
-def _boundary(answer: aiohttp.ClientResponse) -> bytes:
+def mark_of(answer: aiohttp.ClientResponse) -> bytes:
+    """Return what begins each boundary line of a multipart answer; nothing when it is none."""
+    if answer.content_type != "multipart/related":
+        return b""
     for piece in answer.headers["Content-Type"].split(";"):
         name, _, value = piece.strip().partition("=")
         if name.lower() == "boundary":
-            return value.strip('"').encode()
+            return b"--" + value.strip('"').encode()
     return b""
 
 
@@ -105,7 +124,7 @@ def _done(answer: aiohttp.ClientResponse, body: bytes) -> bool:
     return answer.status == 200 and body == b"done"
 
 
-_DICOM: Final = {"Accept": 'multipart/related; type="application/dicom"; transfer-syntax=*'}
+DICOM: Final = {"Accept": 'multipart/related; type="application/dicom"; transfer-syntax=*'}
 _FRAMES: Final = {"Accept": 'multipart/related; type="application/octet-stream"'}
 _JSON: Final = {"Accept": "application/dicom+json"}
 
@@ -125,23 +144,15 @@ def workload(content: Content) -> Iterator[Ask]:
             mark = str(next(_numbers))
             yield Ask("order", "POST", f"/orders/{mark}", _done, body=b"order", mark=mark)
         elif place == 50:
-            yield Ask("get", "GET", f"/dicom-web/studies/{content.slices}", _parts(SLICES), _DICOM)
+            yield Ask("get", "GET", f"/dicom-web/studies/{content.slices}", parts_of(SLICES), DICOM)
         elif place % 4 == 0:
             yield Ask("get", "GET", "/dicom-web/studies?limit=10", _searched, _JSON)
         elif place % 4 == 1:
-            yield Ask("get", "GET", one, _parts(1), _DICOM)
+            yield Ask("get", "GET", one, parts_of(1), DICOM)
         elif place % 4 == 2:
-            yield Ask("get", "GET", f"{one}/frames/1", _parts(1), _FRAMES)
+            yield Ask("get", "GET", f"{one}/frames/1", parts_of(1), _FRAMES)
         else:
             yield Ask("get", "GET", f"{one}/metadata", _json_of(1), _JSON)
-
-
-def large(content: Content) -> Iterator[Ask]:
-    """Without end: the one part of 64 MB."""
-    study, series, instance = content.large
-    path = f"/dicom-web/studies/{study}/series/{series}/instances/{instance}"
-    while True:
-        yield Ask("large", "GET", path, _parts(1), _DICOM)
 
 
 def kind(path: str, status: int) -> Iterator[Ask]:
@@ -199,9 +210,9 @@ class Callers:
             ) as answer:
                 body = await answer.read()
                 if not ask.check(answer, body):
-                    fault = str(answer.status) if answer.status != 200 else "200 but not whole"
-        except (aiohttp.ClientError, OSError, ValueError, LookupError) as error:
+                    fault = not_good(answer)
+        except JUDGED as error:
             fault = type(error).__name__
         except TimeoutError:
             fault = f"nothing within {TIMEOUT_S:g} s"
-        self.tally.add(ask, asyncio.get_running_loop().time() - due, fault)
+        self.tally.add(ask, due, asyncio.get_running_loop().time() - due, fault)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -52,8 +52,10 @@ class Tally:
     aborted: int = 0
     """Associations that ended before their requestor released them."""
     slowest_s: dict[str, float] = field(default_factory=dict)
-    stored: list[str] = field(default_factory=list)
-    """SOP instance UIDs that were acknowledged."""
+    stored: dict[str, tuple[float, float]] = field(default_factory=dict)
+    """SOP instance UIDs that were acknowledged: when each was sent, and when that was (monotonic)."""
+    failures: list[tuple[float, str]] = field(default_factory=list)
+    """When each that failed was due (monotonic), and its kind; of an association that was lost, when."""
 
     def add(self, kind: str, took_s: float, fault: str | None) -> None:
         self.asked[kind] += 1
@@ -61,6 +63,11 @@ class Tally:
         if fault is not None:
             self.failed[kind] += 1
             self.reasons[f"{kind}: {fault}"] += 1
+            self.failures.append((_clock.monotonic() - took_s, kind))
+
+    def lost_association(self) -> None:
+        self.aborted += 1
+        self.failures.append((_clock.monotonic(), "association"))
 
 
 class Wrong(Exception):
@@ -97,20 +104,20 @@ Operation = Callable[[Association, int], Awaitable[None]]
 
 async def _echo(association: Association, number: int) -> None:
     await association.send(_ID[VERIFICATION], echo_rq(number))
-    await _final(association)
+    await final(association)
 
 
 def _found(identifier: bytes, wanted: int) -> Operation:
     async def operation(association: Association, number: int) -> None:
         await association.send(_ID[STUDY_FIND], find_rq(number, STUDY_FIND), identifier)
-        matches = await _final(association)
+        matches = await final(association)
         if matches != wanted:
             raise Wrong(f"{matches} matches of {wanted}")
 
     return operation
 
 
-async def _final(association: Association) -> int:
+async def final(association: Association) -> int:
     """Return how many pending responses came before success."""
     pending = 0
     while (message := await association.receive()) is not None:
@@ -231,39 +238,41 @@ class Callers:
 
     async def _released(self, association: Association) -> None:
         if association.ended is not None:
-            self.tally.aborted += 1
+            self.tally.lost_association()
         await association.release()
 
     async def _store(self, association: Association, number: int) -> None:
         uid, data_set = self._instances.next()
+        began_s = _clock.monotonic()
         await association.send(_ID[CT], store_rq(number, CT, uid), data_set)
-        await _final(association)
-        self.tally.stored.append(uid)
+        await final(association)
+        self.tally.stored[uid] = began_s, _clock.monotonic()
 
     async def _broken_store(self, association: Association, number: int) -> None:
         """A data set that ends in the middle of an element: whoever looks at it says no, and why."""
         uid, data_set = self._instances.next()
         await association.send(_ID[CT], store_rq(number, CT, uid), data_set[:301])
         try:
-            await _final(association)
+            await final(association)
         except Wrong:
             return
         raise Wrong("a malformed data set was accepted")
 
 
-async def missing(host: str, port: int, uids: list[str]) -> int:
-    """Return how many studies of `uids` (each of one instance) are not there."""
+async def held(host: str, port: int, uids: Iterable[str]) -> set[str]:
+    """Return which studies of `uids` (each of one instance) are there."""
     association = await open_association(
         DicomPeer(Address(host, port), AeTitle(AE_TITLE)), "COUNTER", _CONTEXTS, timeout_s=TIMEOUT_S
     )
-    lost = 0
+    found: set[str] = set()
     for number, uid in enumerate(uids, start=1):
         await association.send(
             _ID[STUDY_FIND], find_rq(number % 65535 or 1, STUDY_FIND), _find(StudyInstanceUID=uid)
         )
-        lost += await _final(association) != 1
+        if await final(association) == 1:
+            found.add(uid)
     await association.release()
-    return lost
+    return found
 
 
 async def store_all(host: str, port: int, files: list[bytes]) -> None:
@@ -275,5 +284,5 @@ async def store_all(host: str, port: int, files: list[bytes]) -> None:
         head = read_head(file)
         command = store_rq(number, CT, head.sop_instance_uid)
         await association.send(_ID[CT], command, file[head.data_set_offset :])
-        await _final(association)
+        await final(association)
     await association.release()

@@ -9,15 +9,17 @@ from __future__ import annotations
 
 import asyncio
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 from failover.aio import spawn
 from failover.clock import SystemClock
-from tests.bench.outage import callers, content, peers
+from tests.bench.outage import callers, content, peers, readers
 from tests.bench.outage.callers import Ask, Callers, Tally
 from tests.bench.outage.content import Content
 from tests.bench.outage.faults import (
@@ -33,8 +35,10 @@ from tests.bench.outage.faults import (
     stopped,
     stopped_shortly,
 )
+from tests.bench.outage.readers import Readers
 from tests.bench.outage.stage import PORT as PRIMARY_PORT
 from tests.bench.outage.stage import THEIRS, Archive, Namespace, Primary, fill
+from tests.bench.outage.watching import counted, entered_s, standing_still
 from tests.peers.process import wait_for
 from tests.system.site import Site, request
 
@@ -51,11 +55,22 @@ class Row:
     """Begins, lasts and ends."""
     moves: bool = True
     """Whether the route may move."""
-    large: bool = False
-    """With callers of the 64 MB answer."""
+    readers: Callable[[int, Content], Readers] | None = None
+    """With callers of long answers, at this port."""
+    many: bool = False
+    """With the study of many slices on all sides."""
     also: Callable[[], Iterator[Ask]] | None = None
     also_rate: float = 1.0
     product_only: bool = False
+
+
+# So slow that at the fault more is left of each answer than the kernels between may hold, some 10 MB.
+def _of_large(port: int, made: Content) -> Readers:
+    return Readers(port, readers.large(made), at_once=2, bytes_per_s=6e6)
+
+
+def _of_many(port: int, made: Content) -> Readers:
+    return Readers(port, readers.many(made), at_once=4, bytes_per_s=3e6)
 
 
 ROWS: Final = (
@@ -66,7 +81,8 @@ ROWS: Final = (
     Row("500 on all but the health page", behaves("500_but_health")),
     Row("10 s slow", behaves("slow")),
     Row("breaks every longer body", behaves("break")),
-    Row("killed inside 64 MB answers", killed, large=True),
+    Row("killed inside 64 MB answers", killed, readers=_of_large),
+    Row("killed inside multipart answers", killed, readers=_of_many, many=True),
     Row("2 s up, 2 s down", flaps),
     Row("stopped 1.5 s every 25 s", stopped_shortly, moves=False),
     Row("packets lost for 300 ms", lost_shortly, moves=False),
@@ -87,6 +103,8 @@ class Result:
     row: str
     contestant: str
     tally: Tally
+    at_failback: Counter[str]
+    """Failures among what was asked after the fault had ended; of orders, since the way back began."""
     twice: int
     """Orders carried out more than once."""
     transitions: int | None = None
@@ -102,6 +120,7 @@ class Result:
             "asked": asked,
             "failed": failed,
             "reasons": self.tally.reasons,
+            "failed_at_failback": self.at_failback,
             "slowest_s": {kind: round(took_s, 3) for kind, took_s in self.tally.slowest_s.items()},
             "orders_twice": self.twice,
             "transitions": self.transitions,
@@ -129,38 +148,50 @@ def product(world: World) -> Iterator[int]:
             world.site = None
 
 
-async def _run(row: Row, world: World, port: int, *, product: bool) -> tuple[Tally, list[str]]:
+async def _run(row: Row, world: World, port: int) -> tuple[Tally, Counter[str], list[str]]:
     notes: list[str] = []
-    groups = [Callers(port, callers.workload(world.content))]
-    if row.large:
-        groups.append(Callers(port, callers.large(world.content), rate=0.5))
+    groups: list[Callers | Readers] = [Callers(port, callers.workload(world.content))]
+    long = None if row.readers is None else row.readers(port, world.content)
+    if long is not None:
+        groups.append(long)
     if row.also is not None:
         groups.append(Callers(port, row.also(), rate=row.also_rate))
-    asking = [spawn(group.go_on(), name="callers") for group in groups]
-    await world.sleep(BEFORE_S)
-    await row.fault(world)
-    ended = _clock.monotonic()
-    await world.sleep(AFTER_S)
-    if product:
-        assert world.site is not None
-        while (await asyncio.to_thread(world.site.status))["phase"] != "on_primary":
-            if _clock.monotonic() - ended > FAILBACK_WITHIN_S:
-                notes.append(f"not back on the primary after {FAILBACK_WITHIN_S:g} s")
-                break
-            await world.sleep(0.2)
-        else:
-            notes.append(f"back within {_clock.monotonic() - ended:.1f} s of the end of the fault")
-        await world.sleep(2.0)
-    for group in groups:
-        group.end()
-    await asyncio.gather(*asking)
+    with standing_still(notes, "the callers' own loop"):
+        asking = [spawn(group.go_on(), name="callers") for group in groups]
+        await world.sleep(BEFORE_S)
+        if long is not None:
+            notes.append(f"{long.inside} long answers under way at the fault")
+        await row.fault(world)
+        ended_s = _clock.monotonic()
+        await world.sleep(AFTER_S)
+        if world.site is not None:
+            notes.append(await _come_back(world, ended_s))
+            await world.sleep(2.0)
+        for group in groups:
+            group.end()
+        await asyncio.gather(*asking)
     whole = groups[0].tally
     for group in groups[1:]:
-        whole.asked.update(group.tally.asked)
-        whole.failed.update(group.tally.failed)
-        whole.reasons.update(group.tally.reasons)
-        whole.slowest_s.update(group.tally.slowest_s)
-    return whole, notes
+        whole.join(group.tally)
+    back_s = (
+        None if world.site is None else await asyncio.to_thread(entered_s, world.site, "web", "failing_back")
+    )
+    at_failback = Counter(
+        kind
+        for due_s, kind in whole.failures
+        if due_s >= ended_s and (kind != "order" or (back_s is not None and due_s >= back_s))
+    )
+    return whole, at_failback, notes
+
+
+async def _come_back(world: World, ended_s: float) -> str:
+    """Wait until the product is on the primary again; return how long that took, or that it did not come."""
+    assert world.site is not None
+    while (await asyncio.to_thread(world.site.status))["phase"] != "on_primary":
+        if _clock.monotonic() - ended_s > FAILBACK_WITHIN_S:
+            return f"not back on the primary after {FAILBACK_WITHIN_S:g} s"
+        await world.sleep(0.2)
+    return f"back within {_clock.monotonic() - ended_s:.1f} s of the end of the fault"
 
 
 def measure(names: list[str], wanted: list[str], skip: Callable[[str, str], bool]) -> Iterator[Result]:
@@ -173,7 +204,7 @@ def measure(names: list[str], wanted: list[str], skip: Callable[[str, str], bool
         namespace = stack.enter_context(Namespace())
         beside = stack.enter_context(Archive(inside=False))
         made = content.make()
-        wait_for(lambda: _stored(beside.port, made, "127.0.0.1"), "the backup is filled")
+        wait_for(lambda: _stored(beside.port, made.with_many(), "127.0.0.1"), "the backup is filled")
         makers: dict[str, Callable[[World], AbstractContextManager[int]]] = {
             "failover": product,
             "haproxy": lambda _: peers.haproxy(folder, beside.port, tuned=False),
@@ -192,21 +223,25 @@ def measure(names: list[str], wanted: list[str], skip: Callable[[str, str], bool
                 if name == "caddy" and not peers.have("caddy"):
                     continue
                 with Archive(inside=True) as behind, Primary(namespace, behind) as primary:
-                    world = World(primary, namespace, made)
-                    wait_for(lambda: _stored(PRIMARY_PORT, made, THEIRS), "the primary is filled")
+                    world = World(primary, namespace, made.with_many() if row.many else made)
+                    wait_for(partial(_stored, PRIMARY_PORT, world.content, THEIRS), "the primary is filled")
                     yield _one(row, name, makers[name], world)
 
 
 def _one(row: Row, name: str, make: Callable[[World], AbstractContextManager[int]], world: World) -> Result:
     with make(world) as port:
-        tally, notes = asyncio.run(_run(row, world, port, product=name == "failover"))
+        tally, at_failback, notes = asyncio.run(_run(row, world, port))
         orders = world.primary.orders()
         twice = sum(orders.get(mark, 0) > 1 for mark in tally.orders)
-        result = Result(row.name, name, tally, twice, notes=notes)
+        result = Result(row.name, name, tally, at_failback, twice, notes=notes)
         if world.site is not None:
             result.transitions = len(world.site.transitions())
             result.missing = sum(not _on_primary(uid) for uid in tally.stored)
             result.notes.append(f"{world.site.status()['replication']['lag_objects']} owed in the end")
+            if row.readers is not None:
+                result.notes.append(
+                    f"{counted(world.site, 'failover_http_resumed_total'):.0f} went on elsewhere"
+                )
     return result
 
 
