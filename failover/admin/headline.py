@@ -47,6 +47,13 @@ class Headline:
     advice: str
 
 
+_UNREPORTED: Final = Headline(
+    ATTENTION,
+    "The primary answers; archive and replicator have not reported for 5 seconds.",
+    "See whether they run: failover_component_up in the metrics, and their logs.",
+)
+
+
 def with_headline(status: Json) -> dict[str, Any]:
     """Return the status with `level`, `headline` and `advice` beside its facts."""
     told = headline(status)
@@ -57,7 +64,9 @@ def headline(status: Json) -> Headline:
     """Return the one thing to know. What hurts callers first, then what an operator wants."""
     told = _of_routing(Facts(status))
     troubles = status.get("troubles") or ()
-    if told.level == CALM and troubles:
+    if told is _UNREPORTED:
+        troubles = [one for one in troubles if one["component"] == "archive"]  # then it has reported
+    if troubles and (told.level == CALM or told is _UNREPORTED):
         return Headline(ATTENTION, _trouble(troubles[0]), _capital(f"{troubles[0]['sentence']}."))
     return told
 
@@ -301,11 +310,7 @@ def _primary_alone_matters(facts: Facts) -> Headline:
             "Nothing to do. After a failover reads return only when you say so.",
         )
     if facts.owed is None:
-        return Headline(
-            ATTENTION,
-            "The primary answers; archive and replicator have not reported for 5 seconds.",
-            "See whether they run: failover_component_up in the metrics, and their logs.",
-        )
+        return _UNREPORTED
     if facts.lost:
         return Headline(
             ATTENTION,

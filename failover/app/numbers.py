@@ -42,7 +42,7 @@ class Others:
     async def numbers(self) -> Numbers | None:
         """Return what they report, None when the ledger does not answer: then nobody knows what is owed."""
         ledger, progress = await asyncio.gather(
-            self._ask("archive", "ledger.numbers"), self._ask("replicator", "numbers")
+            self._ask("archive", "ledger.numbers", {"unknown_too": True}), self._ask("replicator", "numbers")
         )
         known = progress or {}
         self._judge_stores(known)
@@ -96,12 +96,14 @@ class Others:
         if "archive" in self._sockets:
             await ask(self._sockets["archive"], "retention.clock_right", timeout_s=LIMIT_S)
 
-    async def _ask(self, component: str, method: str, *, limit_s: float = LIMIT_S) -> Json | None:
+    async def _ask(
+        self, component: str, method: str, question: Json | None = None, *, limit_s: float = LIMIT_S
+    ) -> Json | None:
         path = self._sockets.get(component)
         if path is None:
             return None
         try:
-            answer = await ask(path, method, timeout_s=limit_s)
+            answer = await ask(path, method, question, timeout_s=limit_s)
         except ControlError:
             self._metrics.component_up.labels(component).set(0)
             return None

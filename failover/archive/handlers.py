@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from datetime import date, datetime
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from failover.archive.expected import ExpectedMoves
 from failover.archive.index import Index
 from failover.archive.instances import Instances
 from failover.archive.janitor import Janitor
-from failover.archive.ledger import Ledger
+from failover.archive.ledger import DebtNumbers, Ledger
 from failover.archive.rows import text
 from failover.archive.troubles import Troubles
 from failover.archive.versions import differences
@@ -86,9 +86,13 @@ class Handlers:
         }
 
     async def ledger_numbers(self, question: Json) -> Json:
-        if not self._index.recovered:
+        """What is owed; while that is not known an error, or, `unknown_too`, null for each."""
+        if self._index.recovered:
+            numbers = asdict(await asyncio.to_thread(self._ledger.numbers))
+        elif question.get("unknown_too"):
+            numbers = dict.fromkeys(field.name for field in fields(DebtNumbers))
+        else:
             raise ControlError("what was stored last is not in the index yet")
-        numbers = asdict(await asyncio.to_thread(self._ledger.numbers))
         return {**numbers, "troubles": self._troubles.sentences()}
 
     async def ledger_list(self, question: Json) -> Json:

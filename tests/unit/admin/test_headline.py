@@ -323,6 +323,21 @@ def test_a_trouble_is_told_when_nothing_worse_is() -> None:
     assert "backup is down" in headline(status).sentence
 
 
+@pytest.mark.parametrize(("component", "code", "said"), [
+    ("archive", "index_not_written", "but the archive's disk failed: it takes no stores."),
+    ("router", "state_not_written", "archive and replicator have not reported for 5 seconds."),
+])  # fmt: skip
+def test_an_archive_that_tells_why_it_knows_no_debt_has_reported(
+    component: str, code: str, said: str
+) -> None:
+    status = {
+        **calm_status(),
+        "troubles": [{"component": component, "code": code, "sentence": "its disk does not let it"}],
+    }
+    numbers(lag_objects=None)(status)
+    assert headline(status).sentence.endswith(said)
+
+
 def test_with_a_backup_of_another_make_it_is_said_how_reads_return() -> None:
     status = calm_status()
     numbers(lag_objects=None, coverage_ratio=None)(status)

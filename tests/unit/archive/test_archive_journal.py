@@ -19,14 +19,19 @@ from prometheus_client import CollectorRegistry
 from failover.aio import spawn
 from failover.archive import recovery, settling
 from failover.archive.arrival import Arrived
+from failover.archive.handlers import Handlers
 from failover.archive.held import Held
 from failover.archive.index import Index
 from failover.archive.instances import Instances
+from failover.archive.janitor import Janitor
 from failover.archive.journal import NAMES, Entry, Journal, Record
+from failover.archive.ledger import Ledger
 from failover.archive.paths import INDEX
+from failover.archive.retention import Policy
+from failover.archive.troubles import Troubles
 from failover.archive.window import Window
 from failover.clock import ManualClock
-from failover.errors import Conflict, DiskFull, StateUnreadable, StorageError
+from failover.errors import Conflict, ControlError, DiskFull, StateUnreadable, StorageError
 from failover.metrics import ArchiveMetrics
 from failover.model import DebtState, Origin
 from tests.peers.process import wait_for
@@ -200,7 +205,19 @@ async def test_a_disk_that_fails_at_a_start_of_the_same_boot_loses_nothing_that_
     with monkeypatch.context() as patched:
         patched.setattr(recovery, "write_file", _fails)
         opened = _Opened(killed)
-    assert opened.index.stopped_by is not None
+    troubles = Troubles(ArchiveMetrics(CollectorRegistry()))
+    policy = Policy(90, 10**12, 0, needs_proof=True)
+    Janitor(
+        killed, opened.index, policy, ArchiveMetrics(CollectorRegistry()), ManualClock(), troubles
+    ).at_start()
+    handlers = Handlers.__new__(Handlers)
+    handlers._index, handlers._troubles = opened.index, troubles
+    handlers._ledger = Ledger(opened.index, opened.clock)
+    told = await handlers.ledger_numbers({"unknown_too": True})
+    assert (told["lag_objects"], told["refused"]) == (None, None)
+    assert "the disk does not let us" in told["troubles"]["index_not_written"]
+    with pytest.raises(ControlError):
+        await handlers.ledger_numbers({})
     with pytest.raises(StorageError, match="the disk does not let us"):
         await opened.instances.store(part10(data_set(2, 1, 1)), Origin.CALLER)
     again = spawn(opened.instances.recover(), name="a scene")
@@ -210,6 +227,7 @@ async def test_a_disk_that_fails_at_a_start_of_the_same_boot_loses_nothing_that_
     assert held is not None
     assert held.state is DebtState.OWED
     assert opened.index.stopped_by is None
+    assert (await handlers.ledger_numbers({"unknown_too": True}))["lag_objects"] == 1
     opened.close()
 
 
