@@ -195,6 +195,12 @@ class RouterMetrics:
         _from_zero(
             self.logins, "accepted", "refused", "too_often", "busy", "not_allowed", "unavailable"
         )  # fmt: skip
+        self.identity_provider_up = Known(
+            r,
+            "failover_identity_provider_up",
+            "1 when the identity provider of access.web.oidc shows what it can do and its keys, asked each"
+            " minute; absent without one",
+        )
         _from_zero(self.http_unprotected, "spool_full", "hold_full")
         _from_zero(self.http_copies, "copied", "dropped", "failed")
         _from_zero(self.http_resumed, "primary", "backup")

@@ -63,7 +63,7 @@ def admission_of(
         )
     if access.oidc is not None:
         if pass_on is None:
-            provider = _provider_of(access.oidc, clock, lambda result: metrics.logins.labels(result).inc())
+            provider = _provider_of(access.oidc, clock, metrics)
         else:
             oidc = access.oidc
             stamp = claims.stamp(oidc.issuer, oidc.client_id, oidc.groups_claim, oidc.groups)
@@ -113,7 +113,7 @@ def _kept_of(
     return kept_of
 
 
-def _provider_of(oidc: Oidc, clock: Clock, counts: Callable[[str], None]) -> ProviderCheck:
+def _provider_of(oidc: Oidc, clock: Clock, metrics: RouterMetrics) -> ProviderCheck:
     # What checks signatures costs 8 MB: only the router has it, and only where it is needed.
     from failover.clients.identity_provider import Client
     from failover.proxy.provider_logins import ProviderLogins
@@ -124,5 +124,6 @@ def _provider_of(oidc: Oidc, clock: Clock, counts: Callable[[str], None]) -> Pro
     )  # fmt: skip
     return ProviderLogins(
         client, clock, origin=oidc.origin, scopes=oidc.scopes, groups_claim=oidc.groups_claim,
-        groups=oidc.groups, counts=counts,
+        groups=oidc.groups, counts=lambda result: metrics.logins.labels(result).inc(),
+        shows=metrics.identity_provider_up.set,
     )  # fmt: skip

@@ -77,6 +77,9 @@ class ProviderAtTheRouter:
         self.stamp = stamp
         self._router = router
 
+    def start(self) -> None:
+        """The router looks after the provider."""
+
     async def begin(self, to: str) -> Begun:
         told = await self._ask(BEGIN_LOGIN, {"to": to})
         if "begun" not in told:

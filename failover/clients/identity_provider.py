@@ -81,7 +81,8 @@ class IdentityProvider:
         self._tls = ClientTls(ca_file=client.ca_file) if client.issuer.startswith("https:") else None
         self._session: aiohttp.ClientSession | None = None
         self._document: Document | None = None
-        self._document_s = self._failed_s = self._keys_s = self._looked_s = float("-inf")
+        self._document_s = self._failed_s = float("-inf")
+        self._keys_s = self._keys_failed_s = self._looked_s = float("-inf")
         self._failure = ""
         self._document_turn = asyncio.Lock()
         self._keys_turn = asyncio.Lock()
@@ -112,7 +113,6 @@ class IdentityProvider:
             document = _read(content, self.client.issuer)
         except ProviderUnavailable as error:
             self._failed_s, self._failure = self._clock.monotonic(), str(error)
-            _log.warning("identity provider unavailable", reason=str(error))
             raise
         self._document, self._document_s = document, self._clock.monotonic()
         return document
@@ -129,15 +129,24 @@ class IdentityProvider:
             kept = bool(self._keys) and now_s - self._keys_s < _KEYS_S
             if kept and (not unknown or now_s - self._looked_s < _LOOK_AGAIN_S):
                 return self._keys
-            document = await self.document()
-            self._looked_s = self._clock.monotonic()
-            status, content = await self._ask("GET", document.keys)
-            found = content.get("keys")
-            if status != 200 or not isinstance(found, list):
-                raise ProviderUnavailable(f"its keys: HTTP {status}")
-            self._keys = [key for key in found if isinstance(key, dict)]
+            if now_s - self._keys_failed_s < _FAILED_S:
+                raise ProviderUnavailable("its keys could not be had just now")
+            self._looked_s = now_s
+            try:
+                self._keys = await self._ask_keys()
+            except ProviderUnavailable:
+                self._keys_failed_s = self._clock.monotonic()
+                raise
             self._keys_s = self._clock.monotonic()
             return self._keys
+
+    async def _ask_keys(self) -> Sequence[Json]:
+        document = await self.document()
+        status, content = await self._ask("GET", document.keys)
+        found = content.get("keys")
+        if status != 200 or not isinstance(found, list):
+            raise ProviderUnavailable(f"its keys: HTTP {status}")
+        return [key for key in found if isinstance(key, dict)]
 
     # -- code for token
 

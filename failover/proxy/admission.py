@@ -112,6 +112,8 @@ class Admission:
     # -- life
 
     def start(self) -> None:
+        if self.provider is not None:
+            self.provider.start()
         if self.remembered is not None and self._pass_on is None:
             self._tasks = [
                 spawn(self._probe_on(), name="remembered probe"),

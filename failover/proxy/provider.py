@@ -61,6 +61,8 @@ class ProviderCheck(Protocol):
     stamp: str
     """What sessions are signed with: when it changes, they end."""
 
+    def start(self) -> None: ...
+
     async def begin(self, to: str) -> Begun:
         """Begin a login that leads to the path `to`. Raises ProviderUnavailable."""
 

@@ -5,12 +5,14 @@ Imports what checks signatures, so the router imports it only where a provider i
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import Callable, Collection
 from typing import Final
 
 import structlog
 
+from failover.aio import cancel_and_wait, spawn
 from failover.clients.identity_provider import Client, IdentityProvider, authorization_url
 from failover.clock import Clock
 from failover.credentials import claims, id_token
@@ -26,6 +28,8 @@ _MOST_AT_ONCE: Final = 32
 # RFC 6749 4.1.2.1: the provider's own troubles. All other errors are the caller's "no", or ours.
 _ITS_TROUBLE: Final = ("server_error", "temporarily_unavailable")
 _LONGEST_CODE: Final = 4096
+# A small request a minute, and one more each hour for the keys.
+_WATCH_EVERY_S: Final = 60.0
 
 
 class ProviderLogins:
@@ -34,8 +38,9 @@ class ProviderLogins:
     def __init__(
         self, client: Client, clock: Clock, *, origin: str, scopes: Collection[str], groups_claim: str,
         groups: Collection[str] | None, counts: Callable[[str], None] = lambda result: None,
+        shows: Callable[[bool], None] = lambda up: None,
     ) -> None:  # fmt: skip
-        """`counts` is told how each return ended."""
+        """`counts` is told how each return ended, `shows` whether the provider can be used."""
         self.origin = origin
         self.stamp = claims.stamp(client.issuer, client.client_id, groups_claim, groups)
         self._client = client
@@ -43,18 +48,47 @@ class ProviderLogins:
         self._clock = clock
         self._scope = " ".join(scopes)
         self._groups_claim, self._groups = groups_claim, groups
-        self._counts = counts
+        self._counts, self._shows = counts, shows
+        self._trouble: str | None = ""  # "": not known yet
+        self._watching: asyncio.Task[None] | None = None
         self._transactions = Transactions(os.urandom(32), os.urandom)
         self._attempts = Attempts()
         self._at_once = 0
 
+    def start(self) -> None:
+        self._watching = spawn(self._watch(), name="watch the identity provider")
+
     async def close(self) -> None:
+        await cancel_and_wait(self._watching)
         await self._provider.close()
+
+    async def _watch(self) -> None:
+        """Find out in calm what would keep people out in an outage."""
+        while True:
+            try:
+                await self._provider.document()
+                await self._provider.keys()
+            except ProviderUnavailable as error:
+                self._saw(str(error))
+            else:
+                self._saw(None)
+            await self._clock.sleep(_WATCH_EVERY_S)
+
+    def _saw(self, trouble: str | None) -> None:
+        self._shows(trouble is None)
+        if trouble == self._trouble:
+            return
+        self._trouble = trouble
+        if trouble is None:
+            _log.info("identity provider available")
+        else:
+            _log.warning("identity provider unavailable", reason=trouble)
 
     async def begin(self, to: str) -> Begun:
         try:
             document = await self._provider.document()
-        except ProviderUnavailable:
+        except ProviderUnavailable as error:
+            self._saw(str(error))
             self._counts(Outcome.UNAVAILABLE)
             raise
         one, cookie = self._transactions.begin(to, self._clock.monotonic())
@@ -91,7 +125,7 @@ class ProviderLogins:
         try:
             finished = await self._who(one, returned)
         except ProviderUnavailable as error:
-            _log.warning("identity provider unavailable", reason=str(error))
+            _log.warning("login failed at the identity provider", peer=address, reason=str(error))
             finished = Finished(Outcome.UNAVAILABLE, to=one.to)
         except LoginRefused as error:
             _log.warning("login refused", peer=address, reason=str(error))

@@ -20,7 +20,10 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from jwt.algorithms import ECAlgorithm, RSAAlgorithm
 
 from failover.clock import Clock, SystemClock
+from failover.model import ServerTls
+from failover.tls import server_context
 from tests.fakes.logins import basic
+from tests.peers.authority import Issued
 
 PrivateKey = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey
 
@@ -80,6 +83,7 @@ class FakeProvider:
     """The query of each authorization request."""
     issuer: str = ""
     clock: Clock = field(default_factory=SystemClock)
+    tls: Issued | None = None
 
     async def start(self) -> FakeProvider:
         await self.listen(0)
@@ -93,10 +97,14 @@ class FakeProvider:
         app.router.add_post("/realm/token", self._token)
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
         await self._runner.setup()
-        site = web.TCPSite(self._runner, "127.0.0.1", port)
+        context = None
+        if self.tls is not None:
+            context = server_context(ServerTls(self.tls.cert, self.tls.key))
+        site = web.TCPSite(self._runner, "127.0.0.1", port, ssl_context=context)
         await site.start()
         self.port: int = self._runner.addresses[0][1]
-        self.issuer = f"http://127.0.0.1:{self.port}/realm"
+        base = "http://127.0.0.1" if self.tls is None else "https://localhost"
+        self.issuer = f"{base}:{self.port}/realm"
 
     async def stop(self) -> None:
         await self._runner.cleanup()

@@ -25,6 +25,7 @@ from tests.fakes.backend import always, answer
 from tests.fakes.callers import Answered, ask
 from tests.fakes.identity_provider import FakeProvider, ec_key, public, rsa_key
 from tests.fakes.web_stage import Stage, web_stage
+from tests.peers.authority import Authority, Issued
 
 pytestmark = pytest.mark.integration
 
@@ -83,6 +84,8 @@ class Site:
     stage: Stage
     provider: FakeProvider
     counted: list[str]
+    shown: list[bool]
+    """Whether the provider could be used, each time that was found out."""
 
     def browser(self, *lines: str) -> Browser:
         return Browser(self.stage, self.provider, {}, lines)
@@ -91,21 +94,23 @@ class Site:
 @asynccontextmanager
 async def site(
     folder: Path, *, secret: str | None = None, groups: list[str] | None = None, passwords: bool = False,
-    clock: Clock | None = None, origin: str = "http://pacs.example", **listen: Any,
+    clock: Clock | None = None, origin: str = "http://pacs.example", tls: Issued | None = None,
+    ca_file: Path | None = None, **listen: Any,
 ) -> AsyncIterator[Site]:  # fmt: skip
     """In backup mode, and nobody is admitted by address."""
     now = clock or SystemClock()
-    provider = await FakeProvider(secret=secret, clock=now).start()
+    provider = await FakeProvider(secret=secret, clock=now, tls=tls).start()
     counted: list[str] = []
+    shown: list[bool] = []
     if secret is not None:
         (folder / "secret").write_text(secret + "\n")
         (folder / "secret").chmod(0o600)
     client = Client(
-        provider.issuer, "failover", f"{origin}{CALLBACK}", folder / "secret" if secret else None
+        provider.issuer, "failover", f"{origin}{CALLBACK}", folder / "secret" if secret else None, ca_file
     )  # fmt: skip
     logins = ProviderLogins(
         client, now, origin=origin, scopes=["openid", "groups"], groups_claim="groups", groups=groups,
-        counts=counted.append,
+        counts=counted.append, shows=shown.append,
     )  # fmt: skip
     users = None
     if passwords:
@@ -122,7 +127,7 @@ async def site(
         stage.backup.script = always(answer(b'["the archive"]'))
         stage.phase(Phase.ON_BACKUP, primary=Verdict.DOWN)
         try:
-            yield Site(stage, provider, counted)
+            yield Site(stage, provider, counted, shown)
         finally:
             await provider.stop()
 
@@ -304,6 +309,7 @@ async def test_a_provider_that_breaks_on_the_way(tmp_path: Path, broken: str) ->
         browser = here.browser()
         back = await browser.at_provider(await browser.to_provider("/a"))
         here.provider.broken[broken] = 500
+        here.provider.kid = "new"
         await clock.advance(31)
         done = await browser.get(back)
         assert (done.status, done.header("set-cookie")) == (503, None)
@@ -469,3 +475,39 @@ async def test_in_calm_the_primary_alone_decides(tmp_path: Path) -> None:
         browser.jar["lang"] = "de"
         await browser.get("/a")
         assert here.stage.primary.requests[-1].header("cookie") == "lang=de"
+
+
+async def test_a_provider_that_goes_away_is_noticed_in_calm(tmp_path: Path) -> None:
+    clock = ManualClock()
+    async with site(tmp_path, clock=clock) as here:
+
+        async def seen(up: bool) -> None:
+            async with asyncio.timeout(20):
+                while here.shown[-1:] != [up]:
+                    await here.stage.ask("/ping")
+
+        await seen(True)
+        here.provider.broken["openid-configuration"] = 503
+        await clock.advance(61)
+        await seen(False)
+        here.provider.broken = {}
+        await clock.advance(61)
+        await seen(True)
+        here.provider.broken["keys"] = 500
+        await clock.advance(3601)
+        await clock.advance(61)
+        await seen(False)
+        assert (await here.browser().get("/a")).header("location") == f"{LOGIN}?to=/a"
+
+
+async def test_by_tls_the_provider_must_show_a_certificate_that_counts(tmp_path: Path) -> None:
+    authority = Authority(tmp_path / "tls")
+    issued = authority.issue("localhost")
+    async with site(tmp_path, tls=issued, ca_file=authority.ca_file) as here:
+        assert here.provider.issuer.startswith("https://localhost:")
+        there = await here.browser().get(f"{LOGIN}?to=/a")
+        assert (there.header("location") or "").startswith(here.provider.issuer)
+    async with site(tmp_path, tls=issued) as here:
+        away = await here.browser().get(f"{LOGIN}?to=/a")
+        assert (away.status, away.header("set-cookie")) == (503, None)
+        assert here.provider.asked == []

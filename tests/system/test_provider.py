@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import http.client
 import os
-import re
 import signal
 import threading
 from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
@@ -16,8 +17,6 @@ import pytest
 from tests.fakes.identity_provider import FakeProvider
 from tests.peers.process import free_port, wait_for
 from tests.system.site import Site, request
-
-PAGE = {"Accept": "text/html", "User-Agent": "Mozilla/5.0"}
 
 
 @pytest.fixture
@@ -58,15 +57,15 @@ def metrics(site: Site) -> bytes:
 
 def log_in(site: Site, provider: FakeProvider) -> tuple[int, str | None]:
     """All the way round, each step on a connection of its own; return status and session of the return."""
-    asked = site.web("GET", "/.failover/", **PAGE)
+    asked = site.web("GET", "/.failover/", accept="text/html")
     assert asked.status == 302, asked.body
-    there = site.web("GET", asked.headers["location"], **PAGE)
+    there = site.web("GET", asked.headers["location"], accept="text/html")
     assert there.status == 303, there.body
     way = urlsplit(there.headers["location"])
     back = request(provider.port, "GET", f"{way.path}?{way.query}")
     home = back.headers["location"].removeprefix(f"http://127.0.0.1:{site.web_port}")
     caller = http.client.HTTPConnection("127.0.0.1", site.web_port, timeout=30)
-    caller.request("GET", home, headers={**PAGE, "Cookie": there.headers["set-cookie"].partition(";")[0]})
+    caller.request("GET", home, headers={"Cookie": there.headers["set-cookie"].partition(";")[0]})
     got = caller.getresponse()
     got.read()
     caller.close()
@@ -75,24 +74,22 @@ def log_in(site: Site, provider: FakeProvider) -> tuple[int, str | None]:
 
 
 def at_each_worker(site: Site, **headers: str) -> set[int]:
-    """The statuses of the viewer at both processes: over so many connections that each has some."""
+    """The statuses of the viewer at both processes: at each while the other one stands still."""
     statuses: set[int] = set()
-    before = len(site.log())
-    callers = [http.client.HTTPConnection("127.0.0.1", site.web_port, timeout=30) for _ in range(24)]
-    for caller in callers:
-        caller.connect()
-    for caller in callers:
-        caller.request("GET", "/.failover/", headers=headers)
-        got = caller.getresponse()
-        got.read()
-        statuses.add(got.status)
-        caller.close()
-
-    def answered() -> bool:
-        return set(re.findall(r"component=(\S+) event=request", site.log()[before:])) == {"router", "web-2"}
-
-    wait_for(answered, "each has answered")
+    children = site.children()
+    for stopped in ("router", "web-2"):
+        pid = int(children[stopped]["pid"])
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            wait_for(partial(stands_still, pid), "it stands still")
+            statuses.add(request(site.web_port, "GET", "/.failover/", headers=headers).status)
+        finally:
+            os.kill(pid, signal.SIGCONT)
     return statuses
+
+
+def stands_still(pid: int) -> bool:
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
 
 
 def test_a_login_counts_at_both_workers_over_a_reload_and_a_killed_router(
