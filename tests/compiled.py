@@ -19,11 +19,13 @@ ROOT = Path(__file__).resolve().parent.parent
 TESTS = (
     "tests/test_compiled.py", "tests/unit/http", "tests/unit/proxy", "tests/unit/health", "tests/properties",
     "tests/integration/test_proxy_copies.py", "tests/integration/test_proxy_doors.py",
-    "tests/integration/proxy/test_failover.py", "tests/integration/proxy/test_framing.py",
-    "tests/integration/proxy/test_hedge.py", "tests/integration/proxy/test_resume.py",
+    "tests/integration/proxy/test_compressed.py", "tests/integration/proxy/test_failover.py",
+    "tests/integration/proxy/test_framing.py", "tests/integration/proxy/test_hedge.py",
+    "tests/integration/proxy/test_hostile.py", "tests/integration/proxy/test_limits.py",
+    "tests/integration/proxy/test_pipelining.py", "tests/integration/proxy/test_resume.py",
     "tests/integration/proxy/test_splice.py", "tests/integration/proxy/test_stores.py",
-    "tests/integration/proxy/test_strict.py",
-    "tests/integration/test_live_changes.py", "tests/integration/proxy/test_tls.py",
+    "tests/integration/proxy/test_strict.py", "tests/integration/proxy/test_tls.py",
+    "tests/integration/proxy/test_tunnels.py", "tests/integration/test_live_changes.py",
 )  # fmt: skip
 
 
