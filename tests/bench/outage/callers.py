@@ -54,6 +54,8 @@ class Tally:
     reasons: Counter[str] = field(default_factory=Counter)
     slowest_s: dict[str, float] = field(default_factory=dict)
     """By kind. An order can only be answered by the primary, so it waits for it."""
+    slowest_due_s: dict[str, float] = field(default_factory=dict)
+    """When the slowest of each kind was due (monotonic)."""
     stored: list[str] = field(default_factory=list)
     """SOP instance UIDs that were acknowledged."""
     orders: list[str] = field(default_factory=list)
@@ -70,7 +72,8 @@ class Tally:
             self.stored.append(ask.mark)
         if ask.kind == "order":
             self.orders.append(ask.mark)
-        self.slowest_s[ask.kind] = max(took_s, self.slowest_s.get(ask.kind, 0.0))
+        if took_s >= self.slowest_s.get(ask.kind, 0.0):
+            self.slowest_s[ask.kind], self.slowest_due_s[ask.kind] = took_s, due_s
 
     def join(self, other: Tally) -> None:
         """Take over what `other` saw."""
@@ -78,6 +81,7 @@ class Tally:
         self.failed.update(other.failed)
         self.reasons.update(other.reasons)
         self.slowest_s.update(other.slowest_s)
+        self.slowest_due_s.update(other.slowest_due_s)
         self.failures += other.failures
 
 

@@ -92,6 +92,7 @@ class Readers:
 
     def __init__(self, port: int, wanted: Wanted, *, at_once: int, bytes_per_s: float) -> None:
         self.tally = Tally()
+        self._at_once = at_once
         self._inside = _processes.Value("i", 0)
         self._ended = _processes.Event()
         self._hears, self._tells = _processes.Pipe(duplex=False)
@@ -103,9 +104,15 @@ class Readers:
         """How many are inside an answer: some of it is here, and some is not."""
         return int(self._inside.value)
 
-    async def go_on(self) -> None:
+    async def be_inside(self) -> None:
+        """Begin, and return when each of them is inside an answer."""
         self._process.start()
         self._tells.close()
+        while self.inside < self._at_once:
+            assert self._process.is_alive(), "the readers ended at their start"
+            await _clock.sleep(0.05)
+
+    async def go_on(self) -> None:
         self.tally = await asyncio.to_thread(self._hears.recv)
         await asyncio.to_thread(self._process.join)
 

@@ -156,11 +156,14 @@ async def _run(row: Row, world: World, port: int) -> tuple[Tally, Counter[str], 
         groups.append(long)
     if row.also is not None:
         groups.append(Callers(port, row.also(), rate=row.also_rate))
+    if long is not None:
+        await long.be_inside()
     with standing_still(notes, "the callers' own loop"):
         asking = [spawn(group.go_on(), name="callers") for group in groups]
         await world.sleep(BEFORE_S)
         if long is not None:
             notes.append(f"{long.inside} long answers under way at the fault")
+        began_s = _clock.monotonic()
         await row.fault(world)
         ended_s = _clock.monotonic()
         await world.sleep(AFTER_S)
@@ -173,6 +176,7 @@ async def _run(row: Row, world: World, port: int) -> tuple[Tally, Counter[str], 
     whole = groups[0].tally
     for group in groups[1:]:
         whole.join(group.tally)
+    notes.append(f"the slowest GET was due {whole.slowest_due_s['get'] - began_s:+.1f} s from the fault")
     back_s = (
         None if world.site is None else await asyncio.to_thread(entered_s, world.site, "web", "failing_back")
     )
