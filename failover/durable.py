@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import threading
 from pathlib import Path
 
 from failover.errors import DiskFull, StorageError
@@ -17,6 +19,37 @@ def sync_file(path: Path) -> None:
         os.fdatasync(descriptor)
     finally:
         os.close(descriptor)
+
+
+class SyncedFile:
+    """A file that is kept open to be synced: its own descriptor hears of every error since it was opened, a
+    fresh one of none that somebody has heard of before. From any thread."""
+
+    def __init__(self, path: Path) -> None:
+        """It need not be there yet."""
+        self._path = path
+        self._descriptor: int | None = None
+        self._lock = threading.Lock()
+        with contextlib.suppress(OSError):
+            self._open()
+
+    def sync(self) -> None:
+        """Sync it, where it is there. Raises OSError."""
+        with self._lock:
+            if self._descriptor is None:
+                with contextlib.suppress(FileNotFoundError):
+                    self._open()
+            if self._descriptor is not None:
+                os.fdatasync(self._descriptor)
+
+    def close(self) -> None:
+        with self._lock:
+            if self._descriptor is not None:
+                os.close(self._descriptor)
+            self._descriptor = None
+
+    def _open(self) -> None:
+        self._descriptor = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
 
 
 def sync_folder(folder: Path) -> None:

@@ -8,7 +8,6 @@ debt of `ledger`, what a key means of `dicom.query_keys`.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import sqlite3
 import threading
@@ -36,7 +35,7 @@ from failover.archive.rejection import NOTES_THAT_NAME
 from failover.archive.statements import Sql, is_left_over, to_sql
 from failover.archive.window import Window
 from failover.archive.writer import Transaction, Writer
-from failover.durable import make_folder, sync_file, sync_folder
+from failover.durable import SyncedFile, make_folder, sync_folder
 from failover.errors import DiskFull, StateUnreadable, StorageError
 
 _log = structlog.get_logger(__name__)
@@ -87,6 +86,7 @@ class Index:
         sync_folder(data_dir)  # the name of the write-ahead log
         self._unrecovered: str | None = None
         self._not_synced: str | None = None
+        self._log = SyncedFile(self._path.with_name(f"{INDEX}-wal"))
         self.journal = Journal(data_dir, self._sync_log)
         self.held_text = HeldText(lambda: open_file(self._path))
         self._writer = Writer(
@@ -102,6 +102,7 @@ class Index:
         """
         self._scans.shutdown(wait=True)
         self._writer.close()
+        self._log.close()
         self.held_text.close()
         self._closed = True
         self._local = threading.local()
@@ -358,8 +359,7 @@ class Index:
         """Make durable what was committed without a sync. Raises OSError."""
         # What is no longer in the write-ahead log, SQLite has synced into the index itself.
         try:
-            with contextlib.suppress(FileNotFoundError):
-                sync_file(self._path.with_name(f"{INDEX}-wal"))
+            self._log.sync()
         except OSError:
             self._end_writing()
             raise

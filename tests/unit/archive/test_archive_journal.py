@@ -240,7 +240,7 @@ async def test_behind_a_log_that_was_not_synced_once_nothing_is_written_and_noth
     await room.store(part10(data_set(1, 1, 1)))
     with monkeypatch.context() as patched:
         if by == "ours":
-            patched.setattr("failover.archive.index.sync_file", _fails)
+            patched.setattr("failover.durable.SyncedFile.sync", _fails)
             # It is known, hence not in the journal: the log is synced for it.
             failing: Awaitable[object] = room.store(part10(data_set(1, 1, 1)))
         else:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from failover.durable import append_line, make_folder, move_into_place, storage_error, write_file
+from failover.durable import SyncedFile, append_line, make_folder, move_into_place, storage_error, write_file
 from failover.errors import DiskFull, StorageError
 
 
@@ -102,3 +102,22 @@ def test_folders_and_moves(tmp_path: Path) -> None:
     assert (tmp_path / "a" / "b" / "file").read_bytes() == b"content"
     with pytest.raises(StorageError):
         move_into_place(tmp_path / "missing", tmp_path / "a" / "file")
+
+
+def test_a_file_that_is_kept_open_is_synced_by_the_same_descriptor_each_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A fresh one is told nothing of an error that somebody has heard of before."""
+    synced: list[tuple[int, int]] = []
+    monkeypatch.setattr(os, "fdatasync", lambda number: synced.append((number, os.fstat(number).st_ino)))
+    path = tmp_path / "log"
+    file = SyncedFile(path)
+    file.sync()
+    assert synced == [], "it is not there yet"
+    path.write_bytes(b"frames")
+    inode = path.stat().st_ino
+    file.sync()
+    file.sync()
+    assert len(set(synced)) == 1
+    assert synced[0][1] == inode
+    file.close()
