@@ -8,12 +8,14 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any, Final
 
 from failover.archive.attributes import SPECIFIC_CHARACTER_SET, key_text
 from failover.archive.header import scan
 from failover.archive.matches import Match
 from failover.archive.queries import SOP_CLASSES_IN_STUDY, Level, Query, any_vr, make_query
+from failover.dicom.data_sets import decoded
 from failover.dicom.identifier import element
 from failover.dicom.query_keys import KeyUnreadable
 from failover.dicom.syntaxes import IMPLICIT_LITTLE
@@ -42,14 +44,20 @@ _UNIQUE: Final = {
 }
 # Answers are kept for callers who ask for so many attributes at most: workstations ask for 10 to 40.
 _MOST_KEPT_KEYS: Final = 64
+# A question of so many bytes at most is kept: a list of ten thousand UIDs is not.
+_LONGEST_KEPT_BYTES: Final = 1024
 
 
 @dataclass(frozen=True, slots=True)
 class Identifier:
-    """What a caller sent: its keys as text, decoded, and their VRs. A sequence has no text."""
+    """What a caller sent: its keys as text, decoded, and their VRs. A sequence has no text.
+
+    `asked_into` are the sequences whose items hold a value to be matched (PS3.4 C.2.2.2.6).
+    """
 
     keys: Mapping[int, str]
     vrs: Mapping[int, str]
+    asked_into: frozenset[int] = frozenset()
 
 
 def read_identifier(raw: bytes, transfer_syntax_uid: str) -> Identifier:
@@ -64,7 +72,23 @@ def read_identifier(raw: bytes, transfer_syntax_uid: str) -> Identifier:
         vr = said if said not in ("", "UN") else any_vr(tag)
         vrs[tag] = vr
         keys[tag] = "" if vr == "SQ" else key_text(vr, value, character_set, scanned.little_endian)
-    return Identifier(keys, vrs)
+    has_sequences = "SQ" in vrs.values()
+    return Identifier(keys, vrs, _asked_into(raw, transfer_syntax_uid) if has_sequences else frozenset())
+
+
+def _asked_into(raw: bytes, transfer_syntax_uid: str) -> frozenset[int]:
+    """Return the sequences with an item in which anything but a sequence or `*` has a value."""
+    found = decoded(raw, transfer_syntax_uid)
+    return frozenset(
+        int(element.tag)
+        for element in found
+        if element.VR == "SQ"
+        and any(
+            inner.VR != "SQ" and not inner.is_empty and str(inner.value) != "*"
+            for item in element.value
+            for inner in item.iterall()
+        )
+    )
 
 
 def question(identifier: Identifier, model_uid: str) -> Query:
@@ -75,7 +99,22 @@ def question(identifier: Identifier, model_uid: str) -> Query:
         for tag, text in identifier.keys.items()
         if tag != _QUERY_LEVEL and identifier.vrs[tag] != "SQ"
     }
-    return replace(make_query(level, keys), with_sop_classes=SOP_CLASSES_IN_STUDY in keys)
+    query = make_query(level, keys)
+    unsupported = query.unsupported | identifier.asked_into
+    return replace(query, unsupported=unsupported, with_sop_classes=SOP_CLASSES_IN_STUDY in keys)
+
+
+def asked(raw: bytes, transfer_syntax_uid: str, model_uid: str) -> tuple[Identifier, Query]:
+    """Return the identifier in `raw`, and what it asks. Raises UnreadableDataSet, KeyUnreadable."""
+    return (_kept if len(raw) <= _LONGEST_KEPT_BYTES else _asked)(raw, transfer_syntax_uid, model_uid)
+
+
+def _asked(raw: bytes, transfer_syntax_uid: str, model_uid: str) -> tuple[Identifier, Query]:
+    identifier = read_identifier(raw, transfer_syntax_uid)
+    return identifier, question(identifier, model_uid)
+
+
+_kept = lru_cache(512)(_asked)  # workstations ask the same every half minute
 
 
 def selection(identifier: Identifier, model_uid: str) -> Query:

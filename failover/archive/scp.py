@@ -252,8 +252,8 @@ class Scp:
     async def _find(self, association: Association, message: Message, context: AcceptedContext) -> int:
         request = message.command
         try:
-            identifier = await _identifier(association, context)
-            query = find.question(identifier, context.abstract_syntax)
+            raw = await association.whole_data_set(_MAX_IDENTIFIER_BYTES)
+            identifier, query = find.asked(raw, context.transfer_syntax, context.abstract_syntax)
         except (UnreadableDataSet, LimitExceeded) as error:
             return await self._say(association, message, Status.CANNOT_UNDERSTAND, str(error))
         except KeyUnreadable as error:

@@ -6,27 +6,27 @@ transfer syntax, else uncompressed.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import BinaryIO, Final
+from typing import Final
 
 import structlog
 
 from failover.archive.codecs import Undecodable
 from failover.archive.decoders import Decoders
+from failover.archive.dicomweb.from_disk import file_pieces
 from failover.archive.held import Held
 from failover.archive.pixels import NoPixels, NoSuchFrame
 from failover.dicom.dimse import Category, Command, Status, Tag, category, response, store_rq
 from failover.dicom.exchange import Association
 from failover.dicom.messages import Message
 from failover.dicom.negotiation import AcceptedContext
-from failover.dicom.pdu import ProposedContext
+from failover.dicom.pdu import Buffer, ProposedContext
 from failover.dicom.syntaxes import EXPLICIT_LITTLE, IMPLICIT_LITTLE
-from failover.errors import AssociationEnded, StorageError
+from failover.errors import AssociationEnded, StorageError, UnreadableDataSet
 
 _log = structlog.get_logger(__name__)
-_PIECE_BYTES: Final = 256 * 1024
+_PIECE_BYTES: Final = 1 << 20  # nearly all objects in one: each piece may take a turn of a thread
 _MOST_CONTEXTS: Final = 128
 # What the decoders make of any syntax that they read.
 TARGETS: Final = (EXPLICIT_LITTLE, IMPLICIT_LITTLE)
@@ -126,14 +126,16 @@ async def send(
     began = False
     try:
         if context.transfer_syntax == held.transfer_syntax_uid:
-            with held.path.open("rb") as file:
-                began = True
-                await association.send_parts(context.context_id, command, _pieces(file, held))
+            extent = (held.data_set_offset, held.size_bytes - held.data_set_offset)
+            pieces = file_pieces(held.file, extent, _PIECE_BYTES)
+            first = await anext(pieces)
+            began = True
+            await association.send_parts(context.context_id, command, _with(first, pieces))
         else:
             async with decoders.data_set(held.path, context.transfer_syntax) as pieces:
                 began = True
                 await association.send_parts(context.context_id, command, pieces)
-    except (StorageError, OSError, Undecodable, NoPixels, NoSuchFrame) as error:
+    except (StorageError, OSError, UnreadableDataSet, Undecodable, NoPixels, NoSuchFrame) as error:
         # The row of an object that cannot be read again: the janitor and the scrubber say more.
         _log.error("an instance could not be sent", error=type(error).__name__)
         if began:
@@ -152,7 +154,7 @@ async def _response(association: Association, message_id: int) -> Message | None
             return message
 
 
-async def _pieces(file: BinaryIO, held: Held) -> AsyncIterator[bytes]:
-    file.seek(held.data_set_offset)
-    while piece := await asyncio.to_thread(file.read, _PIECE_BYTES):
+async def _with(first: Buffer, rest: AsyncIterator[Buffer]) -> AsyncIterator[Buffer]:
+    yield first
+    async for piece in rest:
         yield piece

@@ -63,13 +63,15 @@ async def write_file(
         os.close(descriptor)
 
 
-async def file_pieces(file: str, extent: Extent) -> AsyncIterator[bytes | bytearray]:
-    """Yield bytes of a file. Raises as `write_file`."""
+async def file_pieces(
+    file: str, extent: Extent, piece_bytes: int = _PIECE_BYTES
+) -> AsyncIterator[bytes | bytearray]:
+    """Yield bytes of a file, at most `piece_bytes` at a time. Raises as `write_file`."""
     offset, left = extent
     descriptor = _open(file, extent)
     try:
         while left > 0:
-            piece = await _read(descriptor, offset, min(left, _PIECE_BYTES))
+            piece = await _read(descriptor, offset, min(left, piece_bytes))
             yield piece
             offset, left = offset + len(piece), left - len(piece)
     finally:

@@ -43,6 +43,42 @@ def test_keys_are_read_in_both_syntaxes(syntax: str) -> None:
     assert query.keys[0x0020000D] == AnyOf(("1.2", "1.3"))
 
 
+def test_the_same_question_is_read_once() -> None:
+    ds = Dataset()
+    ds.QueryRetrieveLevel, ds.PatientID = "STUDY", "P1"
+    raw = encoded(ds, EXPLICIT_LITTLE)
+    asked, query = find.asked(raw, EXPLICIT_LITTLE, STUDY_FIND)
+    assert asked == find.read_identifier(raw, EXPLICIT_LITTLE)
+    assert query.keys == {0x00100020: AnyOf(("p1",))}
+    assert find.asked(bytes(bytearray(raw)), EXPLICIT_LITTLE, STUDY_FIND)[1] is query
+    assert find.asked(raw, EXPLICIT_LITTLE, PATIENT_FIND)[1] is not query
+    ds.StudyInstanceUID = [f"1.2.{n}" for n in range(500)]
+    long = encoded(ds, EXPLICIT_LITTLE)
+    one, other = (find.asked(long, EXPLICIT_LITTLE, STUDY_FIND)[1] for _ in range(2))
+    assert one == other
+    assert one is not other
+
+
+@pytest.mark.parametrize("syntax", [EXPLICIT_LITTLE, IMPLICIT_LITTLE])
+@pytest.mark.parametrize("undefined_length", [True, False])
+@pytest.mark.parametrize(
+    ("step", "is_told"), [("", False), ("*", False), ("SPS1", True), ("S*", True), (None, False)]
+)
+def test_a_key_within_a_sequence_is_told_to_have_no_part(
+    syntax: str, undefined_length: bool, step: str | None, is_told: bool
+) -> None:
+    item, inner = Dataset(), Dataset()
+    inner.CodeValue = step
+    item.ScheduledProtocolCodeSequence = [inner]
+    ds = Dataset()
+    ds.QueryRetrieveLevel = "SERIES"
+    ds.RequestAttributesSequence = [] if step is None else [item]
+    ds["RequestAttributesSequence"].is_undefined_length = undefined_length
+    query = find.question(find.read_identifier(encoded(ds, syntax), syntax), STUDY_FIND)
+    assert query.unsupported == ({0x00400275} if is_told else set())
+    assert not query.keys
+
+
 def test_wild_cards_in_numbers_are_no_failure() -> None:
     # Implicit VR: Series Number is empty, Instance Number is `*`, as workstations send it.
     raw = b"\x08\x00\x52\x00\x06\0\0\0IMAGE \x20\x00\x11\x00\0\0\0\0\x20\x00\x13\x00\x02\0\0\0* "
