@@ -115,7 +115,7 @@ class HeldText:
             self._connection.row_factory = None
         text = f"SELECT id, CAST({column} AS BLOB) FROM studies WHERE {column} != ''"
         if ids is None:
-            return self._connection.execute(text).fetchall()
+            return self._connection.execute(f"{text} ORDER BY {column}").fetchall()
         wanted = f"[{','.join(map(str, ids))}]"
         return self._connection.execute(
             f"{text} AND id IN (SELECT value FROM json_each(?))", (wanted,)
@@ -123,12 +123,20 @@ class HeldText:
 
 
 class _Column:
-    """The text of one column of all studies."""
+    """The text of one column of all studies: each value once, and the rows that have it."""
 
     def __init__(self, rows: Sequence[tuple[int, bytes]]) -> None:
+        """`rows` are in the order of their text."""
         self._ids = array("q", [row for row, _ in rows])
-        self._text = _END.join([text for _, text in rows])
-        self._starts = array("Q", accumulate([len(text) + 1 for _, text in rows], initial=0))
+        values: list[bytes] = []
+        self._firsts = array("Q")  # of each value, the place of its first row in `_ids`
+        for place, (_, text) in enumerate(rows):
+            if not values or text != values[-1]:
+                values.append(text)
+                self._firsts.append(place)
+        self._firsts.append(len(rows))
+        self._text = _END.join(values)
+        self._starts = array("Q", accumulate([len(text) + 1 for text in values], initial=0))
         self.changed: dict[int, bytes] = {}  # what was read since
 
     @property
@@ -140,7 +148,7 @@ class _Column:
         at = self._text.find(text)
         while at >= 0:
             place = bisect_right(self._starts, at) - 1
-            yield self._ids[place]
+            yield from self._ids[self._firsts[place] : self._firsts[place + 1]]
             at = self._text.find(text, self._starts[place + 1])
         for row, changed in self.changed.items():
             if text in changed:

@@ -93,6 +93,13 @@ async def test_what_a_transaction_changes_is_a_candidate_before_and_after_its_co
     assert texts.candidates(asked, may_read_all=False) == before
 
 
+async def test_all_studies_of_one_name_are_candidates(stocked: Room) -> None:
+    for study in (4, 5):
+        await stocked.store(an_object(study, PatientName="Müller^Jürgen"))
+    for _ in range(2):  # read, and known
+        assert await found(stocked, key(NAME, "*üller^*")) == {uid(1), uid(4), uid(5)}
+
+
 async def test_what_is_read_by_another_is_not_waited_for_in_the_event_loop(stocked: Room) -> None:
     texts = stocked.index.held_text
     assert texts.candidates((("name_1", "ller"),), may_read_all=True)
