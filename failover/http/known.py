@@ -13,7 +13,7 @@ from itertools import compress, count
 from operator import ne
 from typing import Any, Final
 
-from failover.http.head import FIELD, SPECIAL, Header, RequestHead
+from failover.http.head import FIELD, SPECIAL, RequestHead
 
 LIKE: Final = "like"
 """In `derived`: the head whose fields these are, and the places of those that differ."""
@@ -30,7 +30,7 @@ _BINDS: Final = frozenset((b"authorization", b"proxy-authenticate", b"www-authen
 class _Alone:
     """The one field in which a caller's heads differ: what stands before its value, and behind it."""
 
-    __slots__ = ("after", "before", "key", "like", "name", "place")
+    __slots__ = ("after", "before", "binds_stay", "key", "like", "name", "pages_stay", "place")
 
     def __init__(self, known: RequestHead, lines: list[bytes], place: int) -> None:
         self.key, self.name, _ = known.headers[place]
@@ -38,6 +38,8 @@ class _Alone:
         self.before = b"\r\n".join((_VERSION, *lines[:place], self.name + b":"))
         self.after = b"\r\n".join((b"", *lines[place + 1 :], b"", b""))
         self.like = (known, [place])
+        self.pages_stay = self.key != b"accept"
+        self.binds_stay = self.key not in _BINDS
 
 
 class Known:
@@ -59,12 +61,38 @@ class Known:
     def again(self, raw: bytes) -> RequestHead | None:
         """Return the head in `raw` when its fields are, byte for byte, the known ones, and nothing follows.
 
-        Where more than one line stands before them that is no first line.
+        Where more than one line stands before them that is no first line. One field may have another value:
+        that in which the last head differed.
         """
         ending = self._ending
-        if not raw.endswith(ending):
+        if raw.endswith(ending):
+            return self._of_target(raw[: -len(ending)])
+        return None if self._alone is None else self._but_for(self._alone, raw)
+
+    def _but_for(self, alone: _Alone, raw: bytes) -> RequestHead | None:
+        """As `again`, where the value of one field is all that differs."""
+        if not raw.endswith(alone.after):
             return None
-        return self._of_target(raw[: -len(ending)])
+        version = raw.find(b"\r\n") - len(_VERSION)
+        if not raw.startswith(alone.before, version):
+            return None
+        start, end = version + len(alone.before), len(raw) - len(alone.after)
+        # Nothing matches where the end stands before the start: then a line is missing.
+        if _VALUE.fullmatch(raw, start, end) is None:
+            return None
+        head = self._of_target(raw[:version])
+        if head is None:
+            return None
+        headers = head.headers.copy()
+        headers[alone.place] = (alone.key, alone.name, raw[start:end].strip(b" \t"))
+        before = head.derived
+        derived: dict[Hashable, Any] = {LIKE: alone.like}
+        if alone.pages_stay and "pages" in before:
+            derived["pages"] = before["pages"]
+        if alone.binds_stay and "binds" in before:
+            derived["binds"] = before["binds"]
+        head.headers, head.derived = headers, derived
+        return head
 
     def like(self, raw: bytes) -> RequestHead | None:
         """Return the head in `raw`, which is all of it, when at most a few lines differ from the known ones.
@@ -72,12 +100,6 @@ class Known:
         Each of them must have the same name in the same place; nothing that says how the message is framed,
         or to whom it goes, may differ.
         """
-        alone = self._alone
-        if alone is not None and raw.endswith(alone.after):
-            version = raw.find(b"\r\n") - len(_VERSION)
-            start, end = version + len(alone.before), len(raw) - len(alone.after)
-            if raw.startswith(alone.before, version):
-                return self._with_value(alone, raw, version, start, end)
         lines, old = raw.split(b"\r\n"), self._lines
         first = lines[0]
         if len(lines) != len(old) + 3 or not old or not first.endswith(_VERSION):
@@ -98,34 +120,15 @@ class Known:
             headers[place] = (key, name, value.rstrip(b" \t"))
         if len(changed) == 1:
             self._alone = _Alone(self._head, old, changed[0])
-        self._derive(head, headers, (self._head, changed))
-        return head
-
-    def _with_value(
-        self, alone: _Alone, raw: bytes, version: int, start: int, end: int
-    ) -> RequestHead | None:
-        """As `like`, where the value of one field, from `start` to `end`, is all that may differ.
-
-        Nothing matches where `end` stands before `start`: then a line is missing.
-        """
-        head = self._of_target(raw[:version])
-        if head is None or _VALUE.fullmatch(raw, start, end) is None:
-            return None
-        headers = head.headers.copy()
-        headers[alone.place] = (alone.key, alone.name, raw[start:end].strip(b" \t"))
-        self._derive(head, headers, alone.like)
-        return head
-
-    def _derive(self, head: RequestHead, headers: list[Header], like: tuple[RequestHead, list[int]]) -> None:
-        """Give `head`, which has all of the known one, its own fields; what follows from others stays."""
         before = head.derived
-        derived: dict[Hashable, Any] = {LIKE: like}
-        keys = [headers[place][0] for place in like[1]]
+        derived: dict[Hashable, Any] = {LIKE: (self._head, changed)}
+        keys = [headers[place][0] for place in changed]
         if "pages" in before and b"accept" not in keys:
             derived["pages"] = before["pages"]
         if "binds" in before and _BINDS.isdisjoint(keys):
             derived["binds"] = before["binds"]
         head.headers, head.derived = headers, derived
+        return head
 
     def _of_target(self, method_and_target: bytes) -> RequestHead | None:
         """Return the known head with another target: a method and a path stand before the version."""

@@ -83,7 +83,7 @@ def classify(head: RequestHead, prefix: bytes | None) -> Asked:
     path = target.partition(b"?")[0]
     safe = method in _SAFE
     kind = _READ if safe else _UNSAFE
-    if head.wants_websocket:
+    if head.upgrade is not None and head.wants_websocket:
         # A tunnel cannot be repeated: what its first bytes did is unknown.
         return Asked(WebRoute.OTHER, Kind.OTHER, path, upgrade=True)
     dotted = b"/." in path or b"%" in path or b"\\" in path
@@ -99,7 +99,7 @@ def classify(head: RequestHead, prefix: bytes | None) -> Asked:
             if route is WebRoute.STOW:
                 kind = Kind.STORE
             return Asked(route, kind, path, below_prefix=target[len(prefix) :])
-    if plain and _is_wado_uri(method, target):
+    if plain and b"requestType=WADO" in target and _is_wado_uri(method, target):
         return Asked(WebRoute.WADO, kind, path, wado_uri=target.partition(b"?")[2])
     if method in (b"GET", b"HEAD") and _accepts_pages(head):
         return Asked(WebRoute.PAGE, kind, path)

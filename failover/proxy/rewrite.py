@@ -130,7 +130,7 @@ class _Sent:
     """What an upstream got of the fields of a head; the same for each head with the same fields."""
 
     __slots__ = (
-        "_after", "_before", "_forwarded", "_ours", "_place", "_plain", "_prefix", "_upstream", "fields",
+        "_after", "_before", "_dicomweb", "_forwarded", "_ours", "_place", "_prefix", "_upstream", "fields",
         "lines",
     )  # fmt: skip
 
@@ -139,7 +139,7 @@ class _Sent:
         lines: list[bytes], fields: bytes,
     ) -> None:  # fmt: skip
         self._upstream, self._forwarded, self._prefix = upstream, forwarded, prefix
-        self._ours, self._plain = asked.ours, _must_be_plain(asked, upstream)
+        self._ours, self._dicomweb = asked.ours, asked.below_prefix is not None
         self.lines = lines
         """One for each field, empty when it was not sent; then those of our own."""
         self.fields = fields
@@ -157,7 +157,7 @@ class _Sent:
         return (
             self._upstream is upstream and self._ours is asked.ours
             and self._forwarded == forwarded and self._prefix == prefix
-            and self._plain is _must_be_plain(asked, upstream)
+            and self._dicomweb is (asked.below_prefix is not None)
         )  # fmt: skip
 
 
