@@ -219,3 +219,10 @@ def test_pieces_tell_what_the_whole_does(cuts: tuple[int, ...]) -> None:
     expected = examine(Arrived(Path("none"), [whole]))
     assert examine_at_once(arrived) == (None if cuts[0] == 1 else expected)
     assert examine(arrived) == expected
+
+
+@pytest.mark.parametrize("pixels", [32, 33_000, 66_000])
+def test_a_small_file_is_looked_at_at_once_and_is_the_same(pixels: int) -> None:
+    whole = an_object(PixelData=bytes(range(250)) * (pixels // 250))
+    it = examine_at_once(Arrived(Path("none"), [whole[:1000], whole[1000:]]))
+    assert it == (examine(Arrived(Path("none"), [whole])) if pixels < 64 * 1024 else None)
