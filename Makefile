@@ -34,10 +34,10 @@ tools:
 test: $(VENV)/.dev tools ## every test; gets Debian's Orthanc, DCMTK and Prometheus, and dcmjs-dimse from npm, when they are missing
 	@PATH="$(CURDIR)/$(BIN):$$(tests/get_tools.sh --path):$$PATH" $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup
 
-compile: $(VENV)/.dev ## compile what each web request passes, beside the sources (a C compiler, Python's headers)
+compile: $(VENV)/.dev ## compile what each web request and each PDU passes, beside the sources (a C compiler, Python's headers)
 	$(BIN)/python setup.py compile
 
-test-compiled: $(VENV)/.dev tools ## the web path's tests and fuzzing on compiled modules, in a copy
+test-compiled: $(VENV)/.dev tools ## the tests of web path and relay, and fuzzing, on compiled modules, in a copy
 	@PATH="$(CURDIR)/$(BIN):$$(tests/get_tools.sh --path):$$PATH" $(BIN)/python -m tests.compiled
 
 check: lint types ## all that needs no server

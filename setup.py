@@ -1,4 +1,6 @@
-"""Compiles the modules that each web request passes, for who wants it; everything else is in pyproject.toml.
+"""Compiles the modules that each web request and each PDU passes, for who wants it.
+
+Everything else is in pyproject.toml.
 
     python setup.py compile [FOLDER]                       beside the sources (make compile), or below FOLDER
     FAILOVER_COMPILE=1 pip install --no-build-isolation .  as part of an installation
@@ -17,13 +19,19 @@ from pathlib import Path
 from setuptools import Extension, setup
 
 ROOT = Path(__file__).resolve().parent
-# They call each other for every request: a border between compiled and plain costs what it saves.
+# They call each other for every request and PDU: a border between compiled and plain costs what it saves.
 MODULES = (
+    "dicom.acceptor", "dicom.association", "dicom.connection", "dicom.decoding", "dicom.derived",
+    "dicom.dimse", "dicom.encoding", "dicom.exchange", "dicom.inbox", "dicom.messages",
+    "dicom.negotiation", "dicom.pdu", "dicom.reading", "dicom.requestor", "dicom.sockets", "dicom.units",
     "health.passive", "health.slowness", "http.framing", "http.head", "http.known", "proxy.access",
     "proxy.answer", "proxy.answering", "proxy.attempt", "proxy.caller", "proxy.classify",
     "proxy.connection", "proxy.exchange", "proxy.gate", "proxy.hedge", "proxy.hedging", "proxy.hold",
     "proxy.leads", "proxy.phase", "proxy.pool", "proxy.response", "proxy.retry", "proxy.rewrite",
-    "proxy.server", "proxy.side", "proxy.stage", "proxy.upstream", "proxy.upstreams", "tallies",
+    "proxy.server", "proxy.side", "proxy.stage", "proxy.upstream", "proxy.upstreams", "relay.carrying",
+    "relay.flight", "relay.legs", "relay.matches", "relay.object_statuses", "relay.offer",
+    "relay.operations", "relay.retrieve", "relay.search", "relay.server", "relay.serving", "relay.session",
+    "relay.store", "routing.board", "routing.selection", "tallies",
 )  # fmt: skip
 
 

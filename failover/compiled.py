@@ -1,4 +1,4 @@
-"""Whether the modules of the web path run compiled or as they are written. Both behave alike (ADR 7)."""
+"""Whether the modules of web path and relay run compiled or as they are written; both behave alike."""
 
 from __future__ import annotations
 

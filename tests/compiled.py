@@ -1,4 +1,5 @@
-"""`make test-compiled`: the tests of the web path and its fuzzing, on the compiled modules, in a copy.
+"""`make test-compiled`: the tests of the web path and of the relay, and the fuzzing, on the compiled modules,
+in a copy.
 
     python -m tests.compiled [--keep FOLDER]
 
@@ -18,6 +19,10 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 TESTS = (
     "tests/test_compiled.py", "tests/unit/http", "tests/unit/proxy", "tests/unit/health", "tests/properties",
+    "tests/unit/dicom", "tests/unit/relay",
+    "tests/integration/test_acceptor_malformed.py", "tests/integration/test_malformed_dicom.py",
+    "tests/integration/test_relay_dcmtk.py", "tests/integration/test_relay_pynetdicom.py",
+    "tests/integration/test_tls_dicom.py",
     "tests/integration/test_proxy_copies.py", "tests/integration/test_proxy_doors.py",
     "tests/integration/proxy/test_compressed.py", "tests/integration/proxy/test_failover.py",
     "tests/integration/proxy/test_framing.py", "tests/integration/proxy/test_hedge.py",

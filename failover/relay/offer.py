@@ -103,7 +103,7 @@ def _later_proposal(rq: AssociateRq, agreed: AssociateAc, derived: Derived | Non
 # PS3.4 C.5.1.1: bytes 2 to 4 for a search are combined date-time matching, fuzzy matching of person names and
 # adjustment to the time zone. Without them it matches otherwise, and nobody sees it. Byte 1 is not among
 # them: who does not know relational queries answers one with a failure.
-_MATCHING: Final = slice(1, 4)
+_FIRST_BYTE, _AFTER_LAST = 1, 4
 
 
 def keeps_promise(
@@ -114,8 +114,8 @@ def keeps_promise(
         return True
     given = next((item.content for item in granted if item.sop_class == abstract_syntax), b"")
     asked = next((item.content for item in promised if item.sop_class == abstract_syntax), b"")
-    here = given[_MATCHING].ljust(len(asked), b"\0")
-    return all(not wanted or got for wanted, got in zip(asked[_MATCHING], here, strict=False))
+    here = given[_FIRST_BYTE:_AFTER_LAST].ljust(len(asked), b"\0")
+    return all(not wanted or got for wanted, got in zip(asked[_FIRST_BYTE:_AFTER_LAST], here, strict=False))
 
 
 def caller_answer(answer: AssociateAc, companion: object) -> Acceptance:

@@ -59,7 +59,7 @@ async def stage(
     spool = Spool(folder / "spool")
     relay = Relay(
         ListenDicom(),
-        None,
+        "any",
         upstreams,
         board,
         {name: LiveTraffic(clock) for name in UpstreamName},

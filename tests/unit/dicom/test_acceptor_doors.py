@@ -18,7 +18,7 @@ from failover.dicom.connection import Connection
 from failover.dicom.dimse import Command, echo_rq, response
 from failover.dicom.exchange import Association
 from failover.dicom.inbox import HIGH_BYTES
-from failover.dicom.messages import MAX_COMMAND_BYTES, Fragment, Message, MessageAssembler
+from failover.dicom.messages import MAX_COMMAND_BYTES
 from failover.dicom.negotiation import (
     CALLED_AE_NOT_RECOGNIZED,
     Acceptance,
@@ -135,16 +135,19 @@ async def listen_and_break(association: Association) -> None:
         pass
 
 
-class BreakingAssembler(MessageAssembler):
-    def receive(self, pdv: Pdv) -> Message | Fragment | None:
-        raise RuntimeError(SECRET)
-
-
 async def listen_while_reading_breaks(association: Association) -> None:
-    """As a session of the relay: it waits for the listener alone."""
+    """As a session of the relay: it waits for the listener alone, which breaks at what arrives first."""
     woken = asyncio.Event()
-    association.listen(woken.set)
-    association._connection.assembler = BreakingAssembler([1])
+    heard_of = 0
+
+    def listen() -> None:
+        nonlocal heard_of
+        heard_of += 1
+        if heard_of == 1:
+            raise RuntimeError(SECRET)
+        woken.set()
+
+    association.listen(listen)
     while association.ended is None:
         await woken.wait()
         woken.clear()
