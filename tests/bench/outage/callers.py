@@ -53,7 +53,7 @@ class Tally:
     failed: Counter[str] = field(default_factory=Counter)
     reasons: Counter[str] = field(default_factory=Counter)
     slowest_s: dict[str, float] = field(default_factory=dict)
-    """By kind. An order can only be answered by the primary, so it waits for it."""
+    """By kind, of what ended after the fault began. An order waits for the primary alone."""
     slowest_due_s: dict[str, float] = field(default_factory=dict)
     """When the slowest of each kind was due (monotonic)."""
     stored: list[str] = field(default_factory=list)
@@ -74,6 +74,10 @@ class Tally:
             self.orders.append(ask.mark)
         if took_s >= self.slowest_s.get(ask.kind, 0.0):
             self.slowest_s[ask.kind], self.slowest_due_s[ask.kind] = took_s, due_s
+
+    def begin(self) -> None:
+        """The fault begins: how slow the first requests of a cold system were does not count."""
+        self.slowest_s.clear()
 
     def join(self, other: Tally) -> None:
         """Take over what `other` saw."""

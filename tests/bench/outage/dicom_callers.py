@@ -65,6 +65,10 @@ class Tally:
             self.reasons[f"{kind}: {fault}"] += 1
             self.failures.append((_clock.monotonic() - took_s, kind))
 
+    def begin(self) -> None:
+        """The fault begins: how slow the first operations of a cold system were does not count."""
+        self.slowest_s.clear()
+
     def lost_association(self) -> None:
         self.aborted += 1
         self.failures.append((_clock.monotonic(), "association"))

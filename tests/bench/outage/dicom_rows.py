@@ -169,6 +169,7 @@ async def _run(row: Row, world: World, port: int, instances: Instances) -> _Seen
         asking = [spawn(one.go_on(), name="callers") for one in groups]
         await world.sleep(BEFORE_S)
         seen.began_s = _clock.monotonic()
+        group.tally.begin()
         looking = None if exam is None else spawn(_wanted(world, exam), name="the exam is wanted")
         await row.fault(world)
         seen.ended_s = _clock.monotonic()

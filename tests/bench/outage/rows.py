@@ -164,6 +164,8 @@ async def _run(row: Row, world: World, port: int) -> tuple[Tally, Counter[str], 
         if long is not None:
             notes.append(f"{long.inside} long answers under way at the fault")
         began_s = _clock.monotonic()
+        for group in groups:
+            group.tally.begin()
         await row.fault(world)
         ended_s = _clock.monotonic()
         await world.sleep(AFTER_S)
