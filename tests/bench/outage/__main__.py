@@ -95,6 +95,8 @@ def main() -> int:
     parser.add_argument("--json", type=Path, help="default: results/outage_{web,dicom}.json")
     parser.add_argument("--missing", action="store_true", help="only what the file does not have yet")
     arguments = parser.parse_args()
+    if arguments.dicom and (other := set(arguments.contestants) - set(dicom_rows.CONTESTANTS)):
+        parser.error(f"not on the DICOM side: {', '.join(sorted(other))}")
     # So that the namespace and all servers end with us.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     file = arguments.json or RESULTS / f"outage_{'dicom' if arguments.dicom else 'web'}.json"
