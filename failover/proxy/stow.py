@@ -13,14 +13,17 @@ from typing import Final
 REFERENCED: Final = "00081199"
 FAILED: Final = "00081198"
 _REFERENCED_UID: Final = "00081155"
-# In the XML model (PS3.19 A.1) an item's attributes stand inside the sequence's element.
+# In the XML model (PS3.19 A.1) an item's attributes stand inside the sequence's element; the names of
+# elements may have a prefix.
 _XML: Final = re.compile(
-    rb"""<DicomAttribute\b[^>]*\btag\s*=\s*["'](?:00081199|00081198)["'][^>]*>.{0,400}?<Item\b.*?"""
-    rb"""\btag\s*=\s*["']00081155["'][^>]*>.{0,200}?<Value\b[^>]*>\s*[0-9]""",
+    rb"""<(?:[\w.-]+:)?DicomAttribute\b[^>]*\btag\s*=\s*["'](?:00081199|00081198)["'][^>]*>"""
+    rb""".{0,400}?<(?:[\w.-]+:)?Item\b.*?\btag\s*=\s*["']00081155["'][^>]*>"""
+    rb""".{0,200}?<(?:[\w.-]+:)?Value\b[^>]*>\s*[0-9]""",
     re.DOTALL,
 )
 _XML_FAILED: Final = re.compile(
-    rb"""<DicomAttribute\b[^>]*\btag\s*=\s*["']00081198["'][^>]*>\s*<Item\b""", re.DOTALL
+    rb"""<(?:[\w.-]+:)?DicomAttribute\b[^>]*\btag\s*=\s*["']00081198["'][^>]*>\s*<(?:[\w.-]+:)?Item\b""",
+    re.DOTALL,
 )
 
 

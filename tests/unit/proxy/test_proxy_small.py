@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from failover.http.head import parse_answer
@@ -65,6 +67,7 @@ XML = (
     (200, b'{"00081199":{"vr":"SQ","Value":[{}]}}', True),
     (200, b'{"00081199":{"Value":[{"00081155":{"Value":5}}]}}', True),
     (200, XML % b"00081199", False), (200, XML % b"00081198", False), (200, XML % b"00081190", True),
+    (200, re.sub(rb"<(/?)", rb"<\1dcm:", XML % b"00081199"), False),
     (200, b'<NativeDicomModel><DicomAttribute tag="00081199" vr="SQ"/></NativeDicomModel>', True),
     (200, b"", True), (200, b"<html>ok</html>", True), (200, b"{broken", True), (200, b"[" * 100_000, True),
     (204, b"", True), (202, b"", False), (409, b"", False), (500, b"", False),
