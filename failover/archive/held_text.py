@@ -102,8 +102,9 @@ class HeldText:
             changed, self._changed = self._changed, set()
         if not changed:
             return
-        for name, column in [*self._columns.items()]:
-            del self._columns[name]  # read anew by the next who asks for it, unless this goes well
+        # Read anew by the next who asks for them, unless this goes well.
+        columns, self._columns = self._columns, {}
+        for name, column in columns.items():
             if len(changed) + len(column.changed) <= _MOST_CHANGED:
                 column.changed.update(dict.fromkeys(changed, b""))
                 column.changed.update(self._rows(name, changed))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -10,6 +11,7 @@ import pytest
 import pytest_asyncio
 
 from failover.archive.dicomweb import at_once
+from failover.archive.index import Index
 from tests.integration.dicomweb_stage import WebStage, a_web_archive
 
 pytestmark = [pytest.mark.integration, pytest.mark.asyncio(loop_scope="module")]
@@ -113,6 +115,19 @@ async def test_what_is_odd_or_wrong_is_left_to_aiohttp(
         at_once_only.clear()
         headers, _ = await caller.ask(request_)
     assert headers[""].split()[1] == status
+    assert at_once_only == [False]
+
+
+async def test_an_index_that_cannot_be_read_is_an_answer_of_aiohttp(
+    archive: WebStage, at_once_only: list[bool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: object) -> None:
+        raise sqlite3.OperationalError("disk I/O error")
+
+    monkeypatch.setattr(Index, "templates_at_once", fails)
+    async with connected(archive) as caller:
+        headers, _ = await caller.ask(PAGE)
+    assert headers[""].split()[1] in ("200", "500")
     assert at_once_only == [False]
 
 

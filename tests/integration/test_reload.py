@@ -62,6 +62,12 @@ def test_a_reload_takes_what_it_can_and_drops_nobody(site: Site, authority: Auth
     assert before.getresponse().read() is not None
     pids = {name: child["pid"] for name, child in site.children().items()}
 
+    def all_are_up() -> bool:
+        metrics = site.admin("GET", "/metrics").body.decode()
+        return all(f'failover_component_up{{component="{one}"}} 1.0' in metrics for one in pids)
+
+    wait_for(all_are_up, "each has read the file as it was")
+
     # by the command: named one by one
     site.configuration["policy"]["hold_down"] = "5s"
     site.configuration["archive"]["retention"]["days"] = 9

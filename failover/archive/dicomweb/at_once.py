@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import re
 import socket
+import sqlite3
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
@@ -58,7 +59,7 @@ class Searches:
             return None
         try:
             said = self._found((asked[2] or b"").decode(), headers)
-        except (web.HTTPException, NotAcceptable, ValueError):
+        except (web.HTTPException, NotAcceptable, ValueError, sqlite3.Error):
             return None
         if said is not None:
             self.metrics.requests.labels("qido", "200").inc()

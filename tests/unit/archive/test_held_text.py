@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sqlite3
+
 import pytest
 
 from failover.archive import held_text
@@ -70,6 +72,25 @@ async def test_of_many_changes_all_is_read_anew(stocked: Room, monkeypatch: pyte
         await stocked.store(an_object(study, PatientName="Waller^Eve"))
     assert stocked.index._sql(key(NAME, "*ller*")).scans  # not in the event loop
     assert len(await found(stocked, key(NAME, "*ller*"))) == 7
+
+
+async def test_what_changed_is_not_missed_after_a_read_that_failed(
+    stocked: Room, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    texts = stocked.index.held_text
+    for column in ("name_1", "name_2"):
+        assert texts.candidates(((column, "zzz"),), may_read_all=True) == []
+    await stocked.store(an_object(4, PatientName="Waller^Eve=Wallerin^Eve"))
+    with monkeypatch.context() as broken:
+        broken.setattr(texts, "_rows", fails)
+        with pytest.raises(sqlite3.OperationalError):
+            texts.candidates((("name_1", "aller"),), may_read_all=True)
+    for column in ("name_1", "name_2"):
+        assert texts.candidates(((column, "aller"),), may_read_all=True), column
+
+
+def fails(*_: object) -> None:
+    raise sqlite3.OperationalError("disk I/O error")
 
 
 async def test_of_too_many_candidates_the_rows_are_read_in_order(
