@@ -56,16 +56,18 @@ class Transactions:
         signed = f"{name}.{began_s}.{_text(path.encode())}"
         return self._made(name, began_s, path), f"{signed}.{self._derived('cookie', signed)}"
 
-    def redeem(self, state: str, shown: Iterable[str], now_s: float) -> Transaction | None:
-        """Return the login of `state`, which one of the cookies `shown` must bear out; None: there is none.
-
-        The same one is returned once.
-        """
+    def find(self, state: str, shown: Iterable[str], now_s: float) -> Transaction | None:
+        """Return the login of `state`, borne out by one of the cookies `shown`; None: there is none."""
         for cookie in shown:
             found = self._read(cookie, now_s)
             if found is not None and hmac.compare_digest(found.state.encode(), state.encode()):
-                return found if self._first_time(found, now_s) else None
+                return found
         return None
+
+    def redeem(self, state: str, shown: Iterable[str], now_s: float) -> Transaction | None:
+        """As `find`; the same one is returned once."""
+        found = self.find(state, shown, now_s)
+        return found if found is not None and self._first_time(found, now_s) else None
 
     def _read(self, cookie: str, now_s: float) -> Transaction | None:
         signed, _, signature = cookie.rpartition(".")

@@ -116,7 +116,9 @@ class ProviderLogins:
             return Finished(Outcome.TOO_OFTEN, wait_s=wait_s)
         if self._at_once >= _MOST_AT_ONCE:
             return Finished(Outcome.BUSY)
-        one = self._transactions.redeem(returned.state, returned.cookies, now_s)
+        # Without a code there is nothing to redeem: else whoever makes up errors could fill what is kept.
+        look = self._transactions.find if returned.error else self._transactions.redeem
+        one = look(returned.state, returned.cookies, now_s)
         if one is None:
             return Finished(Outcome.STALE)
         # Counted before it is known: a hundred at once are a hundred tries.

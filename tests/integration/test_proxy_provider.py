@@ -15,6 +15,7 @@ import pytest
 
 from failover.clients.identity_provider import Client
 from failover.clock import Clock, ManualClock, SystemClock
+from failover.credentials import transactions
 from failover.credentials.password_file import PasswordFile, set_password
 from failover.credentials.sessions import Sessions
 from failover.model import Phase, Verdict
@@ -350,6 +351,17 @@ async def test_who_says_no_at_the_provider(tmp_path: Path) -> None:
             answered = await browser.get(f"{CALLBACK}?state={state}&error={error}")
             assert (answered.status, answered.header("set-cookie")) == (status, None)
         assert "token" not in here.provider.asked
+
+
+async def test_made_up_errors_keep_nobody_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They need no account, and are no failed tries: they must not fill what is kept of logins."""
+    monkeypatch.setattr(transactions, "_MOST_REDEEMED", 2)
+    async with site(tmp_path) as here:
+        stranger = here.browser()
+        for _ in range(3):
+            state = parse_qs(urlsplit(await stranger.to_provider("/a")).query)["state"][0]
+            assert (await stranger.get(f"{CALLBACK}?state={state}&error=server_error")).status == 503
+        assert (await here.browser().log_in("/a")).status == 303
 
 
 async def test_an_answer_of_another_provider(tmp_path: Path) -> None:

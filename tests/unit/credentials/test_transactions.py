@@ -99,6 +99,14 @@ def test_rather_none_than_one_twice(monkeypatch: pytest.MonkeyPatch) -> None:
     assert desk.redeem(late.state, [cookie], 701.0) is not None
 
 
+def test_what_is_only_looked_at_is_not_used_up() -> None:
+    desk = a_desk()
+    one, cookie = desk.begin("/", 100.0)
+    assert [desk.find(one.state, [cookie], 101.0) for _ in range(2)] == [one, one]
+    assert desk.find(one.state, [], 101.0) is None
+    assert desk.redeem(one.state, [cookie], 101.0) == one
+
+
 def test_the_oldest_is_found_without_a_key() -> None:
     _, cookie = a_desk().begin("/", 123.9)
     assert began_of(cookie.encode()) == 123
