@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import inspect
-import math
 import socket
 from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Sequence
@@ -209,26 +208,35 @@ class Acceptor:
             connection.drop()
             return
         self._half_open[connection] = self._clock.monotonic()
-        self._make_room(connection.peer_host)
+        self._make_room()
         task = spawn(self._run(connection), name=f"{self._name} {connection.peer_host}")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    def _make_room(self, host: str) -> None:
+    def _make_room(self) -> None:
         """Close the oldest half-open connections when there are too many: an honest requestor sends its RQ at
         once and is no longer among them when its turn comes.
 
         Of a flood hundreds are accepted before a byte is read or an RQ answered: who has only just come, and
         waits for us, stays, up to more of them.
         """
-        limits, young_since_s = self._limits, self._clock.monotonic() - _TO_ASK_S
-        same = [c for c in self._half_open if c.peer_host == host]
-        for many, allowed in ((same, limits.max_per_address), ([*self._half_open], limits.max_associations)):
-            surplus = len(many) - allowed
-            for place, connection in enumerate(many[: max(0, surplus)]):
-                is_young = connection.awaits_us and self._half_open.get(connection, math.inf) > young_since_s
-                if not is_young or len(many) - place > _YOUNG * allowed:
-                    self._drop_half_open(connection)
+        of_host: dict[str, list[Connection]] = {}
+        for connection in self._half_open:
+            of_host.setdefault(connection.peer_host, []).append(connection)
+        for same in of_host.values():
+            self._trim(same, self._limits.max_per_address)
+        self._trim([*self._half_open], self._limits.max_associations)  # those just closed count no more
+
+    def _trim(self, many: list[Connection], allowed: int) -> None:
+        """Close the oldest of these half-open connections until there are no more than `allowed`."""
+        surplus = len(many) - allowed
+        if surplus <= 0:
+            return
+        young_since_s = self._clock.monotonic() - _TO_ASK_S
+        for place, connection in enumerate(many[:surplus]):
+            is_young = connection.awaits_us and self._half_open[connection] > young_since_s
+            if not is_young or len(many) - place > _YOUNG * allowed:
+                self._drop_half_open(connection)
 
     def _drop_half_open(self, connection: Connection) -> None:
         if self._half_open.pop(connection, None) is None:
@@ -376,8 +384,7 @@ class Acceptor:
             await self._clock.sleep(_REAP_EVERY_S)
             await asyncio.sleep(0)  # what came while our own loop stood still is read before it is missed
             now = self._clock.monotonic()
-            for host in {connection.peer_host for connection in self._half_open}:
-                self._make_room(host)
+            self._make_room()
             for connection in [*self._half_open, *self._open]:
                 deadline = connection.artim_deadline_s
                 if deadline is not None and now >= deadline:

@@ -230,8 +230,8 @@ async def test_a_maximum_length_of_some_bytes_is_refused() -> None:
 class StuckTransport(asyncio.Transport):
     """Takes bytes and never gets rid of them; `close` therefore closes nothing."""
 
-    def __init__(self, connection: Connection) -> None:
-        super().__init__()
+    def __init__(self, connection: Connection, host: str = "127.0.0.1") -> None:
+        super().__init__({"peername": (host, 50000)})
         self._connection = connection
         self.reading = True
         self.aborted = asyncio.Event()
@@ -395,4 +395,21 @@ async def test_a_flood_that_is_accepted_at_once_does_not_close_who_asks_among_it
         crowd += [StuckTransport(acceptor._connection()) for _ in range(500)]
         assert acceptor.connections <= 2 + 3 * limits.max_per_address
         for one in (unread, asked, *crowd):
+            one.abort()
+
+
+async def test_who_is_closed_for_its_address_counts_no_more_among_all() -> None:
+    """Given as many half-open connections as are allowed, and one more of an address that is full itself."""
+    async with listening() as stage:
+        limits = Limits()
+        hosts = ["10.0.0.1"]
+        for last in range(2, 2 + limits.max_associations // limits.max_per_address):
+            hosts += [f"10.0.0.{last}"] * limits.max_per_address
+        many = []
+        for host in hosts[: limits.max_associations]:
+            many.append(StuckTransport(stage.acceptor._connection(), host))
+            many[-1].receive(encode(RQ)[:100])
+        many.append(StuckTransport(stage.acceptor._connection(), hosts[1]))
+        assert [place for place, one in enumerate(many) if one.aborted.is_set()] == [1]
+        for one in many:
             one.abort()
