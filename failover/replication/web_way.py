@@ -86,11 +86,12 @@ class WebWay:
                 answers[item.sop_instance_uid] = await self._client.store(item.path, item.sop_instance_uid)
             except UpstreamRefused as error:
                 answers[item.sop_instance_uid] = Stored(False, None, str(error))
-            except UpstreamError as error:
-                if not answers:
+            except UpstreamUnreachable:
+                if not number:
                     raise
-                behind = number if isinstance(error, UpstreamUnreachable) else number + 1
-                return answers | {one.sop_instance_uid: NOT_SENT for one in objects[behind:]}
+                return answers | _not_sent(objects[number:])
+            except UpstreamError:  # this one may be there
+                return answers | _not_sent(objects[number + 1 :])
         return answers
 
     async def shown(self, objects: Sequence[OwedObject]) -> set[str]:
@@ -109,6 +110,10 @@ class WebWay:
                 ):
                     proven.add(item.sop_instance_uid)
         return proven
+
+
+def _not_sent(objects: Sequence[OwedObject]) -> dict[str, Stored]:
+    return dict.fromkeys((item.sop_instance_uid for item in objects), NOT_SENT)
 
 
 def _study_from_json(match: Mapping[str, Any]) -> StudyOnPrimary:
