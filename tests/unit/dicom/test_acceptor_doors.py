@@ -413,3 +413,20 @@ async def test_who_is_closed_for_its_address_counts_no_more_among_all() -> None:
         assert [place for place, one in enumerate(many) if one.aborted.is_set()] == [1]
         for one in many:
             one.abort()
+
+
+async def test_a_pdu_that_drips_for_a_minute_ends_its_association() -> None:
+    """Given a peer that begins a PDU and sends a byte of it now and then: it is never silent for long."""
+    clock = LeapingClock()
+    async with listening(clock=clock) as stage:
+        transport = StuckTransport(stage.acceptor._connection())
+        transport.receive(encode(RQ))
+        assert await stage.acceptor.changed.wait_until(lambda: stage.acceptor.associations == 1, timeout_s=10)
+        transport.receive(ECHO_RQ[:10])
+        for place in range(10, 16):
+            await clock.leap(10)
+            assert stage.acceptor.associations == 1
+            transport.receive(ECHO_RQ[place : place + 1])
+        await clock.leap(1)
+        assert stage.acceptor.associations == 0
+        transport.abort()

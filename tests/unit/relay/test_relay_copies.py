@@ -86,6 +86,20 @@ async def test_in_failing_back_the_acknowledgement_follows_the_copy_also_to_a_fo
         await caller.release()
 
 
+async def test_in_failing_back_what_the_backup_took_itself_is_not_sent_to_it_once_more(
+    tmp_path: Path,
+) -> None:
+    """The acknowledgement waits for a copy, so that one would have come before it."""
+    async with scene(tmp_path, tee=True, expect=Told().expect) as stage:
+        stage.publish(phase=Phase.FAILING_BACK, stores=PRIMARY)
+        caller = await stage.open()
+        stage.primary.faults["C-STORE"].append(0xA700)
+        assert await store(caller, "1.2.3", RAW, 1) == 0
+        assert (stage.primary.asked, stage.backup.asked) == (["C-STORE"], ["C-STORE"])
+        assert stage.backup.stored == {"1.2.3": RAW}
+        await caller.release()
+
+
 async def test_in_failing_back_a_backup_that_hangs_holds_the_acknowledgement_for_a_second(
     tmp_path: Path,
 ) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from failover.dicom.dimse import Command, CommandField, Tag, cancel_rq, echo_rq, find_rq, response, store_rq
@@ -54,8 +55,13 @@ async def store(caller: Association, uid: str, raw: bytes, message_id: int = 1) 
     return message.command.status
 
 
-async def get(caller: Association, message_id: int = 9) -> tuple[list[str], Command]:
-    """C-GET: the SOP instance UIDs in the order of their arrival, and the final response."""
+async def get(
+    caller: Association, message_id: int = 9, *, refused: Sequence[str] = ()
+) -> tuple[list[str], Command]:
+    """C-GET: the SOP instance UIDs in the order of their arrival, and the final response.
+
+    Each instance named in `refused` gets a failure status when it comes for the first time.
+    """
     request = Command.make(
         CommandField.C_GET_RQ,
         {
@@ -71,9 +77,11 @@ async def get(caller: Association, message_id: int = 9) -> tuple[list[str], Comm
         message = await caller.receive()
         assert message is not None
         if message.command.field == CommandField.C_STORE_RQ:
-            uids.append(message.command.sop_instance_uid)
+            uid = message.command.sop_instance_uid
+            status = 0xA700 if uid in refused and uid not in uids else 0
+            uids.append(uid)
             await caller.whole_data_set(10 << 20)
-            await caller.send(message.context_id, response(message.command, 0))
+            await caller.send(message.context_id, response(message.command, status))
         elif message.command.status != 0xFF00:
             return uids, message.command
 
@@ -450,5 +458,6 @@ async def test_an_operation_that_breaks_every_association_ends(tmp_path: Path) -
         for upstream in (stage.primary, stage.backup):
             upstream.faults["C-STORE"].extend(["die_at_end"] * 50)
         assert await store(caller, "1.2.3", b"abcd") == 0xA700
+        assert len(stage.primary.asked + stage.backup.asked) == 8
         assert await echo(caller, 2) == 0
         await caller.release()
