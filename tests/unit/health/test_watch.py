@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
+import pytest
 from prometheus_client import CollectorRegistry
 
 from failover.aio import cancel_and_wait, spawn
@@ -237,40 +238,38 @@ async def test_a_silence_that_a_probe_answers_is_none_and_is_asked_ever_more_sel
         assert len(w.reach.asked_at_s) <= 60 / 5 + 1 + 15
 
 
-async def test_a_full_orthanc_with_four_dicom_threads_is_not_suspected() -> None:
+@asynccontextmanager
+async def a_calm_dicom_side(calm_s: float = 20.0) -> AsyncIterator[Watched]:
     async with watched(service=Service.DICOM) as w:
-        await w.passes(20.0)
-        w.reach.takes_s = 1.1
-        for _ in range(4):
-            w.traffic.began(QUERY, "C-FIND")
-        await w.passes(30.0)
-        assert w.verdicts() == ["None", "up"]
+        await w.passes(calm_s)
+        yield w
 
 
-async def test_a_full_orthanc_that_answers_in_the_last_moment_is_not_suspected() -> None:
-    """The first of the immediate probes is late, and comes while the second is asked."""
-    async with watched(service=Service.DICOM) as w:
-        await w.passes(20.0)
-        w.reach.takes_s = 1.2
-        for _ in range(4):
-            w.traffic.began(QUERY, "C-FIND")
+def four_search(w: Watched) -> None:
+    for _ in range(4):
+        w.traffic.began(QUERY, "C-FIND")
+
+
+@pytest.mark.parametrize("takes_s", [1.1, 1.2])
+async def test_a_full_orthanc_with_four_dicom_threads_is_not_suspected(takes_s: float) -> None:
+    """At 1.2 s the first of the immediate probes is late, and comes while the second is asked."""
+    async with a_calm_dicom_side() as w:
+        w.reach.takes_s = takes_s
+        four_search(w)
         await w.passes(30.0)
         assert w.verdicts() == ["None", "up"]
 
 
 async def test_a_hung_dicom_side_is_suspect_before_a_caller_has_waited_a_second_and_a_half() -> None:
-    async with watched(service=Service.DICOM) as w:
-        await w.passes(21.0)
+    async with a_calm_dicom_side(21.0) as w:
         w.reach.stopped = True
-        for _ in range(4):
-            w.traffic.began(QUERY, "C-FIND")
+        four_search(w)
         assert await w.until(lambda: w.verdict is Verdict.SUSPECT, 3.0) <= 1.45
 
 
 async def test_a_hung_dicom_side_is_suspect_sooner_when_a_caller_waits_for_its_association() -> None:
     """Given an opening that waits since before our probe: what a crowd is given began with it."""
-    async with watched(service=Service.DICOM) as w:
-        await w.passes(21.0)
+    async with a_calm_dicom_side(21.0) as w:
         w.reach.stopped = True
         w.traffic.began(REACH, "A-ASSOCIATE")
         for _ in range(3):
@@ -280,11 +279,9 @@ async def test_a_hung_dicom_side_is_suspect_sooner_when_a_caller_waits_for_its_a
 
 async def test_a_full_orthanc_that_opens_the_callers_association_first_is_not_suspected() -> None:
     """Given one that needs 1.2 s, for the caller's opening and then for our echo behind it."""
-    async with watched(service=Service.DICOM) as w:
-        await w.passes(20.0)
+    async with a_calm_dicom_side() as w:
         w.reach.takes_s = 1.2
-        for _ in range(4):
-            w.traffic.began(QUERY, "C-FIND")
+        four_search(w)
         for _ in range(20):
             opening = w.traffic.began(REACH, "A-ASSOCIATE")
             await w.passes(1.2)
@@ -294,13 +291,11 @@ async def test_a_full_orthanc_that_opens_the_callers_association_first_is_not_su
 
 async def test_one_caller_whose_opening_hangs_does_not_take_the_time_of_all() -> None:
     """Given an opening that is never answered, and then an Orthanc whose four threads are taken."""
-    async with watched(service=Service.DICOM) as w:
-        await w.passes(20.0)
+    async with a_calm_dicom_side() as w:
         w.traffic.began(REACH, "A-ASSOCIATE")
         await w.passes(7.0)
         w.reach.takes_s = 0.9
-        for _ in range(4):
-            w.traffic.began(QUERY, "C-FIND")
+        four_search(w)
         await w.passes(30.0)
         assert w.verdicts() == ["None", "up"]
 
@@ -401,8 +396,7 @@ async def test_one_kind_of_bad_request_moves_nothing_and_costs_little() -> None:
 async def test_never_more_than_two_associations_of_ours() -> None:
     async with watched(service=Service.DICOM, query=True) as w:
         w.reach.stopped = w.query.stopped = True
-        for _ in range(4):
-            w.traffic.began(QUERY, "C-FIND")
+        four_search(w)
         await w.passes(40.0)
         assert w.reach.open_most + w.query.open_most <= 3
         assert w.reach.open + w.query.open <= 2
