@@ -58,7 +58,7 @@ bench-failover: $(VENV)/.dev ## the primary fails in every way, with us and the 
 	@PATH="$(CURDIR)/$(BIN):$$(tests/get_tools.sh --path):$$PATH" $(BIN)/python -m tests.bench.outage
 	@PATH="$(CURDIR)/$(BIN):$$(tests/get_tools.sh --path):$$PATH" $(BIN)/python -m tests.bench.outage --dicom
 
-soak: $(VENV)/.dev ## ten minutes of callers that vanish: descriptors, tasks and memory stay flat
+soak: $(VENV)/.dev ## ten minutes of callers that vanish: the router's descriptors, tasks and memory stay flat
 	@$(BIN)/python -m tests.bench.soak
 
 fuzz: $(VENV)/.dev ## a minute of hostile bytes for each parser

@@ -4,7 +4,8 @@
 
 Once a minute all of them are gone; then the router's descriptors, tasks and memory are looked at, at rest.
 What the last minute has more than the first (memory: than the third, when its pools are warm) is a leak:
-exit code 1. Callers who behave run beside them all the time, and none of these may fail.
+exit code 1. Callers who behave run beside them all the time, and none of these may fail. Only the
+router's process is looked at, not the archive's nor the replicator's.
 """
 
 from __future__ import annotations
