@@ -25,9 +25,9 @@ from failover.archive.writer import Transaction
 from failover.clock import Clock
 from failover.config.schema import MoveDestination
 from failover.dicom.dimse import Command, CommandField, Tag
-from failover.dicom.pdu import ProposedContext, RoleSelection
 from failover.dicom.requestor import open_association
 from failover.dicom.syntaxes import EXPLICIT_LITTLE, IMPLICIT_LITTLE
+from failover.dicom.units import ProposedContext, RoleSelection
 from failover.errors import AssociationEnded, LimitExceeded, StorageError, UpstreamError
 from failover.metrics import ArchiveMetrics
 from failover.model import Address, AeTitle, DebtState, DicomPeer

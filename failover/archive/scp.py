@@ -45,10 +45,10 @@ from failover.dicom.negotiation import (
     AcceptedContext,
     accept_roles,
 )
-from failover.dicom.pdu import AssociateRq, ContextOutcome, ProposedContext
 from failover.dicom.query_keys import KeyUnreadable
 from failover.dicom.requestor import open_association
 from failover.dicom.syntaxes import EXPLICIT_LITTLE, IMPLICIT_LITTLE
+from failover.dicom.units import AssociateRq, ContextOutcome, ProposedContext
 from failover.errors import (
     AssociationEnded,
     Conflict,

@@ -21,8 +21,8 @@ from failover.dicom.dimse import Category, Command, Status, Tag, category, respo
 from failover.dicom.exchange import Association
 from failover.dicom.messages import Message
 from failover.dicom.negotiation import AcceptedContext
-from failover.dicom.pdu import Buffer, ProposedContext
 from failover.dicom.syntaxes import EXPLICIT_LITTLE, IMPLICIT_LITTLE
+from failover.dicom.units import Buffer, ProposedContext
 from failover.errors import AssociationEnded, StorageError, UnreadableDataSet
 
 _log = structlog.get_logger(__name__)

@@ -33,9 +33,9 @@ from failover.dicom.negotiation import (
     acceptance_ac,
     contexts_in_force,
 )
-from failover.dicom.pdu import AssociateRq, ContextResult
 from failover.dicom.sockets import set_options
 from failover.dicom.turned_away import Cause, TurnedAway
+from failover.dicom.units import AssociateRq, ContextResult
 from failover.doors import Door, HandshakeLimits, Handshakes
 from failover.errors import AssociationEnded, whence
 from failover.seldom import Seldom

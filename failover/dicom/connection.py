@@ -15,7 +15,7 @@ from typing import Final, cast
 import structlog
 
 from failover.clock import Clock
-from failover.dicom import pdu as p
+from failover.dicom import encoding, units
 from failover.dicom.association import Effect, Event, State, UpperLayer
 from failover.dicom.inbox import Inbox
 from failover.dicom.messages import Fragment, Message, MessageAssembler
@@ -72,9 +72,9 @@ class Connection(asyncio.BufferedProtocol):
         self._deaf = False  # what arrives is not looked at
         self._transport: asyncio.Transport | None = None
         self._socket: socket.socket | None = None
-        self._abort_reason = int(p.AbortReason.NOT_SPECIFIED)
-        self._handshake: p.AssociateRq | p.AssociateAc | p.AssociateRj | None = None
-        self._outgoing: p.AssociateRq | p.AssociateAc | None = None
+        self._abort_reason = int(units.AbortReason.NOT_SPECIFIED)
+        self._handshake: units.AssociateRq | units.AssociateAc | units.AssociateRj | None = None
+        self._outgoing: units.AssociateRq | units.AssociateAc | None = None
         self._pdu_began_s: float | None = None  # since when a PDU is unfinished
         self._paused_s: float | None = None  # since when we do not read
         self._writing_paused = False
@@ -87,18 +87,18 @@ class Connection(asyncio.BufferedProtocol):
 
     # -- what the owner asks ------------------------------------------------------------------------
 
-    async def handshake(self) -> p.AssociateRq | p.AssociateAc | p.AssociateRj:
+    async def handshake(self) -> units.AssociateRq | units.AssociateAc | units.AssociateRj:
         """Return the RQ (acceptor), or the AC or RJ (requestor). Raises AssociationEnded."""
         while self._handshake is None:
             self._raise_if_ended()
             await self._wait_for_arrival()
         return self._handshake
 
-    def send_rq(self, rq: p.AssociateRq) -> None:
+    def send_rq(self, rq: units.AssociateRq) -> None:
         self._outgoing = rq
         self._step(Event.TRANSPORT_OPENED)
 
-    def send_ac(self, ac: p.AssociateAc) -> None:
+    def send_ac(self, ac: units.AssociateAc) -> None:
         """Accept. Raises AssociationEnded when the requestor has gone meanwhile."""
         self._raise_if_ended()
         self._outgoing = ac
@@ -144,7 +144,7 @@ class Connection(asyncio.BufferedProtocol):
         unread = state is State.AWAITING_RQ and self._pdu_began_s is None
         return unread or state is State.AWAITING_LOCAL_RESPONSE
 
-    async def write_p_data(self, *chunks: p.Buffer) -> None:
+    async def write_p_data(self, *chunks: units.Buffer) -> None:
         """Send finished P-DATA-TF bytes and return when there is room for more. Raises AssociationEnded."""
         if self._writing_paused:
             await self.drain()
@@ -207,7 +207,7 @@ class Connection(asyncio.BufferedProtocol):
     def fail_inside(self) -> None:
         """A-ABORT by the service-provider, without a reason: our own code broke."""
         listener, self.listener = self.listener, None  # it may be what broke
-        self.abort_as_provider(p.AbortReason.NOT_SPECIFIED, "failed inside")
+        self.abort_as_provider(units.AbortReason.NOT_SPECIFIED, "failed inside")
         if listener is not None:
             with contextlib.suppress(Exception):
                 listener()  # whoever waits must see the end
@@ -295,7 +295,7 @@ class Connection(asyncio.BufferedProtocol):
                     return
             reading.settle(in_data_set=self.assembler is not None and self.assembler.in_data_set)
         except (MalformedPdu, MalformedMessage) as error:
-            reason = error.reason if isinstance(error, MalformedPdu) else p.AbortReason.INVALID_PARAMETER
+            reason = error.reason if isinstance(error, MalformedPdu) else units.AbortReason.INVALID_PARAMETER
             if self._broke is not None:
                 self._broke(self, str(error))
             else:
@@ -366,52 +366,52 @@ class Connection(asyncio.BufferedProtocol):
 
     # -- the machine --------------------------------------------------------------------------------
 
-    def _receive(self, unit: p.Pdu) -> None:
+    def _receive(self, unit: units.Pdu) -> None:
         self._pdu_began_s = None
         match unit:
-            case p.DataRun() | p.PDataTf():
+            case units.DataRun() | units.PDataTf():
                 if self.machine.state is _ESTABLISHED or self.machine.state is State.AWAITING_RELEASE_RP:
                     self._deliver(unit)
                 else:
                     self._unexpected(Event.P_DATA_ARRIVED)
-            case p.AssociateRq():
+            case units.AssociateRq():
                 self.rejection = provider_rejection(unit)
                 if self.machine.state is State.AWAITING_RQ:
                     self._handshake = unit
                     self._step(Event.RQ_ARRIVED, acceptable=self.rejection is None)
                 else:
                     self._unexpected(Event.RQ_ARRIVED)
-            case p.AssociateAc() | p.AssociateRj():
-                event = Event.AC_ARRIVED if isinstance(unit, p.AssociateAc) else Event.RJ_ARRIVED
+            case units.AssociateAc() | units.AssociateRj():
+                event = Event.AC_ARRIVED if isinstance(unit, units.AssociateAc) else Event.RJ_ARRIVED
                 if self.machine.state is State.AWAITING_AC:
                     self._handshake = unit
-                    if isinstance(unit, p.AssociateAc):
+                    if isinstance(unit, units.AssociateAc):
                         self.assembler = MessageAssembler(r.context_id for r in unit.contexts if r.accepted)
                     self._step(event)
                     self._wake()
                 else:
                     self._unexpected(event)
-            case p.ReleaseRq():
+            case units.ReleaseRq():
                 self._unexpected(Event.RELEASE_RQ_ARRIVED)
-            case p.ReleaseRp():
+            case units.ReleaseRp():
                 self._unexpected(Event.RELEASE_RP_ARRIVED)
-            case p.Abort():
+            case units.Abort():
                 self._step(Event.ABORT_ARRIVED)
                 self.end(f"aborted by the peer: source {unit.source}, reason {unit.reason}")
 
     def _unexpected(self, event: Event) -> None:
         """Step with a PDU that may be out of place: the table knows; if so the A-ABORT says `unexpected`."""
-        self._abort_reason = p.AbortReason.UNEXPECTED_PDU
+        self._abort_reason = units.AbortReason.UNEXPECTED_PDU
         try:
             self._step(event)
         finally:
-            self._abort_reason = p.AbortReason.NOT_SPECIFIED
+            self._abort_reason = units.AbortReason.NOT_SPECIFIED
 
-    def _deliver(self, unit: p.PDataTf | p.DataRun) -> None:
+    def _deliver(self, unit: units.PDataTf | units.DataRun) -> None:
         if self.machine.state is not _ESTABLISHED:  # there DT-2 changes nothing (PS3.8 table 9-10)
             self._step(Event.P_DATA_ARRIVED)
         assert self.assembler is not None
-        if isinstance(unit, p.DataRun):
+        if isinstance(unit, units.DataRun):
             self.inbox.put(self.assembler.receive_run(unit))
         else:
             for pdv in unit.pdvs:
@@ -457,9 +457,9 @@ class Connection(asyncio.BufferedProtocol):
     def _run_an_end(self, effect: Effect) -> None:
         match effect:
             case Effect.SEND_RELEASE_RQ:
-                self._write(p.ReleaseRq())
+                self._write(units.ReleaseRq())
             case Effect.SEND_RELEASE_RP:
-                self._write(p.ReleaseRp())
+                self._write(units.ReleaseRp())
             case Effect.TELL_RELEASE | Effect.TELL_COLLISION:
                 self.released = True
                 self._wake()
@@ -472,17 +472,17 @@ class Connection(asyncio.BufferedProtocol):
             case Effect.SEND_ABORT_USER:
                 # AA-1 also answers what arrives before an association: then the reason is of the provider.
                 if self._abort_reason:
-                    self._write(p.Abort(p.AbortSource.PROVIDER, self._abort_reason))
+                    self._write(units.Abort(units.AbortSource.PROVIDER, self._abort_reason))
                 else:
-                    self._write(p.Abort(p.AbortSource.USER, 0))
+                    self._write(units.Abort(units.AbortSource.USER, 0))
                 self.end("aborted by us")
             case Effect.SEND_ABORT_PROVIDER:
-                self._write(p.Abort(p.AbortSource.PROVIDER, self._abort_reason))
+                self._write(units.Abort(units.AbortSource.PROVIDER, self._abort_reason))
                 self.end("broke the protocol")
 
-    def _write(self, unit: p.Pdu) -> None:
+    def _write(self, unit: units.Pdu) -> None:
         if self._transport is not None and not self._transport.is_closing():
-            self._transport.write(p.encode(unit))
+            self._transport.write(encoding.encode(unit))
 
     # -- waiting ------------------------------------------------------------------------------------
 

@@ -10,7 +10,7 @@ import contextlib
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 
-from failover.dicom import pdu as p
+from failover.dicom import encoding, units
 from failover.dicom.association import State
 from failover.dicom.connection import Connection
 from failover.dicom.dimse import Command
@@ -25,8 +25,8 @@ class Association:
     def __init__(
         self,
         connection: Connection,
-        request: p.AssociateRq,
-        answer: p.AssociateAc,
+        request: units.AssociateRq,
+        answer: units.AssociateAc,
         contexts: Mapping[int, AcceptedContext],
         *,
         companion: object = None,
@@ -92,7 +92,9 @@ class Association:
         while self._data_set_left and (self._connection.inbox.items or not found):
             item = await self._connection.next_item()
             if not isinstance(item, Fragment):  # A-RELEASE-RQ inside a data set
-                self._connection.abort_as_provider(p.AbortReason.UNEXPECTED_PDU, "release inside a data set")
+                self._connection.abort_as_provider(
+                    units.AbortReason.UNEXPECTED_PDU, "release inside a data set"
+                )
                 raise AssociationEnded("release inside a data set")
             self._data_set_left = not item.is_last
             found.append(item)
@@ -100,7 +102,7 @@ class Association:
 
     async def whole_data_set(self, most_bytes: int) -> bytes:
         """Return the data set whole, for identifiers. Raises LimitExceeded beyond `most_bytes`."""
-        parts: list[p.Buffer] = []
+        parts: list[units.Buffer] = []
         size = 0
         while fragments := await self.next_fragments():
             for fragment in fragments:
@@ -139,7 +141,7 @@ class Association:
 
     # -- sending ------------------------------------------------------------------------------------
 
-    async def send(self, context_id: int, command: Command, data_set: p.Buffer | None = None) -> None:
+    async def send(self, context_id: int, command: Command, data_set: units.Buffer | None = None) -> None:
         """Send one message; `command` must say whether a data set follows."""
         async with self._sending:
             chunks = [*self._cut(context_id, command.encode(), is_command=True, ends=True)]
@@ -151,7 +153,7 @@ class Association:
         self,
         context_id: int,
         command: Command,
-        data_sets: Sequence[p.Buffer],
+        data_sets: Sequence[units.Buffer],
         *,
         last: Command | None = None,
     ) -> None:
@@ -161,13 +163,13 @@ class Association:
         """
         async with self._sending:
             head = b"".join(self._cut(context_id, command.encode(), is_command=True, ends=True))
-            chunks: list[p.Buffer] = []
+            chunks: list[units.Buffer] = []
             for data_set in data_sets:
                 size = len(data_set)
                 if size <= self._fragment_bytes:
                     chunks += (
                         head,
-                        p.p_data_header(context_id, size, is_command=False, is_last=True),
+                        encoding.p_data_header(context_id, size, is_command=False, is_last=True),
                         data_set,
                     )
                 else:
@@ -177,11 +179,11 @@ class Association:
             # In one piece: they are many and small, and each would be a write of its own to the system.
             await self._connection.write_p_data(b"".join(chunks))
 
-    async def send_parts(self, context_id: int, command: Command, parts: AsyncIterator[p.Buffer]) -> None:
+    async def send_parts(self, context_id: int, command: Command, parts: AsyncIterator[units.Buffer]) -> None:
         """Send one message whose data set comes in parts; each is sent when the next one is known."""
         async with self._sending:
             waiting = [*self._cut(context_id, command.encode(), is_command=True, ends=True)]
-            held: p.Buffer | None = None
+            held: units.Buffer | None = None
             async for part in parts:
                 if held is not None:
                     waiting += self._cut(context_id, held, is_command=False, ends=False)
@@ -199,7 +201,7 @@ class Association:
 
     async def send_fragments(self, context_id: int, *fragments: Fragment) -> None:
         """Go on with the message; it is cut anew where the peer takes less at a time."""
-        chunks: list[p.Buffer] = []
+        chunks: list[units.Buffer] = []
         for fragment in fragments:
             run = fragment.run
             if run is not None and run.longest <= self._fragment_bytes and run.context_id == context_id:
@@ -216,11 +218,13 @@ class Association:
         """Whether the peer has not yet taken what was sent: the next send would wait."""
         return self._connection.writing_paused
 
-    def _cut(self, context_id: int, data: p.Buffer, *, is_command: bool, ends: bool) -> Iterator[p.Buffer]:
+    def _cut(
+        self, context_id: int, data: units.Buffer, *, is_command: bool, ends: bool
+    ) -> Iterator[units.Buffer]:
         """Yield headers and pieces that fit the peer's maximum length."""
-        pieces = p.fragments(data, self._fragment_bytes)
+        pieces = encoding.fragments(data, self._fragment_bytes)
         for place, piece in enumerate(pieces, start=1):
-            yield p.p_data_header(
+            yield encoding.p_data_header(
                 context_id, len(piece), is_command=is_command, is_last=ends and place == len(pieces)
             )
             yield piece
@@ -304,12 +308,12 @@ class DataSet:
 
     def __init__(self, association: Association) -> None:
         self._association = association
-        self._pieces: deque[p.Buffer] = deque()
+        self._pieces: deque[units.Buffer] = deque()
 
     def __aiter__(self) -> DataSet:
         return self
 
-    async def __anext__(self) -> p.Buffer:
+    async def __anext__(self) -> units.Buffer:
         while not self._pieces:
             fragments = await self._association.next_fragments()
             if not fragments:

@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from failover.dicom.pdu import (
+from failover.dicom.syntaxes import EXPLICIT_LITTLE, IMPLICIT_LITTLE
+from failover.dicom.units import (
     APPLICATION_CONTEXT,
     AssociateAc,
     AssociateRj,
@@ -21,9 +22,8 @@ from failover.dicom.pdu import (
     ProposedContext,
     RoleSelection,
     UserInformation,
+    comes_again,
 )
-from failover.dicom.syntaxes import EXPLICIT_LITTLE, IMPLICIT_LITTLE
-from failover.dicom.units import comes_again
 from failover.errors import MalformedPdu
 from failover.model import parse_ae_title
 

@@ -11,69 +11,9 @@ import struct
 from collections.abc import Iterator
 from typing import Final
 
-from failover.dicom.decoding import PDV_HEADER_BYTES, decode
-from failover.dicom.encoding import encode, fragments, p_data_header
-from failover.dicom.units import (
-    APPLICATION_CONTEXT,
-    Abort,
-    AbortReason,
-    AbortSource,
-    AssociateAc,
-    AssociateRj,
-    AssociateRq,
-    Buffer,
-    CommonExtendedNegotiation,
-    ContextOutcome,
-    ContextResult,
-    DataRun,
-    ExtendedNegotiation,
-    PDataTf,
-    Pdu,
-    PduType,
-    Pdv,
-    ProposedContext,
-    ReleaseRp,
-    ReleaseRq,
-    RoleSelection,
-    UserIdentity,
-    UserInformation,
-    padded_ae,
-)
+from failover.dicom.decoding import decode
+from failover.dicom.units import AbortReason, Buffer, DataRun, Pdu, PduType
 from failover.errors import MalformedPdu
-
-__all__ = [
-    "APPLICATION_CONTEXT",
-    "LEAST_IN_RUN_BYTES",
-    "MAX_ASSOCIATE_BYTES",
-    "PDV_HEADER_BYTES",
-    "Abort",
-    "AbortReason",
-    "AbortSource",
-    "AssociateAc",
-    "AssociateRj",
-    "AssociateRq",
-    "Buffer",
-    "CommonExtendedNegotiation",
-    "ContextOutcome",
-    "ContextResult",
-    "DataRun",
-    "ExtendedNegotiation",
-    "PDataTf",
-    "Pdu",
-    "PduReader",
-    "PduType",
-    "Pdv",
-    "ProposedContext",
-    "ReleaseRp",
-    "ReleaseRq",
-    "RoleSelection",
-    "UserIdentity",
-    "UserInformation",
-    "encode",
-    "fragments",
-    "p_data_header",
-    "padded_ae",
-]
 
 MAX_ASSOCIATE_BYTES: Final = 256 * 1024  # a legal RQ of 128 contexts x 45 transfer syntaxes has 157,700
 # Shorter fragments are no part of a run: whoever keeps one keeps the bytes of all.

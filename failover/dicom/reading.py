@@ -11,7 +11,8 @@ import threading
 from collections.abc import Iterator
 from typing import Final
 
-from failover.dicom.pdu import Pdu, PduReader
+from failover.dicom.pdu import PduReader
+from failover.dicom.units import Pdu
 
 BUFFER_BYTES: Final = 256 * 1024
 # Whoever keeps a piece keeps the buffer: of one that is kept at least half has been filled at once.

@@ -15,7 +15,7 @@ from failover.dicom.negotiation import (
     contexts_in_force,
     is_too_small,
 )
-from failover.dicom.pdu import (
+from failover.dicom.units import (
     AbortReason,
     AssociateAc,
     AssociateRj,

@@ -18,9 +18,8 @@ from failover.aio import Recall, Signal
 from failover.clock import Clock
 from failover.dicom.exchange import Association
 from failover.dicom.negotiation import IMPLEMENTATION_CLASS_UID, RELAY_VERSION
-from failover.dicom.pdu import AssociateRq, UserInformation, padded_ae
 from failover.dicom.requestor import open_by
-from failover.dicom.units import comes_again
+from failover.dicom.units import AssociateRq, UserInformation, comes_again, padded_ae
 from failover.errors import AssociationRejected, UpstreamError, UpstreamTimeout, UpstreamUnreachable
 from failover.health.passive import LiveTraffic, Outcome
 from failover.model import DicomPeer, Part, Service, UpstreamName

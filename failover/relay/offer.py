@@ -14,7 +14,7 @@ from typing import Final
 
 from failover.dicom.derived import Derived
 from failover.dicom.negotiation import VERIFICATION, Acceptance, Rejection
-from failover.dicom.pdu import (
+from failover.dicom.units import (
     AssociateAc,
     AssociateRq,
     CommonExtendedNegotiation,

@@ -13,7 +13,7 @@ import structlog
 
 from failover.dicom.dimse import Category, Command, CommandField, Status, Tag, category, response
 from failover.dicom.messages import Fragment, Message
-from failover.dicom.pdu import Buffer
+from failover.dicom.units import Buffer
 from failover.errors import AssociationEnded, SpoolFull
 from failover.health.passive import Outcome
 from failover.relay.flight import Answer, CallerLeft, Flight, LegLost, answers

@@ -28,8 +28,8 @@ from failover.dicom.negotiation import (
     Acceptance,
     Rejection,
 )
-from failover.dicom.pdu import AssociateRq
 from failover.dicom.turned_away import Cause
+from failover.dicom.units import AssociateRq
 from failover.errors import AssociationRejected, UpstreamError
 from failover.health.passive import LiveTraffic
 from failover.metrics import RouterMetrics

@@ -16,7 +16,7 @@ from failover.clock import Clock
 from failover.dicom.dimse import Command, CommandField, Status, cancel_rq, response
 from failover.dicom.exchange import Association
 from failover.dicom.messages import Fragment, Message
-from failover.dicom.pdu import Buffer
+from failover.dicom.units import Buffer
 from failover.errors import AssociationEnded, LimitExceeded, UpstreamError, UpstreamTimeout
 from failover.health.passive import LiveTraffic, Outcome
 from failover.metrics import RouterMetrics

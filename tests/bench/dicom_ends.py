@@ -24,9 +24,9 @@ from failover.dicom.acceptor import Acceptor, Limits
 from failover.dicom.dimse import Command, echo_rq, response, store_rq
 from failover.dicom.exchange import Association
 from failover.dicom.negotiation import VERIFICATION, choose_contexts, propose
-from failover.dicom.pdu import AssociateRq, ContextResult
 from failover.dicom.requestor import open_association
 from failover.dicom.syntaxes import EXPLICIT_LITTLE
+from failover.dicom.units import AssociateRq, ContextResult
 from failover.model import Address, AeTitle, DicomPeer
 
 CT = "1.2.840.10008.5.1.4.1.1.2"

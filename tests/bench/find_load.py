@@ -14,19 +14,13 @@ from typing import Any, Final
 
 from failover.clock import SystemClock
 from failover.dicom.dimse import NO_DATA_SET, Tag, find_rq, parse_command
+from failover.dicom.encoding import encode as encode_pdu
+from failover.dicom.encoding import p_data_header
 from failover.dicom.identifier import encode
 from failover.dicom.negotiation import IMPLEMENTATION_CLASS_UID, propose
-from failover.dicom.pdu import (
-    AssociateAc,
-    AssociateRq,
-    PduReader,
-    ReleaseRq,
-    UserInformation,
-    p_data_header,
-    padded_ae,
-)
-from failover.dicom.pdu import encode as encode_pdu
+from failover.dicom.pdu import PduReader
 from failover.dicom.syntaxes import EXPLICIT_LITTLE
+from failover.dicom.units import AssociateAc, AssociateRq, ReleaseRq, UserInformation, padded_ae
 
 MODEL: Final = "1.2.840.10008.5.1.4.1.2.2.1"
 _PDU_BYTES: Final = 65536

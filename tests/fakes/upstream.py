@@ -25,8 +25,8 @@ from failover.dicom.dimse import Command, CommandField, Tag, response, store_rq
 from failover.dicom.exchange import Association
 from failover.dicom.messages import Message
 from failover.dicom.negotiation import Rejection, accept_roles, choose_contexts
-from failover.dicom.pdu import AssociateRq
 from failover.dicom.syntaxes import EXPLICIT_LITTLE, IMPLICIT_LITTLE
+from failover.dicom.units import AssociateRq
 from failover.errors import AssociationEnded
 from failover.model import Address, AeTitle, DicomPeer
 

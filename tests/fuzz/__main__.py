@@ -20,9 +20,11 @@ from failover.archive.attributes import WANTED
 from failover.archive.header import scan
 from failover.clock import SystemClock
 from failover.dicom.dimse import echo_rq, parse_command
+from failover.dicom.encoding import encode
 from failover.dicom.negotiation import VERIFICATION, propose
 from failover.dicom.part10 import read_head
-from failover.dicom.pdu import AssociateRq, PduReader, UserInformation, encode, padded_ae
+from failover.dicom.pdu import PduReader
+from failover.dicom.units import AssociateRq, UserInformation, padded_ae
 from failover.errors import ProtocolError, UnreadableDataSet
 from failover.http.framing import ChunkedBody
 from failover.http.head import head_end, parse_answer, parse_request

@@ -17,9 +17,11 @@ from failover.clients.dimse import echo
 from failover.clock import SystemClock
 from failover.dicom.acceptor import Acceptor, Limits
 from failover.dicom.dimse import echo_rq, response, store_rq
+from failover.dicom.encoding import encode, p_data_header
 from failover.dicom.exchange import Association
 from failover.dicom.negotiation import choose_contexts
-from failover.dicom.pdu import (
+from failover.dicom.syntaxes import EXPLICIT_LITTLE, IMPLICIT_LITTLE
+from failover.dicom.units import (
     Abort,
     AssociateAc,
     AssociateRj,
@@ -31,11 +33,8 @@ from failover.dicom.pdu import (
     ReleaseRp,
     ReleaseRq,
     UserInformation,
-    encode,
-    p_data_header,
     padded_ae,
 )
-from failover.dicom.syntaxes import EXPLICIT_LITTLE, IMPLICIT_LITTLE
 from failover.model import Address, AeTitle, DicomPeer
 from tests.fakes.logs import captured
 from tests.peers.process import slowness

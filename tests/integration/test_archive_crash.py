@@ -19,8 +19,8 @@ from failover.archive.ledger import Ledger
 from failover.clock import SystemClock
 from failover.control import socket_path
 from failover.dicom.dimse import store_rq
-from failover.dicom.pdu import ProposedContext
 from failover.dicom.requestor import open_association
+from failover.dicom.units import ProposedContext
 from failover.errors import AssociationEnded, UpstreamError
 from failover.model import Address, AeTitle, DebtState, DicomPeer
 from tests.integration.archive_stage import AE_TITLE

@@ -36,8 +36,8 @@ from pynetdicom.sop_class import (
 from failover.clients.checkpoint import keep_answers
 from failover.dicom.dimse import store_rq
 from failover.dicom.messages import fragment_of
-from failover.dicom.pdu import ProposedContext
 from failover.dicom.requestor import RequestorAssociation, open_association
+from failover.dicom.units import ProposedContext
 from failover.model import Address, AeTitle, DicomPeer
 from tests.integration.archive_stage import AE_TITLE, Stage, an_archive
 from tests.peers.process import free_port

@@ -11,9 +11,9 @@ import pytest
 
 from failover.dicom.dimse import Command, Status, store_rq
 from failover.dicom.part10 import FileMeta, read_head
-from failover.dicom.pdu import ProposedContext
 from failover.dicom.requestor import open_association
 from failover.dicom.syntaxes import EXPLICIT_LITTLE, IMPLICIT_LITTLE
+from failover.dicom.units import ProposedContext
 from failover.errors import UnreadableDataSet
 from failover.model import Address, AeTitle, DicomPeer
 from tests.integration.archive_stage import AE_TITLE, Stage, an_archive

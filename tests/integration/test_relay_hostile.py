@@ -13,22 +13,22 @@ from pathlib import Path
 import pytest
 
 from failover.dicom.dimse import echo_rq
+from failover.dicom.encoding import encode
 from failover.dicom.negotiation import Acceptance, acceptance_ac, choose_contexts
-from failover.dicom.pdu import (
+from failover.dicom.pdu import PduReader
+from failover.dicom.requestor import open_association
+from failover.dicom.syntaxes import EXPLICIT_LITTLE, IMPLICIT_LITTLE
+from failover.dicom.units import (
     Abort,
     AssociateAc,
     AssociateRj,
     AssociateRq,
     ContextResult,
-    PduReader,
     Pdv,
     ReleaseRp,
     ReleaseRq,
     RoleSelection,
-    encode,
 )
-from failover.dicom.requestor import open_association
-from failover.dicom.syntaxes import EXPLICIT_LITTLE, IMPLICIT_LITTLE
 from tests.fakes.upstream import CT, FakeUpstream, study
 from tests.integration.relay_stage import BACKUP, PRIMARY, peer, stage
 from tests.integration.test_acceptor_malformed import INSIDE, p_data, pdu

@@ -8,9 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from failover.dicom.dimse import Command, find_rq, parse_command
+from failover.dicom.encoding import encode, fragments
 from failover.dicom.messages import Fragment, Message, MessageAssembler
-from failover.dicom.pdu import (
-    LEAST_IN_RUN_BYTES,
+from failover.dicom.pdu import LEAST_IN_RUN_BYTES, PduReader
+from failover.dicom.units import (
     Abort,
     AssociateRj,
     AssociateRq,
@@ -18,7 +19,6 @@ from failover.dicom.pdu import (
     ExtendedNegotiation,
     PDataTf,
     Pdu,
-    PduReader,
     Pdv,
     ProposedContext,
     ReleaseRp,
@@ -26,8 +26,6 @@ from failover.dicom.pdu import (
     RoleSelection,
     UserIdentity,
     UserInformation,
-    encode,
-    fragments,
 )
 from failover.errors import MalformedMessage, MalformedPdu
 

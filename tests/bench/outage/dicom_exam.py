@@ -16,9 +16,9 @@ from failover.dicom.dimse import Category, Command, CommandField, Tag, category,
 from failover.dicom.exchange import Association
 from failover.dicom.negotiation import propose
 from failover.dicom.part10 import read_head
-from failover.dicom.pdu import RoleSelection
 from failover.dicom.requestor import open_association
 from failover.dicom.syntaxes import EXPLICIT_LITTLE
+from failover.dicom.units import RoleSelection
 from failover.errors import AssociationEnded, UpstreamError
 from failover.model import Address, AeTitle, DicomPeer
 from tests.bench.outage.content import ROOT, TEMPLATE_UID, new_object, part10

@@ -10,8 +10,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from failover.dicom.encoding import encode
 from failover.dicom.negotiation import IMPLEMENTATION_CLASS_UID, VERIFICATION, propose
-from failover.dicom.pdu import AssociateRq, UserInformation, encode, padded_ae
+from failover.dicom.units import AssociateRq, UserInformation, padded_ae
 from tests.bench.outage.dicom_stage import PRIMARY
 from tests.bench.outage.stage import AE_TITLE
 from tests.bench.web import nginx_user, program

@@ -23,8 +23,8 @@ from failover.dicom.acceptor import Acceptance, Acceptor, Limits
 from failover.dicom.dimse import CommandField, response
 from failover.dicom.exchange import Association
 from failover.dicom.negotiation import TEMPORARY_CONGESTION, Rejection
-from failover.dicom.pdu import AssociateRq
 from failover.dicom.requestor import open_association
+from failover.dicom.units import AssociateRq
 from failover.errors import AssociationEnded, AssociationRejected, UpstreamError
 from failover.model import Address, AeTitle, DicomPeer
 from tests.bench.outage.stage import AE_TITLE

@@ -16,6 +16,7 @@ from failover.clock import Clock, ManualClock, SystemClock
 from failover.dicom.acceptor import Acceptor, Limits
 from failover.dicom.connection import Connection
 from failover.dicom.dimse import Command, echo_rq, response
+from failover.dicom.encoding import encode
 from failover.dicom.exchange import Association
 from failover.dicom.inbox import HIGH_BYTES
 from failover.dicom.messages import MAX_COMMAND_BYTES
@@ -26,18 +27,9 @@ from failover.dicom.negotiation import (
     acceptance_ac,
     choose_contexts,
 )
-from failover.dicom.pdu import (
-    Abort,
-    AssociateRq,
-    PDataTf,
-    Pdv,
-    ProposedContext,
-    UserInformation,
-    encode,
-    padded_ae,
-)
 from failover.dicom.reading import BUFFER_BYTES
 from failover.dicom.syntaxes import IMPLICIT_LITTLE
+from failover.dicom.units import Abort, AssociateRq, PDataTf, Pdv, ProposedContext, UserInformation, padded_ae
 from tests.fakes.clocks import FastClock
 
 ECHO = "1.2.840.10008.1.1"

@@ -19,7 +19,7 @@ from failover.dicom.dimse import (
     store_rq,
 )
 from failover.dicom.messages import Fragment, Message, MessageAssembler
-from failover.dicom.pdu import DataRun, Pdv
+from failover.dicom.units import DataRun, Pdv
 from failover.errors import MalformedMessage
 
 

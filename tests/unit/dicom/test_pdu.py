@@ -7,7 +7,9 @@ from dataclasses import replace
 
 import pytest
 
-from failover.dicom.pdu import (
+from failover.dicom.encoding import encode, fragments, p_data_header
+from failover.dicom.pdu import PduReader
+from failover.dicom.units import (
     Abort,
     AssociateAc,
     AssociateRj,
@@ -17,7 +19,6 @@ from failover.dicom.pdu import (
     ExtendedNegotiation,
     PDataTf,
     Pdu,
-    PduReader,
     Pdv,
     ProposedContext,
     ReleaseRp,
@@ -25,9 +26,6 @@ from failover.dicom.pdu import (
     RoleSelection,
     UserIdentity,
     UserInformation,
-    encode,
-    fragments,
-    p_data_header,
     padded_ae,
 )
 from failover.errors import MalformedPdu

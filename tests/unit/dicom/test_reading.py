@@ -9,8 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from failover.dicom.pdu import DataRun, PDataTf, Pdu, PduReader, Pdv, encode, p_data_header
+from failover.dicom.encoding import encode, p_data_header
+from failover.dicom.pdu import PduReader
 from failover.dicom.reading import BUFFER_BYTES, LEAST_IN_PLACE_BYTES, Reading
+from failover.dicom.units import DataRun, PDataTf, Pdu, Pdv
 
 PDU_BYTES = 65536
 

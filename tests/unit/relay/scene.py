@@ -15,8 +15,8 @@ from failover.clock import Clock, SystemClock
 from failover.config.schema import DicomCallers, ListenDicom
 from failover.dicom.exchange import Association
 from failover.dicom.negotiation import propose
-from failover.dicom.pdu import ProposedContext, RoleSelection, UserIdentity
 from failover.dicom.requestor import open_association
+from failover.dicom.units import ProposedContext, RoleSelection, UserIdentity
 from failover.health.passive import LiveTraffic
 from failover.metrics import RouterMetrics
 from failover.model import Address, AeTitle, DicomPeer, Mode, Phase, Service, UpstreamName, Verdict

@@ -6,7 +6,7 @@ import pytest
 
 from failover.dicom.dimse import CommandField
 from failover.dicom.negotiation import propose
-from failover.dicom.pdu import (
+from failover.dicom.units import (
     AssociateAc,
     AssociateRq,
     ContextResult,

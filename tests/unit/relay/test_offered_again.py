@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from failover.dicom.encoding import encode
 from failover.dicom.negotiation import acceptance_ac, contexts_in_force, propose
-from failover.dicom.pdu import (
+from failover.dicom.pdu import PduReader
+from failover.dicom.units import (
     AssociateAc,
     AssociateRq,
     ContextResult,
-    PduReader,
     UserIdentity,
     UserInformation,
-    encode,
     padded_ae,
 )
 from failover.model import Address, AeTitle, DicomPeer

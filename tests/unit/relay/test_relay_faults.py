@@ -13,7 +13,7 @@ import pytest
 
 from failover.dicom import acceptor
 from failover.dicom.negotiation import Acceptance, acceptance_ac
-from failover.dicom.pdu import AssociateAc, AssociateRq, ExtendedNegotiation
+from failover.dicom.units import AssociateAc, AssociateRq, ExtendedNegotiation
 from failover.errors import AssociationEnded, UpstreamError
 from failover.relay import server
 from failover.relay.legs import Leg

@@ -15,7 +15,7 @@ from failover.dicom.acceptor import Acceptance
 from failover.dicom.dimse import Command, CommandField, Tag, echo_rq
 from failover.dicom.exchange import Association
 from failover.dicom.messages import Message
-from failover.dicom.pdu import AssociateRq
+from failover.dicom.units import AssociateRq
 from failover.errors import AssociationEnded
 from tests.fakes.clocks import SlowClock
 from tests.fakes.upstream import FakeUpstream, encoded, study

@@ -16,8 +16,8 @@ from failover.dicom.negotiation import (
     TEMPORARY_CONGESTION,
     Rejection,
 )
-from failover.dicom.pdu import ExtendedNegotiation, UserIdentity
 from failover.dicom.requestor import open_association
+from failover.dicom.units import ExtendedNegotiation, UserIdentity
 from failover.errors import AssociationRejected
 from failover.health.passive import LiveFact
 from failover.model import AeTitle, Part, Phase, Verdict

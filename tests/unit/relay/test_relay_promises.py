@@ -9,18 +9,12 @@ from pathlib import Path
 import pytest
 
 from failover.dicom.dimse import find_rq
+from failover.dicom.encoding import encode
 from failover.dicom.exchange import Association
 from failover.dicom.negotiation import LOCAL_LIMIT_EXCEEDED, propose
-from failover.dicom.pdu import (
-    AssociateAc,
-    AssociateRq,
-    ExtendedNegotiation,
-    PduReader,
-    UserInformation,
-    encode,
-    padded_ae,
-)
+from failover.dicom.pdu import PduReader
 from failover.dicom.requestor import open_association
+from failover.dicom.units import AssociateAc, AssociateRq, ExtendedNegotiation, UserInformation, padded_ae
 from failover.model import Phase, Verdict
 from failover.relay.offer import keeps_promise
 from tests.fakes.upstream import FakeUpstream, encoded, study
