@@ -127,7 +127,7 @@ def append_line(path: Path, line: bytes, *, mode: int = 0o600) -> None:
         try:
             length = os.fstat(descriptor).st_size
             try:
-                _write_whole(descriptor, line.rstrip(b"\n") + b"\n")
+                write_whole(descriptor, line.rstrip(b"\n") + b"\n")
                 os.fsync(descriptor)
             except OSError:
                 os.ftruncate(descriptor, length)
@@ -138,7 +138,7 @@ def append_line(path: Path, line: bytes, *, mode: int = 0o600) -> None:
         raise storage_error(error, path) from error
 
 
-def _write_whole(descriptor: int, content: bytes) -> None:
+def write_whole(descriptor: int, content: bytes | memoryview) -> None:
     """Write all of it. A disk that has room for a part takes that part and says nothing of the rest."""
     left = memoryview(content)
     while left:

@@ -220,9 +220,3 @@ def _pixels(scanned: Scanned, meta: FileMeta) -> tuple[int | None, int | None]:
     if scanned.pixel_offset is None or meta.transfer_syntax_uid == DEFLATED:
         return None, None
     return scanned.pixel_offset + meta.data_set_offset, scanned.pixel_length
-
-
-def write_all(descriptor: int, content: bytes) -> None:
-    view = memoryview(content)
-    while view:
-        view = view[os.write(descriptor, view) :]

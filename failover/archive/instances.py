@@ -28,7 +28,6 @@ from failover.archive.arrival import (
     begun_digest,
     examine,
     examine_at_once,
-    write_all,
 )
 from failover.archive.content import same_object
 from failover.archive.index import Index
@@ -37,7 +36,7 @@ from failover.archive.placement import ATTEMPTS, Placement, Result, new_instance
 from failover.archive.recovery import Recovery, facts_of
 from failover.clock import Clock
 from failover.dicom.part10 import write_head
-from failover.durable import make_folder, storage_error
+from failover.durable import make_folder, storage_error, write_whole
 from failover.errors import Conflict, DiskFull, StorageError, UnreadableDataSet
 from failover.metrics import ArchiveMetrics
 from failover.model import DebtState, InstanceKey, Origin, Uid
@@ -343,7 +342,7 @@ class Incoming:
             self._instances.check_room(self._held_bytes)
             if self._file is None:
                 self._file = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            write_all(self._file, b"".join(pieces))
+            write_whole(self._file, b"".join(pieces))
         except OSError as error:
             raise storage_error(error, self._path) from error
         finally:

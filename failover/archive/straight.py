@@ -16,12 +16,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
+from failover.durable import write_whole
+
 Buffer = bytes | bytearray | memoryview
 
 # Smaller files cost less through the cache.
 LEAST_BYTES: Final = 128 * 1024
 # The memory that is written from: one for each thread. Larger files go through the cache.
 _MOST_BYTES: Final = 1024 * 1024 + 64 * 1024
+# So many the system takes at once (IOV_MAX of Linux).
+_MOST_PIECES: Final = 1024
 # Where such a write may begin and end, on the disk and in memory.
 _BLOCK_BYTES: Final = 4096
 _threads = threading.local()
@@ -34,9 +38,10 @@ def write_new(path: Path, pieces: Sequence[Buffer]) -> None:
     try:
         done = _straight(descriptor, pieces, size) if LEAST_BYTES <= size <= _MOST_BYTES else 0
         if done == 0:
-            done = os.writev(descriptor, pieces)
+            done = os.writev(descriptor, pieces[:_MOST_PIECES])
         if done < size:
-            _write_rest(descriptor, memoryview(b"".join(pieces))[done:], done)
+            os.lseek(descriptor, done, os.SEEK_SET)
+            write_whole(descriptor, memoryview(b"".join(pieces))[done:])
     finally:
         os.close(descriptor)
 
@@ -67,9 +72,3 @@ def _memory() -> memoryview:
     if memory is None:
         memory = _threads.memory = memoryview(mmap.mmap(-1, _MOST_BYTES))
     return memory
-
-
-def _write_rest(descriptor: int, rest: memoryview, at: int) -> None:
-    while rest:
-        done = os.pwrite(descriptor, rest, at)
-        rest, at = rest[done:], at + done

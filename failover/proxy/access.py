@@ -15,6 +15,7 @@ from queue import SimpleQueue
 from typing import Final
 
 from failover.clock import Clock
+from failover.durable import write_whole
 
 # Lines kept before they are handed over ahead of time.
 _HAND_OVER: Final = 512
@@ -128,14 +129,9 @@ class AccessLog:
         while (lines := self._waiting.get()) is not None:
             for piece in _pieces("".join(lines).encode(), at_most):
                 try:
-                    _write(self._descriptor, piece)
+                    write_whole(self._descriptor, piece)
                 except OSError:
                     break  # closed, or the disk is full: the next lines may fare better
-
-
-def _write(descriptor: int, piece: bytes) -> None:
-    while piece:
-        piece = piece[os.write(descriptor, piece) :]
 
 
 def _pieces(data: bytes, at_most: int) -> list[bytes]:

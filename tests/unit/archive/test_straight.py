@@ -29,6 +29,16 @@ def test_the_file_holds_what_it_was_made_of(tmp_path: Path, size: int) -> None:
         write_new(tmp_path / "0", [b"another"])
 
 
+@pytest.mark.parametrize("size", [3000, LEAST_BYTES + 1])
+def test_it_may_be_made_of_more_pieces_than_the_system_takes_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    monkeypatch.setattr(straight, "LEAST_BYTES", 2**30)
+    content = os.urandom(size)
+    write_new(tmp_path / "one", [content[at : at + 1] for at in range(size)])
+    assert (tmp_path / "one").read_bytes() == content
+
+
 @pytest.mark.parametrize("fails", ["fcntl.fcntl", "os.pwrite"])
 def test_a_disk_that_does_not_take_it_so_gets_it_as_usual(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: str
