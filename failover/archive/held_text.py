@@ -11,8 +11,10 @@ import sqlite3
 import threading
 from array import array
 from bisect import bisect_right
-from collections.abc import Callable, Collection, Iterator, Sequence
-from itertools import accumulate
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import closing
+from itertools import groupby
+from operator import itemgetter
 from typing import Final
 
 # Of more candidates than this the first ones are found sooner in the order of the answer.
@@ -38,7 +40,7 @@ class HeldText:
         self._reading = threading.Lock()
         self._changing: dict[int, int] = {}  # rows in transactions that are not over, and in how many
         self._changed: set[int] = set()  # since they were read
-        self._columns: dict[str, _Column] = {}
+        self._columns: dict[str, _Column | None] = {}  # None: too much text to keep
 
     def close(self) -> None:
         with self._reading:
@@ -85,13 +87,15 @@ class HeldText:
         if missing and not may_read_all:
             return None
         for column in missing:
-            self._columns[column] = _Column(self._rows(column, None))
-        if not may_read_all and sum(self._columns[one].size_bytes for one in wanted) > _MOST_AT_ONCE_BYTES:
+            with closing(self._rows(column, None)) as rows:
+                self._columns[column] = _read_column(rows)
+        columns = {name: held for name in wanted if (held := self._columns[name]) is not None}
+        if len(columns) < len(wanted):
             return None
-        for column, text in holding:
-            if self._columns[column].size_bytes > _MOST_BYTES:
-                return None
-            for row in self._columns[column].rows_with(text.encode("utf-8", "surrogatepass")):
+        if not may_read_all and sum(one.size_bytes for one in columns.values()) > _MOST_AT_ONCE_BYTES:
+            return None
+        for name, text in holding:
+            for row in columns[name].rows_with(text.encode("utf-8", "surrogatepass")):
                 found.add(row)
                 if len(found) > MOST_CANDIDATES:
                     return None
@@ -105,40 +109,41 @@ class HeldText:
         # Read anew by the next who asks for them, unless this goes well.
         columns, self._columns = self._columns, {}
         for name, column in columns.items():
-            if len(changed) + len(column.changed) <= _MOST_CHANGED:
+            if column is None:
+                self._columns[name] = None
+            elif len(changed) + len(column.changed) <= _MOST_CHANGED:
                 column.changed.update(dict.fromkeys(changed, b""))
-                column.changed.update(self._rows(name, changed))
+                with closing(self._rows(name, changed)) as rows:
+                    column.changed.update(rows)
                 self._columns[name] = column
 
-    def _rows(self, column: str, ids: Collection[int] | None) -> list[tuple[int, bytes]]:
+    def _rows(self, column: str, ids: Collection[int] | None) -> sqlite3.Cursor:
         if self._connection is None:
             self._connection = self._connect()
             self._connection.row_factory = None
         text = f"SELECT id, CAST({column} AS BLOB) FROM studies WHERE {column} != ''"
         if ids is None:
-            return self._connection.execute(f"{text} ORDER BY {column}").fetchall()
+            return self._connection.execute(f"{text} ORDER BY {column}")
         wanted = f"[{','.join(map(str, ids))}]"
-        return self._connection.execute(
-            f"{text} AND id IN (SELECT value FROM json_each(?))", (wanted,)
-        ).fetchall()
+        return self._connection.execute(f"{text} AND id IN (SELECT value FROM json_each(?))", (wanted,))
 
 
 class _Column:
     """The text of one column of all studies: each value once, and the rows that have it."""
 
-    def __init__(self, rows: Sequence[tuple[int, bytes]]) -> None:
-        """`rows` are in the order of their text."""
-        self._ids = array("q", [row for row, _ in rows])
-        values: list[bytes] = []
-        self._firsts = array("Q")  # of each value, the place of its first row in `_ids`
-        for place, (_, text) in enumerate(rows):
-            if not values or text != values[-1]:
-                values.append(text)
-                self._firsts.append(place)
-        self._firsts.append(len(rows))
-        self._text = _END.join(values)
-        self._starts = array("Q", accumulate([len(text) + 1 for text in values], initial=0))
+    def __init__(self) -> None:
+        self._ids = array("q")
+        self._firsts = array("Q", [0])  # of each value, the place of its first row in `_ids`; and their end
+        self._starts = array("Q", [0])  # of each value in `_text`; and where another would start
+        self._text = bytearray()  # each value with `_END` behind it
         self.changed: dict[int, bytes] = {}  # what was read since
+
+    def add(self, text: bytes, ids: Collection[int]) -> None:
+        """Add the next value, and the rows that have it."""
+        self._ids.extend(ids)
+        self._text += text + _END
+        self._firsts.append(len(self._ids))
+        self._starts.append(len(self._text))
 
     @property
     def size_bytes(self) -> int:
@@ -154,3 +159,13 @@ class _Column:
         for row, changed in self.changed.items():
             if text in changed:
                 yield row
+
+
+def _read_column(rows: Iterable[tuple[int, bytes]]) -> _Column | None:
+    """`rows` are in the order of their text. None: it is too much, and read no further."""
+    column = _Column()
+    for text, same in groupby(rows, itemgetter(1)):
+        if column.size_bytes + len(text) > _MOST_BYTES:
+            return None
+        column.add(text, [row for row, _ in same])
+    return column

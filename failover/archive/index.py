@@ -157,8 +157,7 @@ class Index:
         ids = tuple(transaction.described)
         if ids:
             self.held_text.changing(ids)
-            for then in (transaction.after, transaction.undo):
-                then.append(partial(self.held_text.changed, ids))
+            transaction.over.append(partial(self.held_text.changed, ids))
 
     def _run(self, query: Query, sql: Sql) -> Iterator[Match]:
         cursor = self._reader().cursor()

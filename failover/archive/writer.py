@@ -57,6 +57,8 @@ class Transaction:
     # Run after the commit, before anyone is answered; and when the job or its group fails.
     after: list[Callable[[], None]] = field(default_factory=list)
     undo: list[Callable[[], None]] = field(default_factory=list)
+    # Run before anyone is answered whatever came of it: of a commit that failed neither of them is.
+    over: list[Callable[[], None]] = field(default_factory=list)
 
 
 @dataclass(slots=True)
@@ -173,6 +175,12 @@ class Writer:
     def _written(self, group: list[_Job], entries: list[Entry]) -> list[_Outcome]:
         """Do the jobs in one transaction; return what became of each. `entries` are in the journal."""
         transaction = Transaction(self._connection, remembered=self._remembered)
+        try:
+            return self._committed(transaction, group, entries)
+        finally:
+            _run_all(transaction.over)
+
+    def _committed(self, transaction: Transaction, group: list[_Job], entries: list[Entry]) -> list[_Outcome]:
         results: list[_Outcome] = []
         number = self._journal.last_number
         try:

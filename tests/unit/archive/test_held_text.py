@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Collection
+from typing import Any
 
 import pytest
 
 from failover.archive import held_text
 from failover.archive.queries import Level, Query, make_query
+from failover.errors import StorageError
 from failover.model import Origin
 from tests.unit.archive.conftest import Room
 from tests.unit.archive.objects import an_object, uid
@@ -112,6 +115,70 @@ async def test_what_a_transaction_changes_is_a_candidate_before_and_after_its_co
     assert texts.candidates(asked, may_read_all=False) == [*before, 77]
     texts.changed({77})
     assert texts.candidates(asked, may_read_all=False) == before
+
+
+@pytest.mark.parametrize("statement", ["COMMIT", "INSERT OR REPLACE INTO facts"])
+async def test_what_a_transaction_that_failed_was_changing_is_a_candidate_no_more(
+    stocked: Room, monkeypatch: pytest.MonkeyPatch, statement: str
+) -> None:
+    asked, writer = (("name_1", "zzz"),), stocked.index._writer
+    assert stocked.index.held_text.candidates(asked, may_read_all=True) == []
+    with monkeypatch.context() as broken:
+        connection = _Failing(writer._connection, statement)
+        broken.setattr(writer, "_connection", connection)
+        with pytest.raises(StorageError):
+            await stocked.store(an_object(4, PatientName="Waller^Eve"))
+    assert connection.failed
+    assert stocked.index.held_text.candidates(asked, may_read_all=True) == []
+    await stocked.store(an_object(4, PatientName="Waller^Eve"))
+    assert await found(stocked, key(NAME, "*aller*")) == {uid(4)}
+
+
+class _Failing:
+    """A connection whose statements of one kind the disk does not take."""
+
+    def __init__(self, connection: sqlite3.Connection, beginning: str) -> None:
+        self._connection = connection
+        self._beginning = beginning
+        self.failed = False
+
+    def execute(self, statement: str, *parameters: Any) -> Any:
+        if statement.startswith(self._beginning):
+            self.failed = True
+            raise sqlite3.OperationalError("disk I/O error")
+        return self._connection.execute(statement, *parameters)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._connection, name)
+
+
+async def test_of_too_much_text_nothing_is_kept_nor_read_to_its_end(
+    stocked: Room, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    texts, read = stocked.index.held_text, list[int]()
+    rows = texts._rows
+
+    def counted(column: str, ids: Collection[int] | None) -> sqlite3.Cursor:
+        def seen(_: sqlite3.Cursor, row: tuple[int, bytes]) -> tuple[int, bytes]:
+            read.append(row[0])
+            return row
+
+        cursor = rows(column, ids)
+        cursor.row_factory = seen
+        return cursor
+
+    monkeypatch.setattr(texts, "_rows", counted)
+    names = sorted(name.encode() for name in ("Müller^Jürgen", "Miller^Anna", "Yamada^Tarou"))
+    for most in (len(b"\0".join(names)) - 1, len(b"\0".join(names[:2])) - 1):
+        monkeypatch.setattr(held_text, "_MOST_BYTES", most)
+        texts.close()
+        read.clear()
+        for _ in range(2):  # read, and known
+            assert texts.candidates((("name_1", "ller"),), may_read_all=True) is None
+        assert len(read) == 3, "the fourth row is not read, and nothing a second time"
+        await stocked.store(an_object(4, PatientName="Miller^Anna"))
+        assert texts.candidates((("name_1", "ller"),), may_read_all=False) is None
+    assert await found(stocked, key(NAME, "*ller*")) == {uid(1), uid(2), uid(4)}
 
 
 async def test_all_studies_of_one_name_are_candidates(stocked: Room) -> None:
