@@ -26,29 +26,25 @@ from failover.archive.outside import may_have_missed
 from failover.archive.queries import Level
 from failover.clock import Clock
 from failover.config.schema import ArchiveDicom, DicomCallers, MoveDestination
-from failover.dicom.acceptor import (
-    Acceptance,
-    Acceptor,
-    Association,
-    ContextResult,
-    Limits,
-    Message,
-    Rejection,
-)
+from failover.dicom.acceptor import Acceptor, Limits
 from failover.dicom.dimse import Command, CommandField, Status, Tag, category, response
+from failover.dicom.exchange import Association
 from failover.dicom.identifier import encode
+from failover.dicom.messages import Message
 from failover.dicom.negotiation import (
     CALLED_AE_NOT_RECOGNIZED,
     CALLING_AE_NOT_RECOGNIZED,
     RELAY_VERSION,
     VERIFICATION,
+    Acceptance,
     AcceptedContext,
+    Rejection,
     accept_roles,
 )
 from failover.dicom.query_keys import KeyUnreadable
 from failover.dicom.requestor import open_association
 from failover.dicom.syntaxes import EXPLICIT_LITTLE, IMPLICIT_LITTLE
-from failover.dicom.units import AssociateRq, ContextOutcome, ProposedContext
+from failover.dicom.units import AssociateRq, ContextOutcome, ContextResult, ProposedContext
 from failover.errors import (
     AssociationEnded,
     Conflict,

@@ -23,12 +23,10 @@ from failover.clock import Clock
 from failover.dicom.association import State
 from failover.dicom.connection import Connection
 from failover.dicom.exchange import Association
-from failover.dicom.messages import Message
 from failover.dicom.negotiation import (
     LOCAL_LIMIT_EXCEEDED,
     TEMPORARY_CONGESTION,
     Acceptance,
-    AcceptedContext,
     Rejection,
     acceptance_ac,
     contexts_in_force,
@@ -40,17 +38,6 @@ from failover.doors import Door, HandshakeLimits, Handshakes
 from failover.errors import AssociationEnded, whence
 from failover.seldom import Seldom
 from failover.tls import ServerIdentity
-
-__all__ = [
-    "Acceptance",
-    "AcceptedContext",
-    "Acceptor",
-    "Association",
-    "ContextResult",
-    "Limits",
-    "Message",
-    "Rejection",
-]
 
 _log = structlog.get_logger(__name__)
 _REAP_EVERY_S: Final = 0.25

@@ -20,11 +20,11 @@ from pydicom.filewriter import write_dataset
 
 from failover.aio import Signal
 from failover.clock import SystemClock
-from failover.dicom.acceptor import Acceptance, Acceptor, Limits
+from failover.dicom.acceptor import Acceptor, Limits
 from failover.dicom.dimse import Command, CommandField, Tag, response, store_rq
 from failover.dicom.exchange import Association
 from failover.dicom.messages import Message
-from failover.dicom.negotiation import Rejection, accept_roles, choose_contexts
+from failover.dicom.negotiation import Acceptance, Rejection, accept_roles, choose_contexts
 from failover.dicom.syntaxes import EXPLICIT_LITTLE, IMPLICIT_LITTLE
 from failover.dicom.units import AssociateRq
 from failover.errors import AssociationEnded

@@ -19,10 +19,10 @@ import uvloop
 from failover.aio import cancel_and_wait, spawn
 from failover.app.listeners import bind
 from failover.clock import SystemClock
-from failover.dicom.acceptor import Acceptance, Acceptor, Limits
+from failover.dicom.acceptor import Acceptor, Limits
 from failover.dicom.dimse import CommandField, response
 from failover.dicom.exchange import Association
-from failover.dicom.negotiation import TEMPORARY_CONGESTION, Rejection
+from failover.dicom.negotiation import TEMPORARY_CONGESTION, Acceptance, Rejection
 from failover.dicom.requestor import open_association
 from failover.dicom.units import AssociateRq
 from failover.errors import AssociationEnded, AssociationRejected, UpstreamError

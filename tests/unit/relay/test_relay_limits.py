@@ -11,10 +11,10 @@ import pytest
 
 from failover.compiled import is_compiled
 from failover.config.schema import ListenDicom
-from failover.dicom.acceptor import Acceptance
 from failover.dicom.dimse import Command, CommandField, Tag, echo_rq
 from failover.dicom.exchange import Association
 from failover.dicom.messages import Message
+from failover.dicom.negotiation import Acceptance
 from failover.dicom.units import AssociateRq
 from failover.errors import AssociationEnded
 from tests.fakes.clocks import SlowClock
