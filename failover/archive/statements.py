@@ -43,6 +43,7 @@ _COLUMNS: Final[Mapping[int, str]] = {
     0x00080018: "i.uid", 0x00080016: "i.sop_class",
 }  # fmt: skip
 _HIGHEST: Final = "\U0010ffff"  # ends the range of all that begins with a prefix
+_WHOLE_NUMBER: Final = re.compile("-?[0-9]{1,15}")  # of those SQLite's integers hold all
 _PATIENT_NAME: Final = 0x00100010
 _STUDY_DATE: Final = 0x00080020
 
@@ -341,7 +342,7 @@ def _prefix(pattern: str) -> str:
 
 
 def _number_condition(column: str, wanted: AnyOf, parameters: list[str | int]) -> str | None:
-    if not all(value.lstrip("-").isdecimal() and len(value) < 16 for value in wanted.values):
+    if not all(_WHOLE_NUMBER.fullmatch(value) for value in wanted.values):
         return None
     parameters.append(json.dumps([int(value) for value in wanted.values]))
     return f"{column} IN (SELECT value FROM json_each(?))"

@@ -102,6 +102,12 @@ async def test_levels_below_are_found_across_studies_too(stocked: Room) -> None:
     assert len(await stocked.find(Level.IMAGE, Rows="5")) == 0
 
 
+@pytest.mark.parametrize("number", ["--5", "-", "2\N{SUPERSCRIPT TWO}", "nan", "1e999", "9" * 40])
+async def test_what_is_no_number_of_a_series_finds_none(stocked: Room, number: str) -> None:
+    assert await stocked.find(Level.SERIES, SeriesNumber=number) == []
+    assert await stocked.find(Level.IMAGE, InstanceNumber=number) == []
+
+
 async def test_a_patient_is_counted_over_studies(stocked: Room) -> None:
     await stocked.store(an_object(6, PatientName="Müller^Jürgen", PatientID="P1"))
     await stocked.store(an_object(7, PatientName="Other^One", PatientID="p1"))
