@@ -17,7 +17,9 @@ import subprocess
 import sys
 import tempfile
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -159,6 +161,21 @@ class Site:
         os.kill(pid, signal.SIGKILL)
         return pid
 
+    @contextmanager
+    def alone(self, component: str, among: Iterable[str]) -> Iterator[None]:
+        """Of the processes that answer callers `component` alone does, while the others stand still."""
+        children = self.children()
+        stopped = [int(children[other]["pid"]) for other in among if other != component]
+        try:
+            for pid in stopped:
+                os.kill(pid, signal.SIGSTOP)
+            for pid in stopped:
+                wait_for(partial(_stands_still, pid), "it stands still")
+            yield
+        finally:
+            for pid in stopped:
+                os.kill(pid, signal.SIGCONT)
+
     def __enter__(self) -> Self:
         return self.start()
 
@@ -241,3 +258,7 @@ def refuses(port: int) -> bool:
             return False
     except ConnectionRefusedError:
         return True
+
+
+def _stands_still(pid: int) -> bool:
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"

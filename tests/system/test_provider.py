@@ -5,11 +5,10 @@ from __future__ import annotations
 import asyncio
 import http.client
 import os
+import re
 import signal
 import threading
 from collections.abc import Iterator
-from functools import partial
-from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
@@ -17,6 +16,9 @@ import pytest
 from tests.fakes.identity_provider import FakeProvider
 from tests.peers.process import free_port, wait_for
 from tests.system.site import Site, request
+
+WORKERS = ("router", "web-2")
+TAKEN = re.compile(r'component=(\S+) event="configuration taken"')
 
 
 @pytest.fixture
@@ -76,20 +78,10 @@ def log_in(site: Site, provider: FakeProvider) -> tuple[int, str | None]:
 def at_each_worker(site: Site, **headers: str) -> set[int]:
     """The statuses of the viewer at both processes: at each while the other one stands still."""
     statuses: set[int] = set()
-    children = site.children()
-    for stopped in ("router", "web-2"):
-        pid = int(children[stopped]["pid"])
-        os.kill(pid, signal.SIGSTOP)
-        try:
-            wait_for(partial(stands_still, pid), "it stands still")
+    for worker in WORKERS:
+        with site.alone(worker, WORKERS):
             statuses.add(request(site.web_port, "GET", "/.failover/", headers=headers).status)
-        finally:
-            os.kill(pid, signal.SIGCONT)
     return statuses
-
-
-def stands_still(pid: int) -> bool:
-    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
 
 
 def test_a_login_counts_at_both_workers_over_a_reload_and_a_killed_router(
@@ -105,7 +97,7 @@ def test_a_login_counts_at_both_workers_over_a_reload_and_a_killed_router(
     assert at_each_worker(site, Cookie=session) == {200}
 
     os.kill(site.supervisor_pid, signal.SIGHUP)
-    wait_for(lambda: site.log().count("configuration taken") >= 2, "both have read the file again")
+    wait_for(lambda: {*WORKERS} <= {*TAKEN.findall(site.log())}, "both have read the file again")
     assert at_each_worker(site, Cookie=session) == {200}
     assert log_in(site, provider)[0] == 303
 
