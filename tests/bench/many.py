@@ -7,7 +7,6 @@ searches; the scrubber, which reads files meanwhile, finds them sound.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import sys
 from dataclasses import replace
@@ -15,14 +14,12 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-from failover.archive.attributes import WANTED, describe
-from failover.archive.header import scan
+from failover.archive.arrival import Arrived, Examined, examine
 from failover.archive.index import Index
 from failover.archive.paths import object_path
 from failover.archive.rows import NewInstance, add_instance
 from failover.archive.writer import Transaction
 from failover.clock import SystemClock
-from failover.dicom.part10 import read_head
 from failover.model import DebtState, Origin
 from tests.bench.archive_load import Template
 
@@ -34,7 +31,7 @@ def make(data_dir: Path, studies: int) -> None:
     """Add studies 0 to `studies` of one instance each to the index in `data_dir`; no archive runs on it."""
     index, template, arrived_at = Index(data_dir, has_primary=False), Template(32), SystemClock().wall()
     content = template.part10(0, 0)
-    digest = hashlib.sha256(content).digest()
+    digest = _examined(content).digest
 
     def add(first: int, transaction: Transaction) -> None:
         for study in range(first, min(studies, first + _AT_ONCE)):
@@ -50,15 +47,16 @@ def make(data_dir: Path, studies: int) -> None:
 
 
 def _instance(part10: bytes, arrived_at: float) -> NewInstance:
-    meta = read_head(part10)
-    scanned = scan(part10[meta.data_set_offset :], meta.transfer_syntax_uid, WANTED)
-    described, digest = describe(scanned), hashlib.sha256(part10).digest()
-    assert scanned.pixel_offset is not None
+    it = _examined(part10)
     return NewInstance(
-        described, meta.transfer_syntax_uid, object_path(described.key.sop_instance_uid, digest), len(part10),
-        meta.data_set_offset, scanned.pixel_offset + meta.data_set_offset, scanned.pixel_length, digest,
+        it.described, it.meta.transfer_syntax_uid, object_path(it.described.key.sop_instance_uid, it.digest),
+        it.size_bytes, it.meta.data_set_offset, it.pixel_offset, it.pixel_length, it.digest,
         Origin.CALLER, DebtState.NONE, arrived_at,
     )  # fmt: skip
+
+
+def _examined(part10: bytes) -> Examined:
+    return examine(Arrived(Path(), [part10]))
 
 
 def _link_files(index: Index, data_dir: Path, content: bytes) -> None:

@@ -14,6 +14,7 @@ from failover.archive.damaged import AGAIN_AFTER_S, Damaged
 from failover.archive.scrubber import MOST_BYTES_S, Round, Scrubber, rest_s
 from failover.metrics import ArchiveMetrics
 from failover.model import LOST, DebtState, Origin
+from tests.bench import many
 from tests.unit.archive.conftest import MakeRoom, Room
 from tests.unit.archive.objects import an_object, uid
 
@@ -59,6 +60,16 @@ async def test_sound_objects_are_read_and_the_round_ends_with_its_period(room: R
     for _ in range(5):
         await scrub.turn()
     assert registry.get_sample_value("failover_archive_scrubbed_total") == 6
+
+
+async def test_the_many_studies_of_the_bench_are_sound(tmp_path: Path, make_room: MakeRoom) -> None:
+    many.make(tmp_path / "archive", 3)
+    room = make_room()
+    scrub, registry = scrubber(room)
+    for _ in range(3):
+        await room.finish(scrub.turn(), AGAIN_AFTER_S)
+    assert registry.get_sample_value("failover_archive_scrubbed_total") == 3
+    assert registry.get_sample_value("failover_archive_damaged_total") == 0
 
 
 async def test_a_restart_does_not_begin_a_finished_round_again(room: Room) -> None:
